@@ -1,0 +1,152 @@
+"""Messages between the server and its gateway workers, over one Unix stream socket per worker.
+
+Frame: `<u32 length>` big-endian, then msgpack of one message (a tagged union).
+
+Leases. A limit is named `<scope>:<id>:<measure>`, such as `key:ab12:requests_per_minute` or
+`tenant:search:concurrent_requests`. The worker keeps a balance per limit; the server keeps, per worker
+incarnation, what it granted and has not seen reported. Everything granted counts as spent until it is
+reported as used or returned, so a worker that dies can never make a limit overshoot. Messages from
+another incarnation than the connection's are ignored.
+"""
+
+import struct
+
+import msgspec
+
+from swell.state.snapshot import Delta, Snapshot
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_LENGTH = struct.Struct(">I")
+
+
+class LimitBalance(msgspec.Struct, frozen=True):
+    """What a worker holds of a limit, and what it used of it in the last minute."""
+
+    limit: str
+    held: int
+    used_last_minute: int
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """First message of a worker. Epoch and sequence of the last snapshot it has, or 0."""
+
+    worker_id: int
+    incarnation: str
+    pid: int
+    epoch: int
+    sequence: int
+    balances: tuple[LimitBalance, ...] = ()
+
+
+class LeaseRequest(msgspec.Struct, frozen=True, tag="lease_request"):
+    """The worker needs at least `amount` more of `limit`."""
+
+    limit: str
+    amount: int
+
+
+class LeaseReport(msgspec.Struct, frozen=True, tag="lease_report"):
+    """Of what was granted, `used` is spent and `returned` goes back."""
+
+    limit: str
+    used: int
+    returned: int
+
+
+class LeaseGrant(msgspec.Struct, frozen=True, tag="lease_grant"):
+    """Add `amount` to the balance. `limit_value` and `remaining` feed the rate-limit headers."""
+
+    limit: str
+    amount: int
+    limit_value: int
+    remaining: int
+
+
+class LeaseDeny(msgspec.Struct, frozen=True, tag="lease_deny"):
+    """No room; trying again makes sense after `retry_after_seconds`."""
+
+    limit: str
+    limit_value: int
+    retry_after_seconds: float
+
+
+class LeaseRecall(msgspec.Struct, frozen=True, tag="lease_recall"):
+    """Another worker needs this limit: return what is idle, now."""
+
+    limit: str
+
+
+class ReplicaLoad(msgspec.Struct, frozen=True):
+    """One worker's view of one replica."""
+
+    replica_id: str
+    in_flight: int
+    outstanding_tokens: int
+    ejected: bool
+    failures: int
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One metric sample; the server sums samples of equal name and labels over workers."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    """Once a second."""
+
+    in_flight: int
+    queued: int
+    replicas: tuple[ReplicaLoad, ...]
+    samples: tuple[Sample, ...]
+
+
+class MetricsRequest(msgspec.Struct, frozen=True, tag="metrics_request"):
+    """A client asked this worker for /metrics; `token` comes back with the answer."""
+
+    token: int
+
+
+class MetricsResponse(msgspec.Struct, frozen=True, tag="metrics_response"):
+    """The exposition text over all workers and the server."""
+
+    token: int
+    text: bytes
+
+
+FromWorker = Hello | LeaseRequest | LeaseReport | Load | MetricsRequest
+FromServer = Snapshot | Delta | LeaseGrant | LeaseDeny | LeaseRecall | MetricsResponse
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+decode_from_server = msgspec.msgpack.Decoder(FromServer).decode
+
+
+def encode_message(message: FromWorker | FromServer) -> bytes:
+    """One frame, length included."""
+    payload = _encode(message)
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class FrameBuffer:
+    """Cuts a byte stream into frames. Raises ValueError at a frame over `MAX_MESSAGE_BYTES`."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Add `data`; return the payloads that are now complete."""
+        self._data += data
+        frames: list[bytes] = []
+        while len(self._data) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._data)
+            if length > MAX_MESSAGE_BYTES:
+                raise ValueError(f"a control message of {length} bytes is over the bound of {MAX_MESSAGE_BYTES}")
+            end = _LENGTH.size + length
+            if len(self._data) < end:
+                break
+            frames.append(bytes(self._data[_LENGTH.size : end]))
+            del self._data[:end]
+        return frames

@@ -1,0 +1,93 @@
+"""What a gateway worker knows: an idempotent snapshot, then deltas. Frozen values, msgpack on the wire.
+
+`epoch` rises with every server start, `sequence` with every change inside an epoch. A worker that
+reconnects names the last pair it has; the server answers with the deltas since, or with everything.
+"""
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Admission limits; None means unlimited."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+
+
+class KeyDigest(msgspec.Struct, frozen=True):
+    """HMAC-SHA-256 of a whole key under the pepper. `expires_at_unix` ends a rotated secret."""
+
+    digest: bytes
+    expires_at_unix: float | None = None
+
+
+class KeyEntry(msgspec.Struct, frozen=True):
+    """A live key. One digest, or two while a rotation is under way."""
+
+    key_id: str
+    tenant: str
+    digests: tuple[KeyDigest, ...]
+    expires_at_unix: float | None = None
+    limits: Limits = Limits()
+    priority: str = ""  # empty: the tenant's
+
+
+class TenantEntry(msgspec.Struct, frozen=True):
+    """A tenant's limits, and the best class its requests may ask for."""
+
+    name: str
+    limits: Limits = Limits()
+    priority: str = "standard"
+
+
+class ReplicaEntry(msgspec.Struct, frozen=True):
+    """Where a replica listens. Only routable replicas are listed; a draining one is simply gone."""
+
+    replica_id: str
+    host: str
+    port: int
+    tls: bool = False
+    base_path: str = ""  # prefix before /v1/...
+    authorization: str = ""  # value of the Authorization header sent upstream
+    max_in_flight: int = 64  # over all workers
+
+
+class ModelEntry(msgspec.Struct, frozen=True):
+    """A model as the gateway sees it."""
+
+    name: str
+    upstream_model: str  # the name the engine knows it by
+    endpoints: tuple[str, ...]  # paths the engine offers, such as /v1/chat/completions
+    routing: str = "least_outstanding_tokens"
+    prefix_bytes: int = 256
+    default_max_tokens: int = 512
+    max_tokens_cap: int = 8192
+    n_cap: int = 8
+    created_unix: int = 0
+    replicas: tuple[ReplicaEntry, ...] = ()
+
+
+class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
+    """Everything a worker needs to serve."""
+
+    epoch: int
+    sequence: int
+    workers: int  # how many workers share the port
+    models: tuple[ModelEntry, ...]
+    keys: tuple[KeyEntry, ...]
+    tenants: tuple[TenantEntry, ...]
+
+
+class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
+    """One change. Entries replace whole; removals name the entry."""
+
+    epoch: int
+    sequence: int
+    workers: int | None = None
+    models: tuple[ModelEntry, ...] = ()
+    keys: tuple[KeyEntry, ...] = ()
+    tenants: tuple[TenantEntry, ...] = ()
+    removed_models: tuple[str, ...] = ()
+    removed_keys: tuple[str, ...] = ()
+    removed_tenants: tuple[str, ...] = ()
