@@ -1,0 +1,1 @@
+"""Ports: small contracts that adapters fulfil."""

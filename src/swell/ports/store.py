@@ -1,0 +1,119 @@
+"""The store: keys, the usage ledger, processes, spool positions and the audit log.
+
+Contract for every implementation, checked by `swell.testing.store_suite`:
+
+- Synchronous. One thread at a time calls it (the server's writer thread); which thread does not matter.
+- Every method is one transaction: when it returns, the change survives a power cut; when it raises, nothing changed.
+- Bounded: a locked database is waited for `BUSY_TIMEOUT_SECONDS` at most, then AtCapacity is raised; so it is for a
+  full disk.
+- Any other failure is a StateError whose sentence says what to do; the vendor's error is its `__cause__`.
+- Administrative changes take the audit entry that explains them and store both or neither.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from swell.state.records import (
+    AuditEntry,
+    FinalisedSpool,
+    KeyRecord,
+    ProcessRecord,
+    SpoolPosition,
+    UsageChange,
+    UsageFilter,
+    UsageRecord,
+    UsageTotal,
+)
+
+BUSY_TIMEOUT_SECONDS = 5.0
+MAX_LISTED = 10_000  # rows one listing returns at most
+
+
+class KeyStore(Protocol):
+    """API keys. The methods that change a key return it as it is now, or None where no live key has that id."""
+
+    def insert_key(self, key: KeyRecord, audit: AuditEntry) -> None:
+        """Add a key. Raises StateError where the id exists."""
+
+    def get_key(self, key_id: str) -> KeyRecord | None:
+        """The key, revoked and expired ones included."""
+
+    def list_keys(self) -> list[KeyRecord]:
+        """All keys, oldest first, revoked and expired ones included."""
+
+    def rotate_key(
+        self, key_id: str, digest: bytes, previous_expires_at_unix: float, audit: AuditEntry
+    ) -> KeyRecord | None:
+        """Make `digest` the key's current one; the one it replaces works until `previous_expires_at_unix`.
+
+        At most two secrets are live: rotating again during a rotation ends the oldest at once.
+        """
+
+    def expire_key(self, key_id: str, expires_at_unix: float | None, audit: AuditEntry) -> KeyRecord | None:
+        """Set when the key ends; None for never."""
+
+    def revoke_key(self, key_id: str, revoked_at_unix: float, audit: AuditEntry) -> KeyRecord | None:
+        """End the key for good."""
+
+
+class UsageStore(Protocol):
+    """The usage ledger, exactly once by request id.
+
+    Applying is order-free and idempotent: what was said first about a request's identity and about its outcome
+    stands, so replays and duplicates change nothing and a settlement may arrive before its reservation. It is cheap
+    when request ids rise with time (neighbouring rows share pages), and merely correct when they do not.
+    """
+
+    def apply_usage(self, changes: Sequence[UsageChange], position: SpoolPosition) -> None:
+        """Enter a batch and the new read position of its spool, together."""
+
+    def finalise_spool(self, spool: str, *, damaged: bool) -> FinalisedSpool:
+        """Close a dead worker's spool after all of it was applied.
+
+        Open requests that were sent stay `reserved`, at their bound; unsent ones become `void`, unless part of the
+        spool was `damaged`: then a lost record may have said that they were sent, and they stay `reserved` too.
+        """
+
+    def spool_position(self, spool: str) -> SpoolPosition | None:
+        """How far a spool was applied; None if never."""
+
+    def forget_spools(self, existing: Sequence[str]) -> None:
+        """Drop the positions of all spools that are not among `existing`."""
+
+    def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
+        """The newest `limit` (at most MAX_LISTED) requests that match, newest first."""
+
+    def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
+        """Sums by status; a status without requests is left out."""
+
+
+class ProcessStore(Protocol):
+    """Child processes, so that a restarted server finds what runs."""
+
+    def record_process(self, process: ProcessRecord) -> None:
+        """Store the intent before starting; replaces an entry of the same id."""
+
+    def record_started(self, process_id: str, pid: int, start_time: float) -> None:
+        """Add what the started process is known by. Raises AlreadyGone if the entry was removed meanwhile."""
+
+    def remove_process(self, process_id: str) -> None:
+        """Forget a process that is gone; removing twice is fine."""
+
+    def list_processes(self) -> list[ProcessRecord]:
+        """All entries, oldest first."""
+
+
+class Store(KeyStore, UsageStore, ProcessStore, Protocol):
+    """Everything the server keeps."""
+
+    def append_audit(self, entry: AuditEntry) -> None:
+        """Add an act to the audit log, which can only grow."""
+
+    def list_audit(self, limit: int) -> list[AuditEntry]:
+        """The newest `limit` (at most MAX_LISTED) acts, newest first."""
+
+    def next_epoch(self) -> int:
+        """A number higher than every one returned before, over restarts too; from 1."""
+
+    def close(self) -> None:
+        """Let go of the database. Calling it twice is fine."""
