@@ -1,0 +1,40 @@
+"""What the user declares, frozen and checked once: `parse_spec` is the only way from text to these types."""
+
+from swell.spec.default import default_spec
+from swell.spec.document import Spec
+from swell.spec.models import Engine, LoraAdapter, MaxTokens, ModelSpec, Routing, resolve_engine
+from swell.spec.parse import check_spec, load_spec, parse_spec, spec_json_schema, with_server
+from swell.spec.problems import Problem, SpecRefusedError
+from swell.spec.providers import ProviderKind, ProviderSpec
+from swell.spec.replicas import ReplicaRange
+from swell.spec.server import BoundsSpec, QueueSeconds, ServerSpec, TimeoutsSpec, TlsSpec
+from swell.spec.tenants import LimitsSpec, Priority, TenantSpec
+
+__all__ = [
+    "BoundsSpec",
+    "Engine",
+    "LimitsSpec",
+    "LoraAdapter",
+    "MaxTokens",
+    "ModelSpec",
+    "Priority",
+    "Problem",
+    "ProviderKind",
+    "ProviderSpec",
+    "QueueSeconds",
+    "ReplicaRange",
+    "Routing",
+    "ServerSpec",
+    "Spec",
+    "SpecRefusedError",
+    "TenantSpec",
+    "TimeoutsSpec",
+    "TlsSpec",
+    "check_spec",
+    "default_spec",
+    "load_spec",
+    "parse_spec",
+    "resolve_engine",
+    "spec_json_schema",
+    "with_server",
+]

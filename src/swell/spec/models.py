@@ -1,0 +1,228 @@
+"""What the user declares about a model: where it comes from, what runs it, how many replicas, how it is limited."""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from swell.spec.aliases import AliasTable
+from swell.spec.base import Conflict, Count, LocalPath, Seconds, SpecModel, Text
+from swell.spec.endpoints import Endpoint
+from swell.spec.replicas import ReplicaRange
+
+SOURCE_SCHEMES = ("hf", "s3", "gs", "file", "pypi")
+
+MAX_MODELS = 1000
+MAX_ENDPOINTS = 1000
+
+
+class Engine(StrEnum):
+    """What serves a model. `auto` is resolved while parsing, so a checked spec never holds it."""
+
+    AUTO = "auto"
+    LLAMA_CPP = "llama.cpp"
+    VLLM = "vllm"
+    EXTERNAL = "external"
+
+
+class Routing(StrEnum):
+    """How a replica is chosen for a request."""
+
+    LEAST_OUTSTANDING_TOKENS = "least_outstanding_tokens"
+    PREFIX_AFFINITY = "prefix_affinity"
+    SESSION_AFFINITY = "session_affinity"
+    ROUND_ROBIN = "round_robin"
+
+
+ModelName = Annotated[
+    Text,
+    StringConstraints(
+        max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}(:[A-Za-z0-9._-]+)?$"
+    ),
+]
+Sha256 = Annotated[str, StringConstraints(strict=True, to_lower=True, pattern=r"^[0-9a-fA-F]{64}$")]
+HealthPath = Annotated[Text, StringConstraints(pattern=r"^/[^\s?#]*$")]
+EnvironmentName = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def resolve_engine(source: object, endpoints: object) -> Engine:
+    """The engine that `auto` stands for: endpoints mean external, a GGUF file llama.cpp, anything else vLLM."""
+    if endpoints:
+        return Engine.EXTERNAL
+    if isinstance(source, str) and source.lower().endswith(".gguf"):
+        return Engine.LLAMA_CPP
+    return Engine.VLLM
+
+
+def _known_source(value: str, info: ValidationInfo) -> str:
+    scheme, separator, rest = value.partition("://")
+    if separator and scheme not in SOURCE_SCHEMES:
+        known = ", ".join(f"{name}://" for name in SOURCE_SCHEMES)
+        raise PydanticCustomError("source_scheme", f"has an unknown scheme; known are {known} and a plain path")
+    if separator and not rest.strip("/"):
+        raise PydanticCustomError("source_empty", f"names nothing after {scheme}://")
+    base = (info.context or {}).get("base")
+    if base is None or separator:
+        return value
+    return str(Path(base, Path(value).expanduser()))
+
+
+def _named_adapters(value: object) -> object:
+    if isinstance(value, Mapping):
+        return [{"name": name, "path": path} for name, path in value.items()]
+    return value
+
+
+class LoraAdapter(SpecModel):
+    """A LoRA adapter, served under a model name of its own."""
+
+    name: ModelName
+    path: LocalPath = Field(description="Folder of the adapter.")
+
+
+LoraAdapters = Annotated[
+    tuple[LoraAdapter, ...],
+    BeforeValidator(_named_adapters),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}, mode="validation"),
+]
+Source = Annotated[Text, AfterValidator(_known_source)]
+
+
+class MaxTokens(SpecModel):
+    """Completion tokens of one choice: what a request without `max_tokens` gets, and the most one may ask for."""
+
+    default: Annotated[Count, Field(ge=1, le=10_000_000)] = 512
+    max: Annotated[Count, Field(ge=1, le=10_000_000)] = 8192
+
+    @classmethod
+    def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
+        largest = given.get("max")
+        if "default" not in given and isinstance(largest, int) and largest < 512:
+            given["default"] = largest
+        return given
+
+    def conflicts(self) -> list[Conflict]:
+        if self.default <= self.max:
+            return []
+        return [("default", f"{self.default} is more than max ({self.max}); lower it or raise max")]
+
+
+class ModelSpec(SpecModel):
+    """One model as clients name it."""
+
+    aliases: ClassVar[AliasTable] = {
+        "model_name": ("name",),
+        "min_replicas": ("replicas", "min"),
+        "max_replicas": ("replicas", "max"),
+        "minReplicas": ("replicas", "min"),
+        "maxReplicas": ("replicas", "max"),
+        "max_model_len": ("context_tokens",),
+    }
+
+    name: ModelName = Field(description="The name clients send, such as `chat` or `org/name:tag`.")
+    source: Source | None = Field(default=None, description="hf://, s3://, gs://, file://, pypi:// or a path.")
+    sha256: Sha256 | None = Field(default=None, description="Expected SHA-256 of the source's file.")
+    engine: Engine = Engine.AUTO
+    endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=MAX_ENDPOINTS)] = ()
+    health_path: HealthPath | None = Field(
+        default=None, description="Answers 200 when ready; default: the engine's own."
+    )
+    api_key_env: EnvironmentName | None = Field(
+        default=None, description="Environment variable with the endpoints' key."
+    )
+    api_key_file: LocalPath | None = Field(default=None, description="File with the endpoints' key.")
+    upstream_model: Text = Field(default="", description="The name the engine knows the model by; default: `name`.")
+    replicas: ReplicaRange = ReplicaRange()
+    routing: Routing = Routing.LEAST_OUTSTANDING_TOKENS
+    prefix_bytes: Annotated[Count, Field(ge=1, le=65_536)] = 256
+    context_tokens: Annotated[Count, Field(ge=64, le=100_000_000)] | None = Field(
+        default=None, description="Context of one request; llama.cpp: 2048, others: the engine's own."
+    )
+    parallel: Annotated[Count, Field(ge=1, le=4096)] | None = Field(
+        default=None, description="Requests a replica decodes at once; llama.cpp: 4, others: the engine's own."
+    )
+    max_in_flight: Annotated[Count, Field(ge=1, le=100_000)] = Field(
+        default=256,
+        description="Requests sent to one replica at once, over all workers; the rest wait in Swell's queue.",
+    )
+    max_tokens: MaxTokens = MaxTokens()
+    n_max: Annotated[Count, Field(ge=1, le=128)] = Field(
+        default=8, description="The largest `n` a request may ask for."
+    )
+    start_timeout_seconds: Seconds = Field(default=600.0, description="From launch to ready.")
+    drain_seconds: Annotated[Seconds, Field(le=3600)] = Field(
+        default=30.0, description="Running requests get this to finish."
+    )
+    lora: LoraAdapters = ()
+    engine_args: Annotated[tuple[Text, ...], Field(max_length=256)] = Field(
+        default=(), description="Added to the launch line."
+    )
+
+    _default_max_in_flight: ClassVar[Mapping[Engine, int]] = {
+        Engine.VLLM: 256,  # vLLM's own default of sequences per batch
+        Engine.EXTERNAL: 20_000,  # somebody else's endpoints know their own limit
+    }
+
+    @classmethod
+    def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
+        endpoints = given.get("endpoints")
+        if given.get("engine", Engine.AUTO) == Engine.AUTO:
+            given["engine"] = resolve_engine(given.get("source"), endpoints)
+        engine = given["engine"]
+        if engine == Engine.LLAMA_CPP:
+            given = {"context_tokens": 2048, "parallel": 4, **given}
+            if type(given["parallel"]) is int:
+                given.setdefault("max_in_flight", given["parallel"])
+        elif isinstance(engine, str) and engine in cls._default_max_in_flight:
+            given.setdefault("max_in_flight", cls._default_max_in_flight[Engine(engine)])
+        if engine == Engine.EXTERNAL and isinstance(endpoints, list | tuple):
+            given.setdefault("replicas", {"min": len(endpoints), "max": len(endpoints)})
+        if "name" in given:
+            given.setdefault("upstream_model", given["name"])
+        return given
+
+    def conflicts(self) -> list[Conflict]:
+        return self._external_conflicts() if self.engine is Engine.EXTERNAL else self._launched_conflicts()
+
+    def _external_conflicts(self) -> list[Conflict]:
+        found: list[Conflict] = []
+        count = len(self.endpoints)
+        if not count:
+            return [("endpoints", "is missing; engine external needs the URLs of what it routes to")]
+        if len(set(self.endpoints)) < count:
+            found.append(("endpoints", "names the same URL twice; list each once"))
+        if (self.replicas.min, self.replicas.max) != (count, count):
+            found.append(("replicas", f"contradicts {count} endpoints; leave it out, each endpoint is one replica"))
+        for field in ("source", "sha256", "context_tokens", "parallel", "engine_args", "lora"):
+            if getattr(self, field):
+                found.append((field, "has no effect on endpoints that somebody else runs; leave it out"))
+        if self.api_key_env and self.api_key_file:
+            found.append(("api_key_file", "contradicts api_key_env; keep one of them"))
+        return found
+
+    def _launched_conflicts(self) -> list[Conflict]:
+        found: list[Conflict] = []
+        if self.endpoints:
+            found.append(
+                ("endpoints", f"contradicts engine {self.engine}, which Swell starts itself; use engine external")
+            )
+        for field in ("api_key_env", "api_key_file"):
+            if getattr(self, field):
+                found.append((field, "is for engine external; Swell makes the keys of engines it starts"))
+        if self.source is None:
+            found.append(("source", f"is missing; engine {self.engine} needs a model, such as hf://org/name"))
+        elif self.engine is Engine.VLLM and self.source.lower().endswith(".gguf"):
+            found.append(
+                ("source", "is a GGUF file, which vLLM does not serve; use engine llama.cpp or a safetensors model")
+            )
+        elif self.engine is Engine.LLAMA_CPP and re.match(
+            r"(hf|pypi|s3|gs)://.*(?<!\.gguf)$", self.source, re.I | re.S
+        ):
+            found.append(("source", "must end in .gguf: llama.cpp serves one GGUF file"))
+        if self.lora and self.engine is not Engine.VLLM:
+            found.append(("lora", f"is not supported by engine {self.engine}; use engine vllm"))
+        return found

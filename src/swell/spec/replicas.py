@@ -1,0 +1,61 @@
+"""How many replicas a model has."""
+
+import re
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from swell.spec.aliases import AliasTable
+from swell.spec.base import Conflict, Count, SpecModel
+
+MAX_REPLICAS = 10_000
+_RANGE = re.compile(r"\s*(\d{1,9})\s*\.\.\s*(\d{1,9})\s*")
+
+
+class ReplicaRange(SpecModel):
+    """Fewest and most replicas. Short forms: `2` (exactly two) and `1..4`."""
+
+    aliases: ClassVar[AliasTable] = {
+        "min_replicas": ("min",),
+        "max_replicas": ("max",),
+        "minReplicas": ("min",),
+        "maxReplicas": ("max",),
+    }
+
+    min: Annotated[Count, Field(ge=0, le=MAX_REPLICAS)] = 1
+    max: Annotated[Count, Field(ge=0, le=MAX_REPLICAS)] = 1
+
+    @classmethod
+    def expand(cls, given: object) -> object:
+        if isinstance(given, int) and not isinstance(given, bool):
+            return {"min": given, "max": given}
+        if isinstance(given, str) and (match := _RANGE.fullmatch(given)):
+            return {"min": int(match[1]), "max": int(match[2])}
+        return given
+
+    @classmethod
+    def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
+        fewest, most = given.get("min"), given.get("max")
+        if most is None and isinstance(fewest, int):
+            given["max"] = max(1, fewest)
+        if fewest is None and isinstance(most, int):
+            given["min"] = min(1, most)
+        return given
+
+    def conflicts(self) -> list[Conflict]:
+        if self.min <= self.max:
+            return []
+        return [("min", f"{self.min} is more than max ({self.max}); lower min or raise max")]
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        whole = handler.resolve_ref_schema(handler(schema))
+        return {
+            "anyOf": [
+                whole,
+                {"type": "integer", "minimum": 0, "maximum": MAX_REPLICAS},
+                {"type": "string", "pattern": _RANGE.pattern},
+            ]
+        }

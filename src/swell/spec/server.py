@@ -1,0 +1,119 @@
+"""How Swell itself listens, waits and bounds. `bounds` and `timeouts` mirror `swell.state.worker` field by field."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from swell.spec.base import Conflict, Count, LocalPath, Seconds, SpecModel, Switch, Text, is_loopback
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?")
+
+Bytes = Annotated[Count, Field(ge=1024, le=16 * 1024**3)]
+Number = Annotated[Count, Field(ge=1, le=10_000_000)]
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise PydanticCustomError("host", "is not a host name or an address without brackets and port")
+    return value
+
+
+Host = Annotated[Text, AfterValidator(_host)]
+
+
+class TimeoutsSpec(SpecModel):
+    """Seconds. Every wait in the gateway has one of these as its bound."""
+
+    header_seconds: Seconds = Field(
+        default=10.0, description="From the first byte of a request to the end of its headers."
+    )
+    body_seconds: Seconds = Field(default=60.0, description="From the end of the headers to the end of the body.")
+    keep_alive_seconds: Seconds = Field(default=75.0, description="Idle client connection.")
+    connect_seconds: Seconds = Field(default=5.0, description="To a replica.")
+    first_byte_seconds: Seconds = Field(default=300.0, description="From sending a request to the response's head.")
+    idle_seconds: Seconds = Field(default=120.0, description="Between two reads of a response.")
+    total_seconds: Seconds = Field(default=3600.0, description="A whole request.")
+    slow_client_seconds: Seconds = Field(
+        default=30.0, description="A client that does not read while its buffer is full."
+    )
+    lease_seconds: Seconds = Field(default=2.0, description="Waiting for the server to grant a share of a limit.")
+    drain_seconds: Seconds = Field(default=30.0, description="Running requests after SIGTERM.")
+    snapshot_max_age_seconds: Seconds = Field(default=900.0, description="Serving without a server.")
+
+
+class BoundsSpec(SpecModel):
+    """Sizes and counts of the gateway, per worker."""
+
+    header_bytes: Bytes = 32 * 1024
+    header_count: Number = 100
+    body_bytes: Bytes = 16 * 1024 * 1024
+    json_depth: Annotated[Count, Field(ge=1, le=500)] = 64
+    response_bytes: Bytes = Field(default=64 * 1024 * 1024, description="A JSON response held while it arrives.")
+    event_bytes: Bytes = Field(default=4 * 1024 * 1024, description="One server-sent event.")
+    client_buffer_bytes: Bytes = Field(
+        default=256 * 1024, description="Unread by the client before the upstream is paused."
+    )
+    connections: Number = 20_000
+    queued_requests: Annotated[Count, Field(ge=0, le=1_000_000)] = Field(
+        default=1_000, description="Waiting, per model and priority class."
+    )
+    pipelined_requests: Annotated[Count, Field(ge=1, le=1_000)] = 8
+    idle_upstream_connections: Annotated[Count, Field(ge=0, le=100_000)] = Field(
+        default=256, description="Per replica."
+    )
+    retries: Annotated[Count, Field(ge=0, le=10)] = Field(default=2, description="Other tries before the first byte.")
+
+
+class QueueSeconds(SpecModel):
+    """Longest wait for a replica, per priority class."""
+
+    interactive: Seconds = 30.0
+    standard: Seconds = 60.0
+    batch: Seconds = 600.0
+
+
+class TlsSpec(SpecModel):
+    """TLS on the listener: a certificate with its key, or a local CA made on first use."""
+
+    certificate: LocalPath | None = Field(default=None, description="PEM file, the leaf first.")
+    private_key: LocalPath | None = Field(default=None, description="PEM file.")
+    local_ca: Switch = False
+
+    def conflicts(self) -> list[Conflict]:
+        given = self.certificate, self.private_key
+        if self.local_ca and any(given):
+            return [("local_ca", "contradicts certificate and private_key; keep one way")]
+        if not self.local_ca and not any(given):
+            return [("", "says nothing; give certificate and private_key, or local_ca: true")]
+        if any(given) and not all(given):
+            missing, present = ("private_key", "certificate") if self.certificate else ("certificate", "private_key")
+            return [(missing, f"is missing beside {present}; give both")]
+        return []
+
+
+class ServerSpec(SpecModel):
+    """The server and its gateway workers."""
+
+    host: Host = "127.0.0.1"
+    port: Annotated[Count, Field(ge=1, le=65_535)] = 8080
+    workers: Annotated[Count, Field(ge=1, le=256)] = Field(default=1, description="Gateway processes on the one port.")
+    tls: TlsSpec | None = None
+    allow_plaintext_off_loopback: Switch = False
+    bounds: BoundsSpec = BoundsSpec()
+    timeouts: TimeoutsSpec = TimeoutsSpec()
+    queue_seconds: QueueSeconds = QueueSeconds()
+    spool_sync_seconds: Annotated[Seconds, Field(ge=0.001, le=60)] = Field(
+        default=0.1, description="The most usage a power cut can lose."
+    )
+    log_bytes: Bytes = Field(default=16 * 1024 * 1024, description="A log file is rotated at this size.")
+    log_files: Annotated[Count, Field(ge=0, le=100)] = Field(default=5, description="Rotated files kept per log.")
+
+    def conflicts(self) -> list[Conflict]:
+        if self.tls is None and not self.allow_plaintext_off_loopback and not is_loopback(self.host):
+            advice = "add tls (local_ca: true makes a certificate), or set allow_plaintext_off_loopback: true"
+            return [
+                ("host", f"{self.host} is reachable from other machines and would carry keys unencrypted; {advice}")
+            ]
+        return []
