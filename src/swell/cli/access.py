@@ -1,0 +1,192 @@
+"""How a command reaches keys and usage: through the running server, or the store itself where none runs."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from swell.cli.output import Unreachable
+from swell.errors import StateError, SwellError, UserError
+from swell.server.administration import Administration, NewKey, current_principal, key_facts
+from swell.server.state_directory import StateDirectory
+from swell.state.records import UsageFilter
+
+REQUEST_SECONDS = 30.0
+# A server that has just locked the directory needs a moment until its socket answers.
+_ATTEMPTS = 100
+_ATTEMPT_SECONDS = 0.05
+
+
+class Access(Protocol):
+    """What commands ask for; answers are plain JSON values."""
+
+    def create_key(self, request: NewKey) -> dict[str, Any]: ...
+
+    def list_keys(self) -> list[dict[str, Any]]: ...
+
+    def rotate_key(self, key_id: str, grace_seconds: float) -> dict[str, Any]: ...
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]: ...
+
+    def usage(self, where: UsageFilter, limit: int) -> list[dict[str, Any]]: ...
+
+
+class ServerAccess:
+    """Asks the running server over its admin socket."""
+
+    def __init__(self, state: StateDirectory) -> None:
+        import httpx
+
+        self._client = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(state.admin_socket)),
+            base_url="http://swell",
+            timeout=REQUEST_SECONDS,
+            trust_env=False,
+        )
+        self._state = state
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    def status(self) -> dict[str, Any]:
+        """Models, replicas and workers as the server sees them."""
+        return self._ask("GET", "/api/status")
+
+    def stop(self) -> None:
+        """Tell the server to drain and stop; it answers before it does."""
+        self._ask("POST", "/api/stop")
+
+    def create_key(self, request: NewKey) -> dict[str, Any]:
+        return self._ask("POST", "/api/keys", request)
+
+    def list_keys(self) -> list[dict[str, Any]]:
+        return self._ask("GET", "/api/keys")
+
+    def rotate_key(self, key_id: str, grace_seconds: float) -> dict[str, Any]:
+        return self._ask("POST", f"/api/keys/{_segment(key_id)}/rotate", {"grace_seconds": grace_seconds})
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        return self._ask("POST", f"/api/keys/{_segment(key_id)}/revoke")
+
+    def usage(self, where: UsageFilter, limit: int) -> list[dict[str, Any]]:
+        return self._ask("POST", "/api/usage", {"where": where, "limit": limit})
+
+    def _ask(self, method: str, path: str, body: object = None) -> Any:
+        import httpx
+
+        try:
+            content = None if body is None else msgspec.json.encode(body)
+            response = self._client.request(method, path, content=content)
+        except httpx.TransportError as error:
+            raise Unreachable(
+                f"no server answers on {self._state.admin_socket}; start one with: swell up --state {self._state.root}"
+            ) from error
+        document = response.json()
+        if response.status_code == httpx.codes.BAD_REQUEST:
+            raise UserError(document["error"])
+        if response.is_error:
+            raise SwellError(document.get("error", f"the server answered {response.status_code}"))
+        return document
+
+
+class StoreAccess:
+    """Works on the store directly; the caller holds the state lock."""
+
+    def __init__(self, office: Administration) -> None:
+        self._office = office
+
+    def create_key(self, request: NewKey) -> dict[str, Any]:
+        return _plain(self._office.create_key(request, current_principal()))
+
+    def list_keys(self) -> list[dict[str, Any]]:
+        return [key_facts(key, self._office.clock.unix()) for key in self._office.store.list_keys()]
+
+    def rotate_key(self, key_id: str, grace_seconds: float) -> dict[str, Any]:
+        return _plain(self._office.rotate_key(key_id, grace_seconds, current_principal()))
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        return key_facts(self._office.revoke_key(key_id, current_principal()), self._office.clock.unix())
+
+    def usage(self, where: UsageFilter, limit: int) -> list[dict[str, Any]]:
+        return _plain(self._office.store.list_usage(where, limit))
+
+
+@contextmanager
+def server(path: Path) -> Iterator[ServerAccess]:
+    """The running server. Raises Unreachable where there is none."""
+    access = ServerAccess(StateDirectory(path.absolute()))
+    try:
+        yield access
+    finally:
+        access.close()
+
+
+@contextmanager
+def server_or_store(path: Path) -> Iterator[Access]:
+    """The running server, or the store under the state lock; waits for a server that is still starting."""
+    state = StateDirectory(path.absolute())
+    for _ in range(_ATTEMPTS):
+        if state.is_locked():
+            if state.admin_socket.exists() and _answers(state):
+                with server(path) as access:
+                    yield access
+                return
+            time.sleep(_ATTEMPT_SECONDS)
+            continue
+        try:
+            with _store(state) as alone:
+                yield alone
+            return
+        except _TakenError:
+            continue
+    raise Unreachable(
+        f"process {state.holder() or 'unknown'} holds the state directory {state.root} but its admin socket does not "
+        "answer; look at: swell logs server"
+    )
+
+
+class _TakenError(Exception):
+    """Somebody else got the lock first."""
+
+
+@contextmanager
+def _store(state: StateDirectory) -> Iterator[StoreAccess]:
+    from swell.server import assembly
+
+    state.create()
+    lock = state.locked()
+    try:
+        lock.__enter__()
+    except StateError as error:
+        raise _TakenError from error
+    try:
+        with assembly.administration(state) as office:
+            yield StoreAccess(office)
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _answers(state: StateDirectory) -> bool:
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(REQUEST_SECONDS)
+        try:
+            probe.connect(str(state.admin_socket))
+        except OSError:
+            return False
+    return True
+
+
+def _segment(text: str) -> str:
+    from urllib.parse import quote
+
+    return quote(text, safe="") or "-"
+
+
+def _plain(value: object) -> Any:
+    return msgspec.to_builtins(value)

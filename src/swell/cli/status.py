@@ -1,0 +1,39 @@
+"""`swell status`."""
+
+from typing import Any
+
+from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, print_json, print_table
+
+
+@command
+def status(state: StateOption = DEFAULT_STATE_PATH, as_json: JsonOption = False) -> None:
+    """Show what the running server serves, and how it fares. Exit code 3 where no server runs."""
+    from swell.cli.access import server
+
+    with server(state) as running:
+        seen = running.status()
+    if as_json:
+        print_json(seen)
+        return
+    print(f"Swell {seen['version']} serves {seen['url']} (process {seen['pid']}, up {_length(seen['up_seconds'])})")
+    replicas = [_replica_row(replica) for replica in seen["replicas"]]
+    print_table(("replica", "model", "phase", "address", "in flight", "says"), replicas, empty="There are no replicas.")
+    workers = [_worker_row(worker) for worker in seen["workers"]]
+    print_table(("worker", "process", "state", "in flight", "queued"), workers, empty="There are no workers.")
+
+
+def _replica_row(replica: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        replica["replica_id"], replica["model"], replica["phase"], replica["address"], replica["in_flight"],
+        replica["reason"],
+    )  # fmt: skip
+
+
+def _worker_row(worker: dict[str, Any]) -> tuple[object, ...]:
+    return f"gateway-{worker['worker_id']}", worker["pid"], worker["state"], worker["in_flight"], worker["queued"]
+
+
+def _length(seconds: float) -> str:
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{left} s"

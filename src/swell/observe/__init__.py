@@ -1,0 +1,1 @@
+"""What Swell tells about itself: logs and metrics."""

@@ -1,0 +1,1 @@
+"""The server process: it assembles everything, supervises, publishes and keeps the books."""

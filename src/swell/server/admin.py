@@ -1,0 +1,204 @@
+"""The admin API: HTTP over a Unix socket that only its owner may open.
+
+Who calls is asked of the kernel (SO_PEERCRED), not of the request. Errors are `{"error": sentence}`:
+400 where the user must change something, 503 where waiting helps, 500 otherwise.
+"""
+
+import contextlib
+import logging
+import pwd
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from swell.errors import RetryLater, SwellError, UserError
+from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
+from swell.state.records import UsageFilter, UsageRecord
+
+BODY_BYTES = 64 * 1024
+CONCURRENT_REQUESTS = 64
+
+_log = logging.getLogger(__name__)
+_Decoded = TypeVar("_Decoded")
+_PEER = struct.Struct("3i")  # pid, uid, gid
+
+
+class Platform(Protocol):
+    """What the admin API needs of the running server."""
+
+    async def act(self, function: Callable[[Administration], Any], *, keys_changed: bool = False) -> Any:
+        """Run an administrative act on the writer thread; when it changes keys, return after they were published."""
+
+    async def usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
+        """Usage up to now, newest first."""
+
+    def status(self) -> dict[str, Any]:
+        """Models, replicas and workers."""
+
+    def request_stop(self, principal: str) -> None:
+        """Begin to drain and stop."""
+
+
+class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a rotation."""
+
+    grace_seconds: float = DEFAULT_GRACE_SECONDS
+
+
+class UsageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a usage query."""
+
+    where: UsageFilter = UsageFilter()
+    limit: int = 100
+
+
+def application(platform: Platform) -> Starlette:
+    """The routes under /api."""
+
+    async def status(request: Request) -> Response:
+        return _json(platform.status())
+
+    async def stop(request: Request) -> Response:
+        platform.request_stop(principal_of(request))
+        return _json({"stopping": True}, 202)
+
+    async def list_keys(request: Request) -> Response:
+        def facts(office: Administration) -> list[dict[str, object]]:
+            return [key_facts(key, office.clock.unix()) for key in office.store.list_keys()]
+
+        return _json(await platform.act(facts))
+
+    async def create_key(request: Request) -> Response:
+        wanted, principal = await _body(request, NewKey), principal_of(request)
+        return _json(await platform.act(lambda office: office.create_key(wanted, principal), keys_changed=True), 201)
+
+    async def rotate_key(request: Request) -> Response:
+        grace = (await _body(request, Rotation)).grace_seconds
+        key_id, principal = request.path_params["key_id"], principal_of(request)
+        return _json(
+            await platform.act(lambda office: office.rotate_key(key_id, grace, principal), keys_changed=True)
+        )
+
+    async def revoke_key(request: Request) -> Response:
+        key_id, principal = request.path_params["key_id"], principal_of(request)
+        return _json(
+            await platform.act(
+                lambda office: key_facts(office.revoke_key(key_id, principal), office.clock.unix()), keys_changed=True
+            )
+        )
+
+    async def usage(request: Request) -> Response:
+        query = await _body(request, UsageQuery)
+        return _json(await platform.usage(query.where, query.limit))
+
+    return Starlette(
+        routes=[
+            Route("/api/status", _told(status)),
+            Route("/api/stop", _told(stop), methods=["POST"]),
+            Route("/api/keys", _told(list_keys)),
+            Route("/api/keys", _told(create_key), methods=["POST"]),
+            Route("/api/keys/{key_id}/rotate", _told(rotate_key), methods=["POST"]),
+            Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
+            Route("/api/usage", _told(usage), methods=["POST"]),
+        ]
+    )
+
+
+def principal_of(request: Request) -> str:
+    """The user at the other end of the socket, as `name(uid)`."""
+    return request.client.host if request.client else "unknown"
+
+
+def _told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Errors as answers."""
+
+    async def answered(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except UserError as error:
+            return _json({"error": error.message}, 400)
+        except RetryLater as error:
+            return _json({"error": str(error), "retry_after_seconds": error.retry_after_seconds}, 503)
+        except SwellError as error:
+            return _json({"error": str(error)}, 500)
+        except Exception:
+            _log.exception("an admin request failed", extra={"path": request.url.path})
+            return _json({"error": "the server failed to do this; its log says why (swell logs server)"}, 500)
+
+    return answered
+
+
+async def _body(request: Request, shape: type[_Decoded]) -> _Decoded:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES:
+            raise UserError(f"an admin request may have at most {BODY_BYTES} bytes")
+    try:
+        return msgspec.json.decode(body or b"{}", type=shape)
+    except msgspec.MsgspecError as error:
+        raise UserError(f"the request is not understood: {error}") from error
+
+
+def _json(document: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(document), status, media_type="application/json")
+
+
+class _PeerProtocol(HttpToolsProtocol):
+    """Reports the user at the other end of the socket as the client's host."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("socket")
+        pid, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        try:
+            name = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            name = "user"
+        self.client = (f"{name}({uid})", pid)
+
+
+class AdminServer(uvicorn.Server):
+    """Serves the application on a Unix socket inside the server's own event loop."""
+
+    def __init__(self, platform: Platform, path: Path) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application(platform),
+                http=_PeerProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=CONCURRENT_REQUESTS,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._path = path
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the server."""
+        yield
+
+    async def run_on_socket(self) -> None:
+        """Serve until `should_exit`; replaces a socket that a dead server left."""
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(self._path))
+        self._path.chmod(0o600)  # nobody else could have come in between: the folder is 0700
+        try:
+            await self.serve(sockets=[listener])
+        finally:
+            self._path.unlink(missing_ok=True)

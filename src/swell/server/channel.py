@@ -1,0 +1,219 @@
+"""The server's side of the control channel: one Unix stream connection per gateway worker.
+
+A worker says Hello and is sent the deltas it missed or the whole snapshot; every later change goes out
+the moment it is published. Leases are asked of the lease book in the order in which requests arrive.
+
+Fencing: a connection speaks for the incarnation of its Hello and for no other, an incarnation that the
+supervisor does not know (any more) is turned away, and a second connection of the same incarnation
+replaces the first. A lost connection is not a dead worker: what it holds stays booked until the
+supervisor says that the process is gone (`worker_gone`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from swell.clock import Clock
+from swell.metering.leases import LeaseBook
+from swell.observe import metrics
+from swell.server.publish import Picture, Publication
+from swell.state.messages import (
+    FrameBuffer,
+    FromServer,
+    Hello,
+    LeaseDeny,
+    LeaseGrant,
+    LeaseRecall,
+    LeaseReport,
+    LeaseRequest,
+    Load,
+    MetricsRequest,
+    MetricsResponse,
+    Sample,
+    decode_from_worker,
+    encode_message,
+)
+
+WRITE_BUFFER_BYTES = 8 * 1024 * 1024  # unread by a worker; a slower one is cut off and comes back for a snapshot
+HELLO_SECONDS = 5.0
+MAX_CONNECTIONS = 256
+
+_log = logging.getLogger(__name__)
+_MONOTONE = ("_total", "_bucket", "_sum", "_count")
+
+
+class _Connection(asyncio.Protocol):
+    """One worker's connection: frames in, messages out."""
+
+    def __init__(self, channel: "ControlChannel") -> None:
+        self._channel = channel
+        self._frames = FrameBuffer()
+        self._transport: asyncio.Transport | None = None
+        self._hello_deadline: asyncio.TimerHandle | None = None
+        self.hello: Hello | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101  # for mypy
+        self._transport = transport  # type: ignore[assignment]
+        if not self._channel.admit(self):
+            self.close()
+            return
+        loop = asyncio.get_running_loop()
+        self._hello_deadline = loop.call_later(HELLO_SECONDS, self._expect_hello)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._frames.feed(data):
+                self._channel.received(self, decode_from_worker(frame))
+        except (ValueError, msgspec.MsgspecError):
+            _log.warning("a worker sent what is no control message; its connection is closed")
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._hello_deadline:
+            self._hello_deadline.cancel()
+        self._channel.lost(self)
+
+    def send(self, message: FromServer) -> None:
+        """Queue a message; cut the connection where the worker does not read."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
+            _log.warning("a worker does not read its control channel; its connection is cut")
+            transport.abort()
+            return
+        transport.write(encode_message(message))
+
+    def close(self) -> None:
+        """Close after what is queued."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _expect_hello(self) -> None:
+        if self.hello is None:
+            self.close()
+
+
+class ControlChannel:
+    """Publishes to the workers, grants them leases and gathers what they report."""
+
+    def __init__(
+        self,
+        *,
+        publication: Publication,
+        leases: LeaseBook,
+        clock: Clock,
+        is_known: Callable[[str], bool],
+        server_samples: Callable[[], Iterable[Sample]],
+    ) -> None:
+        self.publication = publication
+        self.leases = leases
+        self._clock = clock
+        self._is_known = is_known
+        self._server_samples = server_samples
+        self._connections: set[_Connection] = set()
+        self._by_incarnation: dict[str, _Connection] = {}
+        self._loads: dict[str, Load] = {}
+        self._retired: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._listener: asyncio.Server | None = None
+        self.on_change: Callable[[], None] = lambda: None
+
+    async def open(self, path: Path) -> None:
+        """Listen on `path`, replacing a socket that a dead server left."""
+        path.unlink(missing_ok=True)
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_unix_server(lambda: _Connection(self), str(path))
+        path.chmod(0o600)
+
+    def close(self) -> None:
+        """Stop listening and close every connection."""
+        if self._listener is not None:
+            self._listener.close()
+        for connection in list(self._connections):
+            connection.close()
+
+    def publish(self, picture: Picture) -> None:
+        """Make `picture` the truth and send what changed to every worker, at once."""
+        delta = self.publication.update(picture)
+        if delta is not None:
+            for connection in list(self._by_incarnation.values()):
+                connection.send(delta)
+
+    def connected(self) -> dict[str, Hello]:
+        """The workers that are connected, by incarnation."""
+        return {incarnation: c.hello for incarnation, c in self._by_incarnation.items() if c.hello is not None}
+
+    def loads(self) -> dict[str, Load]:
+        """The last load of every living worker, by incarnation."""
+        return dict(self._loads)
+
+    def worker_gone(self, incarnation: str) -> None:
+        """The process has ended: book its leases, keep its counters, close what is left of its connection."""
+        connection = self._by_incarnation.pop(incarnation, None)
+        if connection is not None:
+            connection.close()
+        self._send_all(self.leases.leave(incarnation, self._clock.monotonic()))
+        load = self._loads.pop(incarnation, None)
+        for sample in load.samples if load else ():
+            if sample.name.endswith(_MONOTONE):
+                key = (sample.name, sample.labels)
+                self._retired[key] = self._retired.get(key, 0.0) + sample.value
+
+    def metrics_text(self) -> bytes:
+        """Prometheus exposition over all workers, those that have ended, and the server."""
+        samples = [(name, labels, value) for (name, labels), value in self._retired.items()]
+        for load in self._loads.values():
+            samples += [(sample.name, sample.labels, sample.value) for sample in load.samples]
+        samples += [(sample.name, sample.labels, sample.value) for sample in self._server_samples()]
+        return metrics.exposition(samples)
+
+    def admit(self, connection: _Connection) -> bool:
+        """Whether there is room for another connection."""
+        if len(self._connections) >= MAX_CONNECTIONS:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def lost(self, connection: _Connection) -> None:
+        """A connection ended; its worker may come back."""
+        self._connections.discard(connection)
+        hello = connection.hello
+        if hello is not None and self._by_incarnation.get(hello.incarnation) is connection:
+            del self._by_incarnation[hello.incarnation]
+            self.on_change()
+
+    def received(self, connection: _Connection, message: object) -> None:
+        """Act on one message."""
+        if isinstance(message, Hello):
+            self._welcome(connection, message)
+            return
+        hello = connection.hello
+        if hello is None or self._by_incarnation.get(hello.incarnation) is not connection:
+            connection.close()
+            return
+        match message:
+            case LeaseRequest() | LeaseReport():
+                self._lease(hello.incarnation, message)
+            case Load():
+                self._loads[hello.incarnation] = message
+            case MetricsRequest(token=token):
+                connection.send(MetricsResponse(token, self.metrics_text()))
+
+    def _welcome(self, connection: _Connection, hello: Hello) -> None:
+        if connection.hello is not None or not self._is_known(hello.incarnation):
+            _log.warning("an unknown worker was turned away", extra={"incarnation": hello.incarnation})
+            connection.close()
+            return
+        connection.hello = hello
+        replaced = self._by_incarnation.get(hello.incarnation)
+        self._by_incarnation[hello.incarnation] = connection
+        if replaced is not None:
+            replaced.close()
+        for message in self.publication.since(hello.epoch, hello.sequence):
+            connection.send(message)
+        self._send_all(self.leases.join(hello.incarnation, hello.balances, self._clock.monotonic()))
+        self.on_change()

@@ -1,0 +1,87 @@
+"""From what the server knows to what its workers know: pure functions, and the bounded log of changes.
+
+`picture` makes the whole truth out of spec, keys and replicas; `change` tells two pictures apart as one
+`Delta`; `Publication` numbers the changes and remembers the last `LOG_DELTAS` of them, so that a worker
+that was away briefly is sent only what it missed.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from swell.state.snapshot import Delta, KeyEntry, ModelEntry, Snapshot, TenantEntry
+
+LOG_DELTAS = 256
+
+_Entry = TypeVar("_Entry", ModelEntry, KeyEntry, TenantEntry)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything that workers are told, without a number."""
+
+    workers: int = 0
+    models: tuple[ModelEntry, ...] = ()
+    keys: tuple[KeyEntry, ...] = ()
+    tenants: tuple[TenantEntry, ...] = ()
+
+    def numbered(self, epoch: int, sequence: int) -> Snapshot:
+        """As the message that a worker is sent."""
+        return Snapshot(epoch, sequence, self.workers, self.models, self.keys, self.tenants)
+
+
+def change(old: Picture, new: Picture, epoch: int, sequence: int) -> Delta | None:
+    """The delta that turns `old` into `new`, or None where nothing changed."""
+    if old == new:
+        return None
+    models, removed_models = _difference(old.models, new.models, lambda entry: entry.name)
+    keys, removed_keys = _difference(old.keys, new.keys, lambda entry: entry.key_id)
+    tenants, removed_tenants = _difference(old.tenants, new.tenants, lambda entry: entry.name)
+    return Delta(
+        epoch=epoch,
+        sequence=sequence,
+        workers=new.workers if new.workers != old.workers else None,
+        models=models,
+        keys=keys,
+        tenants=tenants,
+        removed_models=removed_models,
+        removed_keys=removed_keys,
+        removed_tenants=removed_tenants,
+    )
+
+
+def _difference(
+    old: Iterable[_Entry], new: Iterable[_Entry], name: Callable[[_Entry], str]
+) -> tuple[tuple[_Entry, ...], tuple[str, ...]]:
+    before = {name(entry): entry for entry in old}
+    after = {name(entry): entry for entry in new}
+    changed = tuple(entry for key, entry in after.items() if before.get(key) != entry)
+    return changed, tuple(key for key in before if key not in after)
+
+
+class Publication:
+    """The current picture of one epoch, and how it came about."""
+
+    def __init__(self, epoch: int, picture: Picture) -> None:
+        self.epoch = epoch
+        self.sequence = 1
+        self.picture = picture
+        self._log: deque[Delta] = deque(maxlen=LOG_DELTAS)
+
+    def update(self, picture: Picture) -> Delta | None:
+        """Make `picture` the current one; the delta to send, or None where nothing changed."""
+        delta = change(self.picture, picture, self.epoch, self.sequence + 1)
+        if delta is not None:
+            self.picture = picture
+            self.sequence = delta.sequence
+            self._log.append(delta)
+        return delta
+
+    def since(self, epoch: int, sequence: int) -> Sequence[Snapshot | Delta]:
+        """What a worker must be sent that has seen `sequence` of `epoch`: deltas, or the whole snapshot."""
+        if epoch == self.epoch and sequence <= self.sequence:
+            missed = [delta for delta in self._log if delta.sequence > sequence]
+            if len(missed) == self.sequence - sequence:
+                return missed
+        return [self.picture.numbered(self.epoch, self.sequence)]

@@ -1,0 +1,43 @@
+"""The one thread that touches the store. Everything else asks it and awaits the answer."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from swell.errors import AtCapacity
+
+MAX_WAITING = 1_000  # calls, more than a stuck store could ever need
+
+_Result = TypeVar("_Result")
+
+
+class Writer:
+    """Runs calls one after another on a thread of its own."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._waiting = 0
+        self.last_seconds = 0.0  # what the last call took
+
+    async def call(self, function: Callable[[], _Result]) -> _Result:
+        """Run `function` on the writer thread. Raises AtCapacity when MAX_WAITING calls wait already."""
+        if self._waiting >= MAX_WAITING:
+            raise AtCapacity("the store does not keep up", retry_after_seconds=1.0)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, function)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Finish what was begun; nothing may be called afterwards."""
+        self._thread.shutdown(wait=True)
+
+    def _timed(self, function: Callable[[], _Result]) -> _Result:
+        begun = time.perf_counter()
+        try:
+            return function()
+        finally:
+            self.last_seconds = time.perf_counter() - begun
