@@ -1,0 +1,1 @@
+"""Implementations of the ports, one sibling each, listed in a plain mapping."""

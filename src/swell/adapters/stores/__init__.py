@@ -1,0 +1,5 @@
+"""Stores: the default is one encrypted SQLite file."""
+
+from swell.adapters.stores.sqlite import open_store
+
+__all__ = ["open_store"]

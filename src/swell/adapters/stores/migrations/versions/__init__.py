@@ -1,0 +1,1 @@
+"""One file per revision, applied in order and never edited once released."""

@@ -1,0 +1,99 @@
+"""The tables as this version knows them. `migrations/versions` makes a database so; a test compares the two."""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    func,
+    text,
+)
+
+HEAD = "0001"  # the newest revision in migrations/versions
+
+metadata = MetaData()
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at_unix", Float, nullable=False),
+    Column("expires_at_unix", Float),
+    Column("previous_digest", LargeBinary),
+    Column("previous_expires_at_unix", Float),
+    Column("revoked_at_unix", Float),
+    Column("limits", Text, nullable=False),  # JSON
+    Column("priority", Text, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("request_id", Text, primary_key=True, nullable=False),
+    Column("spool", Text, nullable=False),
+    Column("reserved_at_unix_ms", Integer),
+    Column("key_id", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("sent", Boolean, nullable=False),
+    Column("settled_at_unix_ms", Integer),
+    Column("status", Text, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("replica_id", Text, nullable=False),
+    Column("http_status", Integer, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("first_token_ms", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+arrived_at = func.coalesce(usage.c.reserved_at_unix_ms, usage.c.settled_at_unix_ms)
+Index("usage_arrived", arrived_at)
+Index("usage_open", usage.c.spool, sqlite_where=text("settled_at_unix_ms IS NULL AND status = 'reserved'"))
+
+spool_positions = Table(
+    "spool_positions",
+    metadata,
+    Column("spool", Text, primary_key=True),
+    Column("segment", Integer, nullable=False),
+    Column("byte_offset", Integer, nullable=False),
+)
+
+processes = Table(
+    "processes",
+    metadata,
+    Column("process_id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("marker", Text, nullable=False),
+    Column("recorded_at_unix", Float, nullable=False),
+    Column("pid", Integer),
+    Column("start_time", Float),
+    Column("detail", Text, nullable=False),  # JSON
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("entry", Integer, primary_key=True),
+    Column("at_unix", Float, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),  # JSON
+    sqlite_autoincrement=True,
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Integer, nullable=False),
+)

@@ -1,0 +1,125 @@
+"""The usage ledger as rows, one per request.
+
+Entering a batch is on the cost path of every request, so it is one UPSERT through the driver's own executemany. The
+statement merges: the first reservation seen gives identity and bound, the first settlement gives the outcome, and a
+row that already has both is left alone. Merging is therefore free of order and repeats.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, delete, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from swell.adapters.stores.database import Database
+from swell.adapters.stores.schema import arrived_at, spool_positions, usage
+from swell.ports.store import MAX_LISTED
+from swell.state.records import (
+    FinalisedSpool,
+    SpoolPosition,
+    UsageChange,
+    UsageFilter,
+    UsageRecord,
+    UsageTotal,
+)
+from swell.state.usage import UsageStatus
+
+_IDENTITY = ("key_id", "tenant", "model", "endpoint")
+_OUTCOME = ("status", "replica_id", "http_status", "duration_ms", "first_token_ms")
+_TOKENS = ("prompt_tokens", "completion_tokens")
+_OPEN = and_(usage.c.settled_at_unix_ms.is_(None), usage.c.status == "reserved")
+
+
+def _merge_statement() -> str:
+    reserves = "(usage.reserved_at_unix_ms IS NULL AND excluded.reserved_at_unix_ms IS NOT NULL)"
+    settles = "(usage.settled_at_unix_ms IS NULL AND excluded.settled_at_unix_ms IS NOT NULL)"
+    unsettled_bound = f"({reserves} AND usage.settled_at_unix_ms IS NULL)"
+    assignments = [
+        "reserved_at_unix_ms = coalesce(usage.reserved_at_unix_ms, excluded.reserved_at_unix_ms)",
+        "settled_at_unix_ms = coalesce(usage.settled_at_unix_ms, excluded.settled_at_unix_ms)",
+        "sent = max(usage.sent, excluded.sent)",
+    ]
+    for condition, columns in (
+        (reserves, _IDENTITY),
+        (settles, _OUTCOME),
+        (f"{settles} OR {unsettled_bound}", _TOKENS),
+    ):
+        assignments += [
+            f"{name} = CASE WHEN {condition} THEN excluded.{name} ELSE usage.{name} END" for name in columns
+        ]
+    names = ", ".join(UsageChange._fields)
+    marks = ", ".join("?" * len(UsageChange._fields))
+    return (
+        f"INSERT INTO usage ({names}) VALUES ({marks}) ON CONFLICT (request_id) DO UPDATE "  # noqa: S608 - constants
+        f"SET {', '.join(assignments)} WHERE {reserves} OR {settles} OR excluded.sent > usage.sent"
+    )
+
+
+_MERGE = _merge_statement()
+
+
+class UsageRows:
+    """`swell.ports.store.UsageStore` on SQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def apply_usage(self, changes: Sequence[UsageChange], position: SpoolPosition) -> None:
+        values = {"segment": position.segment, "byte_offset": position.offset}
+        move = insert(spool_positions).values(spool=position.spool, **values)
+        with self._database.writing() as connection:
+            if changes:
+                connection.exec_driver_sql(_MERGE, list(map(tuple, changes)))  # the driver is slow with subclasses
+            connection.execute(move.on_conflict_do_update(index_elements=["spool"], set_=values))
+
+    def finalise_spool(self, spool: str, *, damaged: bool) -> FinalisedSpool:
+        of_spool = and_(usage.c.spool == spool, _OPEN)
+        with self._database.writing() as connection:
+            void = 0
+            if not damaged:
+                unsent = update(usage).where(of_spool, usage.c.sent.is_(False))
+                void = connection.execute(unsent.values(status="void", prompt_tokens=0, completion_tokens=0)).rowcount
+            standing = connection.execute(select(func.count()).select_from(usage).where(of_spool)).scalar_one()
+            return FinalisedSpool(reserved=standing, void=void)
+
+    def spool_position(self, spool: str) -> SpoolPosition | None:
+        query = select(spool_positions).where(spool_positions.c.spool == spool)
+        with self._database.reading() as connection:
+            row = connection.execute(query).first()
+            return None if row is None else SpoolPosition(row.spool, row.segment, row.byte_offset)
+
+    def forget_spools(self, existing: Sequence[str]) -> None:
+        with self._database.writing() as connection:
+            connection.execute(delete(spool_positions).where(spool_positions.c.spool.not_in(existing)))
+
+    def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
+        query = _narrow(select(usage), where).order_by(arrived_at.desc(), usage.c.request_id.desc())
+        with self._database.reading() as connection:
+            return [_to_record(row) for row in connection.execute(query.limit(min(limit, MAX_LISTED)))]
+
+    def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
+        sums = (func.sum(usage.c.prompt_tokens), func.sum(usage.c.completion_tokens))
+        query = _narrow(select(usage.c.status, func.count(), *sums), where).group_by(usage.c.status)
+        with self._database.reading() as connection:
+            return [
+                UsageTotal(status=UsageStatus(status), requests=requests, prompt_tokens=prompt, completion_tokens=done)
+                for status, requests, prompt, done in connection.execute(query.order_by(usage.c.status))
+            ]
+
+
+def _narrow(query: Select[Any], where: UsageFilter) -> Select[Any]:
+    for column, wanted in (
+        (usage.c.key_id, where.key_id),
+        (usage.c.model, where.model),
+        (usage.c.tenant, where.tenant),
+        (usage.c.status, where.status),
+    ):
+        if wanted is not None:
+            query = query.where(column == str(wanted))
+    return query if where.since_unix_ms is None else query.where(arrived_at >= where.since_unix_ms)
+
+
+def _to_record(row: Row[Any]) -> UsageRecord:
+    fields = dict(row._mapping)
+    del fields["spool"], fields["sent"]
+    return UsageRecord(**fields | {"status": UsageStatus(fields["status"])})
