@@ -1,0 +1,87 @@
+"""What runs children (replicas, gateway workers): start one, find it again, know when it ended, stop it.
+
+Contract for every implementation, checked by `swell.testing.provider_suite`:
+
+- A child is known by `ChildSpec.child_id`, which is new for every start. The caller stores its intent before calling
+  `start`, so whatever a crash leaves behind can be found by that id.
+- A child outlives the process that started it. It inherits nothing but its environment and its log file.
+- `start` is idempotent: while a child of that id lives, starting it again returns its handle and starts nothing.
+- `status` never blocks and never raises; for a handle that was neither started nor adopted here it is GONE.
+- A child is GONE only once all of it is: what it left running itself has been killed by then.
+- `stop` returns at once and may be repeated; a later call can only shorten the grace. Stopping what is gone is
+  no error.
+- Errors: LaunchFailed (it cannot be started as described; again later may work, because files appear), AtCapacity
+  (no room now, wait `retry_after_seconds`). Nothing else is raised.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+MARKER = "SWELL_CHILD"  # variable in a child's environment that holds its id
+LOG_TAIL_BYTES = 2048
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """What to start. `env` is added to the environment of the starting process."""
+
+    child_id: str  # unique over all starts
+    argv: tuple[str, ...]
+    log_path: Path  # output is appended; its folder is made
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChildHandle:
+    """How a running child is known. `start_time` tells it from a later process of the same pid."""
+
+    child_id: str
+    log_path: Path
+    pid: int
+    start_time: float  # the operating system's own count; compared for equality only
+
+
+class Presence(StrEnum):
+    """Whether a child is there."""
+
+    RUNNING = "running"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class ChildStatus:
+    """`exit_code` is negative for a signal, and None while it runs or where only its parent was told."""
+
+    presence: Presence
+    exit_code: int | None = None
+
+
+class Provider(Protocol):
+    """Runs children somewhere."""
+
+    async def start(self, child: ChildSpec) -> ChildHandle:
+        """Start a child, or return the one of that id that runs already."""
+
+    async def adopt(self, child_id: str, log_path: Path, known: ChildHandle | None) -> ChildHandle | None:
+        """Find a child that an earlier process started, and watch it from now on; None if it does not run.
+
+        `known` is the handle that was stored, if it still came to that; without it the child is looked for by its id.
+        """
+
+    def status(self, handle: ChildHandle) -> ChildStatus:
+        """Whether it runs, as far as known now."""
+
+    async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
+        """Ask it to end (SIGTERM); what of it is left after `grace_seconds` is killed. 0 kills at once."""
+
+    async def log_tail(self, log_path: Path) -> str:
+        """The end of its log, at most LOG_TAIL_BYTES; empty where there is none."""
+
+    async def rotate_log(self, log_path: Path, *, max_bytes: int, files: int) -> None:
+        """Where the log has grown over `max_bytes`, move its content to `.1` and so on; `files` old ones are kept."""
+
+    async def forget(self, handle: ChildHandle) -> None:
+        """Drop what is kept about a child that is gone."""
