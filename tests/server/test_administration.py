@@ -1,0 +1,81 @@
+"""Administrative acts: checked, audited, and never a secret in what is stored."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swell.adapters.stores import open_store
+from swell.clock import ManualClock
+from swell.errors import UserError
+from swell.security.keys import digest_key, parse_key
+from swell.server.administration import Administration, NewKey, key_facts
+from swell.state.snapshot import Limits
+
+PEPPER = b"p" * 32
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Administration]:
+    store = open_store(tmp_path / "swell.db", b"k" * 32)
+    yield Administration(store, PEPPER, ("default", "search", "research"), ManualClock())
+    store.close()
+
+
+def test_a_key_is_made_audited_and_stored_as_a_digest(office: Administration) -> None:
+    made = office.create_key(NewKey("ci", "search", 60.0, "batch", Limits(5)), "me(1)")
+    assert parse_key(made.key) == made.id
+    stored = office.store.get_key(made.id)
+    assert stored is not None
+    assert stored.digest == digest_key(PEPPER, made.key)
+    assert (stored.tenant, stored.priority, stored.limits) == ("search", "batch", Limits(5))
+    assert stored.expires_at_unix == office.clock.unix() + 60
+    [entry] = office.store.list_audit(10)
+    assert (entry.principal, entry.action, entry.subject) == ("me(1)", "key.create", made.id)
+    assert made.key not in repr(entry)
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (NewKey("ci", "serch"), "unknown tenant 'serch'; did you mean search"),
+        (NewKey("ci", "zzz"), "valid are: default, research, search"),
+        (NewKey("ci", priority="interactiv"), "did you mean interactive"),
+        (NewKey(" "), "1 to 200 printable"),
+        (NewKey("a\nb"), "printable"),
+        (NewKey("ci", expires_seconds=-1), "must expire in the future"),
+        (NewKey("ci", limits=Limits(tokens_per_minute=-1)), "tokens_per_minute must not be negative"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_can(office: Administration, request_: NewKey, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        office.create_key(request_, "me(1)")
+    assert office.store.list_keys() == []
+    assert office.store.list_audit(10) == []
+
+
+def test_rotation_keeps_the_old_secret_for_its_grace(office: Administration) -> None:
+    made = office.create_key(NewKey("ci"), "me(1)")
+    rotated = office.rotate_key(made.id, 3600, "me(1)")
+    assert rotated.id == made.id
+    assert rotated.key != made.key
+    stored = office.store.get_key(made.id)
+    assert stored is not None
+    assert stored.previous_digest == digest_key(PEPPER, made.key)
+    assert key_facts(stored, office.clock.unix())["state"] == "rotating"
+    assert key_facts(stored, office.clock.unix() + 3601)["state"] == "live"
+    with pytest.raises(UserError, match="between 0 and 30 days"):
+        office.rotate_key(made.id, 31 * 86400, "me(1)")
+
+
+def test_a_revoked_key_is_ended_once_and_says_so(office: Administration) -> None:
+    made = office.create_key(NewKey("ci"), "me(1)")
+    record = office.revoke_key(made.id, "me(1)")
+    assert key_facts(record, office.clock.unix())["state"] == "revoked"
+    with pytest.raises(UserError, match="is revoked; make another"):
+        office.revoke_key(made.id, "me(1)")
+    with pytest.raises(UserError, match="is revoked"):
+        office.rotate_key(made.id, 1, "me(1)")
+    with pytest.raises(UserError, match="no key has the id"):
+        office.revoke_key("a" * 12, "me(1)")
+    assert [entry.action for entry in office.store.list_audit(10)] == ["key.revoke", "key.create"]
