@@ -1,0 +1,1 @@
+"""From spool to ledger, and the leasing of limits to workers."""
