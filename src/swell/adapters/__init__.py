@@ -1,1 +1,1 @@
-"""Implementations of the ports, one sibling each, listed in a plain mapping."""
+"""One sibling per implementation of each port. Only the assembly imports from here."""
