@@ -2,7 +2,7 @@
 
 Contract for every implementation:
 
-- `fetch` is synchronous, may take hours, and is called by one process at a time for one address (the cache holds a lock).
+- `fetch` is synchronous, may take hours, and is called by one process at a time for one address (the cache locks it).
 - `into` is a private folder that may hold what an interrupted fetch of the same address left; a source continues from
   there where it can and never trusts it: what comes back is complete, or SourceError is raised.
 - Nothing outside `into` is written. A source whose files are already on this machine leaves them where they are.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 Progress = Callable[[int, int | None], None]
-"""Called with bytes done and bytes in all (None: unknown), a few times a second at most, perhaps from another thread."""
+"""Called with bytes done and bytes in all (None: unknown), perhaps from another thread."""
 
 
 @dataclass(frozen=True)

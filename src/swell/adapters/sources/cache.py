@@ -140,8 +140,10 @@ class ModelCache:
                     self._keep(fetched.root / file.name, self._blob(file))
                 self._link(manifest)
             self._write_manifest(key, manifest)
-        finally:  # what was fetched whole is now a blob, or is refused
+        except SourceError:  # refused: nothing of it stays
             shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
         return manifest
 
     def _describe(self, address: str, fetched: Fetched, progress: Progress) -> Manifest:

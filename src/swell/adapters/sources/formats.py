@@ -16,13 +16,14 @@ _ARCHIVES = {
     b"\x1f\x8b": "a gzip archive",
     b"<htm": "a web page",
     b"<!DO": "a web page",
+    b"version https://git-lfs": "a Git LFS pointer (run git lfs pull)",
 }
 
 
 def check_format(path: Path, name: str) -> None:
     """Raise SourceError unless the file at `path`, called `name`, is what a model may consist of."""
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(32)
     if is_pickle(name) or head.startswith(_PICKLE_PROTOCOLS) or _is_pickle_archive(path, head):
         raise SourceError(f"{name} {PICKLE_REFUSAL}.")
     suffix = Path(name).suffix.lower()

@@ -21,7 +21,9 @@ class FsspecSource:
         self._install_hint = install_hint
 
     def fetch(self, address: str, into: Path, progress: Progress) -> Fetched:
-        import fsspec  # most starts find the model in the cache
+        if "::" in address:  # fsspec would read it as one filesystem inside another
+            raise SourceError(f"{address} holds '::'; name a plain bucket and path.")
+        import fsspec  # type: ignore[import-untyped]  # here because most starts find the model in the cache
 
         files = into / "files"
         files.mkdir(exist_ok=True)

@@ -51,14 +51,14 @@ class HfSource:
                     local_dir=files,
                     allow_patterns=[_literal(name) for name in names],
                     endpoint=self._endpoint,
-                    tqdm_class=_silent(hub.utils.tqdm),
+                    tqdm_class=_silent(),
                 )
         except SourceError:
             raise
         except Exception as error:  # the Hub's client raises types of several HTTP libraries
             raise SourceError(f"{address}: {_advice(error)}") from error
         _require_complete(address, files, {name: listed[name].size for name in names})
-        sums = {name: listed[name].lfs.sha256 for name in names if listed[name].lfs is not None}
+        sums = {name: lfs.sha256 for name in names if (lfs := listed[name].lfs) is not None}
         return Fetched(root=files, names=names, entry=file, sha256=sums)
 
 
@@ -77,7 +77,7 @@ def parse_address(address: str) -> tuple[str, str | None, str]:
 
 def _shards(address: str, file: str, listed: Iterable[str]) -> tuple[str, ...]:
     """`file`, with its siblings where it is one of several shards."""
-    names = (file,)
+    names: tuple[str, ...] = (file,)
     if match := _SHARD.fullmatch(file):
         count = int(match["count"])
         names = tuple(f"{match['stem']}-{index:05}-of-{count:05}.gguf" for index in range(1, count + 1))
@@ -93,7 +93,10 @@ def _literal(name: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
-def _silent(bar: type[Any]) -> type[Any]:
+def _silent() -> type[Any]:
+    """The Hub's progress bar without its output; progress is reported by how the folder grows."""
+    from huggingface_hub.utils.tqdm import tqdm as bar
+
     def start(self: Any, *arguments: Any, **options: Any) -> None:
         bar.__init__(self, *arguments, **{**options, "disable": True})
 

@@ -48,6 +48,13 @@ def choose_names(address: str, names: Iterable[str]) -> tuple[str, ...]:
         if any(is_pickle(name) for name in listed):
             raise SourceError(f"{address} {PICKLE_REFUSAL}.")
         raise SourceError(f"{address} holds no .safetensors or .gguf file; check the address.")
+    if any(name.lower().endswith(".safetensors") for name in wanted):
+        wanted = tuple(name for name in wanted if not name.lower().endswith(".gguf"))
+    elif sum(name.lower().endswith(".gguf") for name in wanted) > 1:
+        files = [name for name in wanted if name.lower().endswith(".gguf")]
+        raise SourceError(
+            f"{address} holds {len(files)} GGUF files; name one, such as {address.rstrip('/')}/{files[0]}"
+        )
     if len(wanted) > MAX_FILES:
         raise SourceError(f"{address} has {len(wanted)} files, more than {MAX_FILES}; name one folder or file of it.")
     return wanted
