@@ -1,0 +1,377 @@
+"""A client's connection: HTTP/1.1 in, answers out.
+
+The C parser (llhttp in its strict mode) refuses conflicting or malformed lengths and codings, folded
+headers, bare CR or LF and control characters. Sizes, counts and times are bounded here. Whatever is
+refused for its form gets one answer and the connection is closed, so that nothing after it can be read
+as a request. Requests are authenticated when their headers are complete, before their body is read.
+"""
+
+import asyncio
+import hmac
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from swell.gateway.responses import CONTINUE, Refusal, error_body, head, retry_after
+
+if TYPE_CHECKING:
+    from swell.gateway.directory import Key
+    from swell.gateway.exchange import Exchange
+    from swell.gateway.service import Service
+
+JSON = b"application/json"
+LINGER_SECONDS = 2.0  # reading and dropping what a refused client still sends, so that it gets the answer
+URL_BYTES = 8 * 1024
+
+_WANTED = {
+    b"authorization": "authorization",
+    b"x-api-key": "api_key",
+    b"content-length": "content_length",
+    b"host": "host",
+    b"expect": "expect",
+    b"x-session-id": "session",
+    b"x-swell-priority": "priority",
+}
+_SINGLE = frozenset({"authorization", "api_key", "host"})
+
+
+class Head:
+    """What is kept of a request's headers."""
+
+    __slots__ = ("api_key", "authorization", "content_length", "expect", "host", "is_old", "keep_alive", "key",
+                 "method", "path", "priority", "refusal", "session", "started")  # fmt: skip
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.method = b""
+        self.path = ""
+        self.authorization = b""
+        self.api_key = b""
+        self.content_length = b""
+        self.host = b""
+        self.expect = b""
+        self.session = b""
+        self.priority = b""
+        self.keep_alive = True
+        self.is_old = False  # HTTP/1.0: no chunked coding, no keep-alive
+        self.key: Key | None = None
+        self.refusal: Refusal | None = None
+
+    @property
+    def is_anthropic(self) -> bool:
+        """Whether errors have Anthropic's shape."""
+        return self.path == "/v1/messages"
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection; serves one request at a time, in order."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_cached_key",
+        "_cached_token",
+        "_closing",
+        "_deadline",
+        "_discarding",
+        "_head",
+        "_header_bytes",
+        "_header_count",
+        "_parser",
+        "_pending",
+        "_service",
+        "_serving",
+        "_url",
+        "exchange",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(self, service: "Service") -> None:
+        self._service = service
+        self._parser = httptools.HttpRequestParser(self)
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.exchange: Exchange | None = None
+        self._serving: Head | None = None  # the request being answered
+        self._head: Head | None = None  # the request being read
+        self._url = b""
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._header_bytes = 0
+        self._header_count = 0
+        self._pending: deque[tuple[Head, bytes]] = deque()
+        self._deadline = 0.0
+        self._discarding = False
+        self._closing = False
+        self._cached_token = b""
+        self._cached_key: Key | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        service = self._service
+        if len(service.clients) >= service.bounds.connections or service.draining:
+            service.counters.outcome("connection_refused")
+            self.transport.abort()
+            return
+        service.clients.add(self)
+        self.transport.set_write_buffer_limits(high=service.bounds.client_buffer_bytes)
+        self._deadline = service.now() + service.timeouts.header_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._service.clients.discard(self)
+        self._pending.clear()
+        self._closing = True
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_left()
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarding:
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._malformed(str(error))
+            return
+        if self._head is not None and not self._head.method:
+            self._header_bytes += len(data)  # unfinished headers: names and values not reported yet count too
+            if self._header_bytes > 2 * self._service.bounds.header_bytes:
+                self._close_with(Refusal(431, "The headers are too large.", code="headers_too_large"))
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.pause()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.resume()
+
+    def eof_received(self) -> None:
+        """The client has closed its side; it is gone."""
+
+    # httptools: reading a request
+
+    def on_message_begin(self) -> None:
+        service = self._service
+        now = service.now()
+        self._head = Head(now)
+        self._url = b""
+        self._body = []
+        self._body_bytes = 0
+        self._header_bytes = 0
+        self._header_count = 0
+        self._deadline = now + service.timeouts.header_seconds
+
+    def on_url(self, url: bytes) -> None:
+        self._url = self._url + url if self._url else url
+        if len(self._url) > URL_BYTES:
+            self._close_with(Refusal(414, "The URL is too long.", code="url_too_long"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        self._header_bytes += len(name) + len(value)
+        wanted = _WANTED.get(name) or _WANTED.get(name.lower())
+        if wanted is None or self._head is None:
+            return
+        if wanted in _SINGLE and getattr(self._head, wanted):
+            self._head.refusal = Refusal(400, f"The header '{wanted}' is given twice.", code="duplicate_header")
+        setattr(self._head, wanted, value)
+
+    def on_headers_complete(self) -> None:
+        request = self._head
+        if request is None or self._discarding:
+            return
+        service = self._service
+        request.method = self._parser.get_method()
+        request.is_old = self._parser.get_http_version() == "1.0"
+        request.keep_alive = not request.is_old and self._parser.should_keep_alive()
+        request.path = self._url.partition(b"?")[0].decode("latin-1")
+        refusal = request.refusal or self._check_head(request)
+        if refusal is not None:
+            self._close_with(refusal)
+            return
+        self._deadline = service.now() + service.timeouts.body_seconds
+        if service.needs_key(request.path):
+            try:
+                request.key = self._authenticate(request)
+            except Refusal as error:
+                request.refusal = error
+                if not request.content_length or int(request.content_length) > service.bounds.header_bytes:
+                    self._close_with(error)
+                return
+        if request.expect.lower() == b"100-continue" and self._serving is None:
+            self.transport.write(CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        if self._discarding or self._head is None:
+            return
+        self._body_bytes += len(body)
+        if self._body_bytes > self._service.bounds.body_bytes:
+            self._close_with(_too_large(self._service.bounds.body_bytes))
+        elif self._head.refusal is None:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        request, self._head = self._head, None
+        if request is None or self._discarding:
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        if self._serving is not None:
+            if len(self._pending) >= self._service.bounds.pipelined_requests:
+                self._close_with(Refusal(429, "Too many requests are pipelined.", code="too_many_pipelined"))
+                return
+            self._pending.append((request, body))
+            self.transport.pause_reading()
+            return
+        self._serve(request, body)
+
+    def _check_head(self, request: Head) -> Refusal | None:
+        bounds = self._service.bounds
+        if self._header_count > bounds.header_count or self._header_bytes > bounds.header_bytes:
+            return Refusal(431, "The headers are too large or too many.", code="headers_too_large")
+        if not request.path.startswith("/"):
+            return Refusal(400, "The request target must be a path.", code="bad_target")
+        if self._parser.get_http_version() not in ("1.1", "1.0"):
+            return Refusal(505, "Use HTTP/1.1.", code="http_version")
+        if not request.host and not request.is_old:
+            return Refusal(400, "The header 'host' is missing.", code="no_host")
+        if request.content_length and int(request.content_length) > bounds.body_bytes:
+            return _too_large(bounds.body_bytes)
+        return None
+
+    def _authenticate(self, request: Head) -> "Key":
+        token = request.api_key
+        if request.authorization:
+            scheme, _, token = request.authorization.partition(b" ")
+            if scheme.lower() != b"bearer":
+                raise Refusal(401, "Use 'Authorization: Bearer KEY'.", code="invalid_api_key")
+            token = token.strip()
+        if not token:
+            raise Refusal(401, "Give a key: 'Authorization: Bearer KEY' or 'x-api-key: KEY'.", code="missing_api_key")
+        service = self._service
+        cached = self._cached_key
+        if (
+            cached is not None
+            and service.is_current(cached)
+            and cached.has_one_secret
+            and hmac.compare_digest(token, self._cached_token)
+        ):
+            return cached
+        self._cached_key = service.authenticate(token)
+        self._cached_token = token
+        return self._cached_key
+
+    # Serving
+
+    def _serve(self, request: Head, body: bytes) -> None:
+        self._serving = request
+        self._deadline = 0.0
+        try:
+            if request.refusal is not None:
+                raise request.refusal
+            self.exchange = self._service.serve(self, request, body)
+        except Refusal as refusal:
+            self._service.counters.outcome(refusal.code)
+            self.refuse(refusal)
+        else:
+            if self.exchange is not None:
+                self.exchange.start()
+
+    def respond(self, status: int, headers: bytes, content_type: bytes, body: bytes) -> None:
+        """A whole answer (exchange.Client)."""
+        if self._closing:
+            return
+        close = self._closes_after()
+        self.transport.write(head(status, headers, content_type=content_type, length=len(body), close=close) + body)
+        self.finish()
+
+    def begin(self, status: int, headers: bytes, content_type: bytes) -> bool:
+        """The head of a stream (exchange.Client)."""
+        if self._serving is not None and self._serving.is_old:
+            self.transport.write(
+                b"HTTP/1.1 %d OK\r\ncontent-type: %b\r\nconnection: close\r\n%b\r\n" % (status, content_type, headers)
+            )
+            return False
+        self.transport.write(head(status, headers, content_type=content_type, length=None, close=self._closes_after()))
+        return True
+
+    def write(self, data: bytes) -> None:
+        """Body bytes (exchange.Client)."""
+        if not self._closing:
+            self.transport.write(data)
+
+    def finish(self) -> None:
+        """The answer is complete; the next request may begin."""
+        close = self._closes_after()
+        self.exchange = None
+        self._serving = None
+        if self._closing:
+            return
+        if close:
+            self._closing = True
+            self.transport.close()
+            return
+        self._deadline = self._service.now() + self._service.timeouts.keep_alive_seconds
+        if self._pending:
+            request, body = self._pending.popleft()
+            if not self._pending:
+                self.transport.resume_reading()
+            self._serve(request, body)
+
+    def abort(self) -> None:
+        """Cut the connection (exchange.Client)."""
+        self.exchange = None
+        if not self._closing:
+            self._closing = True
+            self.transport.abort()
+
+    def refuse(self, refusal: Refusal, headers: bytes = b"") -> None:
+        """An error of Swell's own (exchange.Client)."""
+        anthropic = self._serving is not None and self._serving.is_anthropic
+        self.respond(refusal.status, headers + retry_after(refusal), JSON, error_body(refusal, anthropic=anthropic))
+
+    def check(self, now: float) -> None:
+        """Called a few times a second: headers, bodies and idle connections have their time."""
+        if not self._deadline or now < self._deadline or self._serving is not None:
+            return
+        if self._discarding or self._head is None:
+            self.transport.close()
+        else:
+            self._close_with(Refusal(408, "The request did not arrive in time.", code="request_timeout"))
+
+    def stop(self) -> None:
+        """The worker stops: close now if idle, else when the answer is complete (`_closes_after`)."""
+        if self._serving is None and self._head is None:
+            self.transport.close()
+
+    def _closes_after(self) -> bool:
+        return self._service.draining or self._serving is None or not self._serving.keep_alive
+
+    def _malformed(self, reason: str) -> None:
+        self._close_with(Refusal(400, f"This is not an HTTP request Swell accepts: {reason}.", code="bad_http"))
+
+    def _close_with(self, refusal: Refusal) -> None:
+        """Answer once and read no more requests. An answer under way is completed first."""
+        if self._discarding or self._closing:
+            return
+        self._service.counters.outcome(refusal.code)
+        self._discarding = True
+        self._pending.clear()
+        self._head = None
+        if self._serving is not None:
+            self._serving.keep_alive = False
+            return
+        body = error_body(refusal)
+        self.transport.write(
+            head(refusal.status, retry_after(refusal), content_type=JSON, length=len(body), close=True) + body
+        )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._deadline = self._service.now() + LINGER_SECONDS
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, f"The body is larger than {limit} bytes.", code="body_too_large")

@@ -1,0 +1,137 @@
+"""The worker's end of the control channel: reconnects for ever, keeps serving meanwhile."""
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Protocol, cast
+
+import msgspec
+
+from swell.state.messages import (
+    FrameBuffer,
+    FromServer,
+    FromWorker,
+    Hello,
+    LeaseDeny,
+    LeaseGrant,
+    LeaseRecall,
+    MetricsRequest,
+    MetricsResponse,
+    decode_from_server,
+    encode_message,
+)
+from swell.state.snapshot import Delta, Snapshot
+
+if TYPE_CHECKING:
+    from swell.gateway.service import Service
+
+RECONNECT_SECONDS = 0.2
+METRICS_WAITING = 64  # clients that may wait for metrics at once
+
+
+class _MetricsClient(Protocol):
+    def respond(self, status: int, headers: bytes, content_type: bytes, body: bytes) -> None: ...
+
+
+class ControlLink(asyncio.Protocol):
+    """One per worker. `run` connects and waits; messages are handled as they arrive."""
+
+    def __init__(self, service: "Service") -> None:
+        self._service = service
+        self._frames = FrameBuffer()
+        self._transport: asyncio.Transport | None = None
+        self._lost = asyncio.Event()
+        self._last_heard = service.now()
+        self._metrics: dict[int, _MetricsClient] = {}
+        self._token = 0
+
+    async def run(self) -> None:
+        """Keep a connection to the server. Ends only when cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._lost = asyncio.Event()
+            try:
+                await loop.create_unix_connection(lambda: self, self._service.settings.control_socket)
+            except OSError:
+                await asyncio.sleep(RECONNECT_SECONDS)
+                continue
+            await self._lost.wait()
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    def is_outdated(self, now: float) -> bool:
+        """Whether the last snapshot is too old to serve on."""
+        return self._transport is None and now - self._last_heard > self._service.timeouts.snapshot_max_age_seconds
+
+    def ask_for_metrics(self, client: _MetricsClient) -> bool:
+        """Answer `client` when the server has. False: it cannot be asked."""
+        if self._transport is None or len(self._metrics) >= METRICS_WAITING:
+            return False
+        self._token += 1
+        self._metrics[self._token] = client
+        self.send_load()
+        self._send(MetricsRequest(self._token))
+        return True
+
+    def send_load(self) -> None:
+        """What this worker does right now."""
+        if self._transport is not None:
+            self._send(self._service.load())
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._frames = FrameBuffer()
+        service = self._service
+        directory = service.directory
+        settings = service.settings
+        balances = service.shares.connected(self._send)
+        self._send(
+            Hello(settings.worker_id, settings.incarnation, os.getpid(), directory.epoch, directory.sequence, balances)
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self._last_heard = self._service.now()
+        try:
+            for frame in self._frames.feed(data):
+                self._handle(decode_from_server(frame))
+        except (ValueError, msgspec.MsgspecError):
+            self._reset()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._last_heard = self._service.now()
+        self._service.shares.disconnected()
+        self._metrics.clear()
+        self._lost.set()
+
+    def _handle(self, message: FromServer) -> None:
+        service = self._service
+        match message:
+            case Snapshot():
+                service.directory.apply(message)
+            case Delta():
+                if not service.directory.apply_delta(message):
+                    service.directory.epoch = 0  # ask for everything on the next connection
+                    self._reset()
+            case LeaseGrant():
+                share = service.shares.find(message.limit)
+                if share is not None:
+                    share.granted(message)
+            case LeaseDeny():
+                share = service.shares.find(message.limit)
+                if share is not None:
+                    share.denied(message, service.now())
+            case LeaseRecall():
+                service.shares.recall(message.limit)
+            case MetricsResponse():
+                client = self._metrics.pop(message.token, None)
+                if client is not None:
+                    client.respond(200, b"", b"text/plain; version=0.0.4; charset=utf-8", message.text)
+
+    def _send(self, message: FromWorker) -> None:
+        if self._transport is not None:
+            self._transport.write(encode_message(message))
+
+    def _reset(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()

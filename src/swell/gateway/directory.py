@@ -1,0 +1,136 @@
+"""What a worker knows of keys, tenants and models: the server's snapshot made ready for dictionary reads."""
+
+import hmac
+from collections.abc import Callable
+
+from swell.errors import KeyFormatError
+from swell.gateway.responses import Refusal
+from swell.gateway.route import ModelRoute, Replica
+from swell.gateway.shares import Share, Shares
+from swell.security.keys import digest_key, parse_key
+from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, Snapshot, TenantEntry
+
+DEFAULT_PRIORITY = "standard"
+
+
+class Key:
+    """A key as requests meet it. `live` turns False at once when it is revoked or replaced."""
+
+    __slots__ = ("concurrency_shares", "entry", "has_one_secret", "live", "priority", "request_shares", "token_shares")
+
+    def __init__(self, entry: KeyEntry, tenant: TenantEntry | None, shares: Shares) -> None:
+        self.entry = entry
+        self.live = True
+        self.has_one_secret = len(entry.digests) == 1 and entry.digests[0].expires_at_unix is None
+        self.priority = entry.priority or (tenant.priority if tenant else DEFAULT_PRIORITY)
+        scopes = [(f"key:{entry.key_id}", entry.limits)]
+        if tenant is not None:
+            scopes.append((f"tenant:{tenant.name}", tenant.limits))
+        self.request_shares = _shares_of(scopes, "requests_per_minute", shares)
+        self.token_shares = _shares_of(scopes, "tokens_per_minute", shares)
+        self.concurrency_shares = _shares_of(scopes, "concurrent_requests", shares)
+
+
+def _shares_of(scopes: list[tuple[str, Limits]], measure: str, shares: Shares) -> tuple[Share, ...]:
+    found: list[Share] = []
+    for scope, limits in scopes:
+        value = getattr(limits, measure)
+        if value is not None:
+            found.append(shares.get(f"{scope}:{measure}", value))
+    return tuple(found)
+
+
+class Directory:
+    """Applies snapshots and deltas; answers who a key is and where a model runs."""
+
+    def __init__(self, pepper: bytes, shares: Shares, make_replica: Callable[..., Replica]) -> None:
+        self._pepper = pepper
+        self._shares = shares
+        self._make_replica = make_replica
+        self._keys: dict[str, Key] = {}
+        self._tenants: dict[str, TenantEntry] = {}
+        self.models: dict[str, ModelRoute] = {}
+        self.epoch = 0
+        self.sequence = 0
+        self.workers = 1
+
+    def authenticate(self, token: bytes, unix_now: float) -> Key:
+        """The live key that `token` is. Raises Refusal (401), which never says how close it was."""
+        try:
+            key_id = parse_key(token)
+        except KeyFormatError as error:
+            raise Refusal(401, error.message, code="invalid_api_key") from None
+        key = self._keys.get(key_id)
+        digest = digest_key(self._pepper, token)
+        if key is not None and is_current(key, unix_now):
+            for known in key.entry.digests:
+                if hmac.compare_digest(digest, known.digest) and (
+                    known.expires_at_unix is None or unix_now < known.expires_at_unix
+                ):
+                    return key
+        raise Refusal(401, "This key is unknown, revoked or expired; ask for a new one.", code="invalid_api_key")
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Replace everything; what runs on a replica that stays is kept."""
+        self.epoch, self.sequence, self.workers = snapshot.epoch, snapshot.sequence, max(1, snapshot.workers)
+        self._tenants = {entry.name: entry for entry in snapshot.tenants}
+        stale = self._keys
+        self._keys = {entry.key_id: self._key(entry) for entry in snapshot.keys}
+        for key in stale.values():
+            key.live = False
+        names = {entry.name for entry in snapshot.models}
+        for name in [name for name in self.models if name not in names]:
+            self.models.pop(name).retire()
+        for model in snapshot.models:
+            self._put_model(model)
+
+    def apply_delta(self, delta: Delta) -> bool:
+        """Apply the next change. False where one before it is missing: ask for a snapshot."""
+        if delta.epoch != self.epoch or delta.sequence != self.sequence + 1:
+            return False
+        self.sequence = delta.sequence
+        if delta.workers is not None:
+            self.workers = max(1, delta.workers)
+            for route in self.models.values():
+                self._put_model(route.entry)
+        for name in delta.removed_tenants:
+            self._tenants.pop(name, None)
+        for tenant in delta.tenants:
+            self._tenants[tenant.name] = tenant
+        if delta.tenants or delta.removed_tenants:
+            for key in list(self._keys.values()):
+                self._put_key(key.entry)
+        for key_id in delta.removed_keys:
+            self._drop_key(key_id)
+        for entry in delta.keys:
+            self._put_key(entry)
+        for name in delta.removed_models:
+            if name in self.models:
+                self.models.pop(name).retire()
+        for model in delta.models:
+            self._put_model(model)
+        return True
+
+    def _key(self, entry: KeyEntry) -> Key:
+        return Key(entry, self._tenants.get(entry.tenant), self._shares)
+
+    def _put_key(self, entry: KeyEntry) -> None:
+        self._drop_key(entry.key_id)
+        self._keys[entry.key_id] = self._key(entry)
+
+    def _drop_key(self, key_id: str) -> None:
+        key = self._keys.pop(key_id, None)
+        if key is not None:
+            key.live = False
+
+    def _put_model(self, entry: ModelEntry) -> None:
+        route = self.models.get(entry.name)
+        if route is None:
+            route = self.models[entry.name] = ModelRoute(entry.name)
+        route.update(entry, self.workers, self._make_replica)
+
+
+def is_current(key: Key, unix_now: float) -> bool:
+    """Live and not expired."""
+    expires = key.entry.expires_at_unix
+    return key.live and (expires is None or unix_now < expires)

@@ -1,0 +1,533 @@
+"""One request from admission to settlement.
+
+    admitting ──► waiting for shares ──► queued ──► connecting ──► sent ──► relaying ──► ended
+        └───────────────┴──────────────────┴───────────┴────────────┴──────────┘
+
+Everything is a callback; no task exists per request unless a connection must be opened. `end` is the only
+way out and runs once: it gives back shares and the replica, settles the spool record, and lets go of the
+client.
+"""
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Protocol
+
+from swell.errors import AtCapacity
+from swell.gateway.relay import Relay
+from swell.gateway.request import MESSAGES, Admitted
+from swell.gateway.responses import Refusal
+from swell.gateway.route import ModelRoute, Replica
+from swell.gateway.shares import Share, put_back_all
+from swell.gateway.upstream import UpstreamConnection, UpstreamPool
+from swell.policy.routing import Request, key_hash
+from swell.state.usage import Reserved, Sent, Settled, UsageStatus
+
+if TYPE_CHECKING:
+    from swell.gateway.directory import Key
+    from swell.gateway.service import Service
+
+_RETRIED_STATUSES = frozenset({502, 503})
+CLIENT_LEFT = 499
+
+
+class Client(Protocol):
+    """The connection that asked."""
+
+    def respond(self, status: int, headers: bytes, content_type: bytes, body: bytes) -> None:
+        """A whole answer."""
+
+    def begin(self, status: int, headers: bytes, content_type: bytes) -> bool:
+        """The head of a stream; returns whether the body goes out in chunked coding."""
+
+    def write(self, data: bytes) -> None:
+        """Body bytes, framed already."""
+
+    def finish(self) -> None:
+        """The answer is complete."""
+
+    def abort(self) -> None:
+        """The answer cannot be completed: cut the connection so that the client notices."""
+
+    def refuse(self, refusal: Refusal, headers: bytes = b"") -> None:
+        """An error of Swell's own."""
+
+
+class Phase(Enum):
+    """Where an exchange is; timeouts depend on it."""
+
+    ADMITTING = auto()
+    SHARES = auto()
+    QUEUED = auto()
+    CONNECTING = auto()
+    SENT = auto()
+    RELAYING = auto()
+    ENDED = auto()
+
+
+class Exchange:
+    """A request, its replica and its client."""
+
+    __slots__ = (
+        "_cancel_connect",
+        "_connection",
+        "_failed_on",
+        "_phase_since",
+        "_recorded",
+        "_relay",
+        "_release",
+        "_retries",
+        "_taken",
+        "_total_deadline",
+        "_touched",
+        "_went_out",
+        "admitted",
+        "client",
+        "key",
+        "path",
+        "paused_since",
+        "phase",
+        "priority",
+        "replica",
+        "request_id",
+        "route",
+        "sent_at",
+        "service",
+        "started",
+        "tokens_bound",
+    )  # fmt: skip
+
+    def __init__(
+        self, service: "Service", client: Client, key: "Key", path: str, route: ModelRoute,
+        admitted: Admitted, priority: str, started: float,
+    ) -> None:  # fmt: skip
+        self.service = service
+        self.client = client
+        self.key = key
+        self.path = path
+        self.route = route
+        self.admitted = admitted
+        self.priority = priority
+        self.started = started
+        self.sent_at = started
+        self.request_id = service.next_request_id()
+        self.tokens_bound = admitted.prompt_tokens_bound + admitted.completion_tokens_bound
+        self.phase = Phase.ADMITTING
+        self.replica: Replica | None = None
+        self.paused_since = 0.0
+        self._phase_since = started
+        self._total_deadline = started + service.timeouts.total_seconds
+        self._touched = False
+        self._taken: tuple[tuple[Share, int], ...] = ()
+        self._recorded = 0  # open record in the spool: 0 none, 1 reserved, 2 sent
+        self._went_out = False
+        self._release: Callable[[], None] | None = None
+        self._cancel_connect: Callable[[], None] | None = None
+        self._connection: UpstreamConnection | None = None
+        self._relay: Relay | None = None
+        self._retries = 0
+        self._failed_on: frozenset[str] = frozenset()
+
+    # Admission
+
+    def start(self) -> None:
+        """Take shares, then go out or wait for a replica."""
+        self.service.exchanges.add(self)
+        key = self.key
+        if key.request_shares or key.token_shares or key.concurrency_shares:
+            self.share_arrived()
+        else:
+            self._find_replica()
+
+    def share_arrived(self) -> None:
+        """All shares, or none and wait for the one that is short."""
+        if self.phase is Phase.ENDED:
+            return
+        taken: list[tuple[Share, int]] = []
+        for share, amount in self._needs():
+            if share.take(amount):
+                taken.append((share, amount))
+                continue
+            put_back_all(taken)
+            if amount > share.limit_value:
+                self.end_with(_never_fits(share, amount))
+                return
+            if self.phase is not Phase.SHARES:
+                self._enter(Phase.SHARES)
+            share.wait(self, amount)
+            return
+        self._taken = tuple(taken)
+        self._find_replica()
+
+    def share_denied(self, refusal: Refusal) -> None:
+        """A limit is used up."""
+        self.end_with(refusal)
+
+    def _needs(self) -> list[tuple[Share, int]]:
+        tokens = self.admitted.prompt_tokens_estimate + self.admitted.completion_tokens_bound
+        needs = [(share, 1) for share in self.key.request_shares]
+        needs += [(share, tokens) for share in self.key.token_shares]
+        needs += [(share, 1) for share in self.key.concurrency_shares]
+        return needs
+
+    def _find_replica(self) -> None:
+        route = self.route
+        replica = None if route.queued else route.choose(self._routing_request(), avoid=self._failed_on)
+        if replica is not None:
+            self._dispatch(replica)
+            return
+        queue = route.queues[self.priority]
+        if len(queue) >= self.service.bounds.queued_requests:
+            self.end_with(_overloaded("The queue for this model is full.", "queue_full"))
+            return
+        if self._record(sent=False):
+            self._enter(Phase.QUEUED)
+            queue.append(self)
+
+    def replica_free(self) -> bool:
+        """The queue's head asks for a replica."""
+        replica = self.route.choose(self._routing_request(), avoid=self._failed_on)
+        if replica is None and self._failed_on:
+            replica = self.route.choose(self._routing_request())
+        if replica is None:
+            return False
+        self.route.queues[self.priority].popleft()
+        self._dispatch(replica)
+        return True
+
+    def _routing_request(self) -> Request:
+        admitted = self.admitted
+        return Request(
+            prefix_key=key_hash(admitted.prefix) if admitted.prefix else 0,
+            session_key=key_hash(admitted.session) if admitted.session else 0,
+            turn=self.route.next_turn(),
+        )
+
+    # Going out
+
+    def _dispatch(self, replica: Replica) -> None:
+        self.replica = replica
+        self._release = replica.acquire(self.tokens_bound)
+        pool = _pool_of(replica)
+        connection = pool.take()
+        if connection is not None:
+            if self._record(sent=True):
+                self._send(connection)
+        elif self._record(sent=False):
+            self._enter(Phase.CONNECTING)
+            self._cancel_connect = pool.connect(self._connected)
+
+    def _connected(self, connection: UpstreamConnection | None, reason: str) -> None:
+        self._cancel_connect = None
+        if self.phase is Phase.ENDED:
+            if connection is not None:
+                connection.transport.close()
+            return
+        if connection is None:
+            self._replica_failed(reason)
+        elif self._record(sent=True):
+            self._send(connection)
+        else:
+            connection.transport.close()
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        replica = self.replica
+        assert replica is not None  # noqa: S101 - set by _dispatch
+        self._connection = connection
+        self._enter(Phase.SENT)
+        if not self._retries:
+            self.sent_at = self._phase_since
+        body = self.admitted.body
+        head = self.service.upstream_head(replica.entry, self.path)
+        connection.send(
+            self, b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (head, self.request_id.encode(), len(body), body)
+        )
+
+    def _record(self, *, sent: bool) -> bool:
+        """Write to the spool what is about to happen. False: there is no room, and the request has ended."""
+        try:
+            if self._recorded == 0:
+                self.service.spool.append(
+                    Reserved(
+                        self.request_id, self.service.unix_ms(), self.key.entry.key_id, self.key.entry.tenant,
+                        self.route.name, self.path, self.admitted.prompt_tokens_bound,
+                        self.admitted.completion_tokens_bound, sent,
+                    )
+                )  # fmt: skip
+                self._recorded = 2 if sent else 1
+                self._went_out = sent
+            elif sent and self._recorded == 1:
+                self.service.spool.append(Sent(self.request_id))
+                self._recorded = 2
+                self._went_out = True
+        except AtCapacity as error:
+            self.end_with(
+                Refusal(503, "Usage records cannot be stored now; try again later.", code="spool_full",
+                        retry_after_seconds=error.retry_after_seconds)
+            )  # fmt: skip
+            return False
+        return True
+
+    # The replica's answer (upstream.Listener)
+
+    def answer_begins(self, connection: UpstreamConnection) -> None:
+        """Relay it, or try elsewhere."""
+        replica = self.replica
+        assert replica is not None  # noqa: S101 - set by _dispatch
+        if connection.status in _RETRIED_STATUSES and self._can_retry():
+            connection.abort()
+            self._replica_failed(f"the replica answered {connection.status}")
+            return
+        if connection.status in _RETRIED_STATUSES:
+            replica.failed()
+        else:
+            replica.answered()
+        self._enter(Phase.RELAYING)
+        self._relay = Relay(self, connection)
+
+    def answer_data(self, data: bytes, *, at_boundary: bool) -> None:
+        """Body bytes."""
+        self._touched = True
+        if self._relay is not None:
+            self._relay.data(data, at_boundary=at_boundary)
+
+    def answer_ends(self, *, reusable: bool) -> None:
+        """Complete."""
+        self._connection = None
+        if self._relay is not None:
+            self._relay.end()
+
+    def answer_fails(self, reason: str, *, stale: bool) -> None:
+        """No complete answer."""
+        self._connection = None
+        if self._relay is not None and self._relay.has_begun:
+            if self.replica is not None:
+                self.replica.failed()
+            self._relay.cut(Refusal(502, f"The answer was cut: {reason}.", code="replica_lost"))
+        elif stale and self.replica is not None:
+            self._relay = None
+            replica, self.replica = self.replica, None
+            self._let_go()
+            self._dispatch(replica)  # a kept connection had timed out: no fault of the replica, and not a retry
+        else:
+            self._relay = None
+            self._replica_failed(reason)
+
+    def stop_answer(self, reason: str) -> None:
+        """The answer itself is at fault: no more of it is read."""
+        if self._connection is not None:
+            self._connection.abort()
+        if self._relay is not None and self._relay.has_begun:
+            self.answer_fails(reason, stale=False)
+        else:
+            self._connection = None
+            self.end_with(Refusal(502, f"The replica's answer was refused: {reason}.", code="bad_answer"))
+
+    def _replica_failed(self, reason: str) -> None:
+        replica, self.replica = self.replica, None
+        self._connection = None
+        self._let_go()
+        if replica is not None:
+            replica.failed()
+            self._failed_on |= {replica.replica_id}
+        if not self._can_retry():
+            self.end_with(Refusal(502, f"No replica could answer: {reason}.", code="replica_unavailable"))
+            return
+        self._retries += 1
+        self.service.counters.retries += 1
+        other = self.route.choose(self._routing_request(), avoid=self._failed_on)
+        if other is None:
+            other = self.route.choose(self._routing_request())
+        if other is not None:
+            self._dispatch(other)
+        else:
+            self._enter(Phase.QUEUED)
+            self.route.queues[self.priority].appendleft(self)
+
+    def _can_retry(self) -> bool:
+        return self._retries < self.service.bounds.retries
+
+    # Time, the client, and the end
+
+    def check(self, now: float) -> None:
+        """Called a few times a second: end what has waited too long."""
+        timeouts = self.service.timeouts
+        if self._touched:
+            self._touched = False
+            self._phase_since = now
+        waited = now - self._phase_since
+        if self.paused_since:
+            if now - self.paused_since > timeouts.slow_client_seconds:
+                self.service.counters.outcome("slow_client")
+                self.client_left()
+        elif self.phase is Phase.SHARES and waited > timeouts.lease_seconds:
+            self.end_with(_overloaded("The server that holds this key's limits does not answer.", "limits_unavailable"))
+        elif self.phase is Phase.QUEUED and waited > self.service.queue_seconds(self.priority):
+            self.end_with(_overloaded("No replica became free in time.", "queue_timeout"))
+        elif self.phase is Phase.SENT and waited > timeouts.first_byte_seconds:
+            self._time_out(f"no answer within {timeouts.first_byte_seconds:g} s")
+        elif self.phase is Phase.RELAYING and waited > timeouts.idle_seconds:
+            self._time_out(f"silent for {timeouts.idle_seconds:g} s")
+        elif now > self._total_deadline:
+            self._time_out(f"not finished within {timeouts.total_seconds:g} s")
+
+    def _time_out(self, reason: str) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+        if self.phase is Phase.QUEUED or self.phase is Phase.CONNECTING:
+            self.end_with(_overloaded(f"The request was {reason}.", "timeout"))
+        elif self._relay is not None and self._relay.has_begun:
+            self.answer_fails(reason, stale=False)
+        else:
+            if self.replica is not None:
+                self.replica.failed()
+            self.end_with(Refusal(504, f"The replica was too slow: {reason}.", code="replica_timeout"))
+
+    def pause(self) -> None:
+        """The client does not keep up: stop reading from the replica."""
+        if self._connection is not None and not self.paused_since:
+            self.paused_since = self.service.now()
+            self._connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self.paused_since:
+            self.paused_since = 0.0
+            self._touched = True
+            if self._connection is not None and not self._connection.transport.is_closing():
+                self._connection.transport.resume_reading()
+
+    def client_left(self) -> None:
+        """Cancel at the replica; what was delivered counts."""
+        if self.phase is Phase.ENDED:
+            return
+        if self.replica is not None:
+            self.replica.undecided()
+        if self._recorded == 2:
+            prompt = self._relay.prompt_tokens if self._relay is not None else 0
+            delivered = self._relay.delivered_tokens if self._relay is not None else 0
+            self.settle(UsageStatus.ESTIMATED, prompt or self.admitted.prompt_tokens_estimate, delivered, CLIENT_LEFT)
+        self.end()
+        self.client.abort()
+
+    def settle(self, status: UsageStatus, prompt_tokens: int, completion_tokens: int, http_status: int) -> None:
+        """Write the outcome; the record settles once."""
+        if self._recorded == 0:
+            return
+        self._recorded = 0
+        now = self.service.now()
+        relay = self._relay
+        first = relay.first_token_at - self.started if relay is not None and relay.first_token_at else -1.0
+        replica_id = self.replica.replica_id if self.replica is not None else ""
+        record = Settled(
+            self.request_id, self.service.unix_ms(), status.value, prompt_tokens, completion_tokens, replica_id,
+            http_status, int((now - self.started) * 1000), int(first * 1000) if first >= 0 else -1,
+        )  # fmt: skip
+        self.service.settle(record)
+        if self.key.token_shares and self._went_out:
+            self._correct_tokens(prompt_tokens + completion_tokens)
+        counters = self.service.counters
+        counters.outcome(status.value)
+        if status is not UsageStatus.VOID:
+            counters.finished(
+                self.route.name, self.path, http_status, seconds=now - self.started,
+                overhead_seconds=self.sent_at - self.started, first_token_seconds=first,
+                prompt_tokens=prompt_tokens, completion_tokens=completion_tokens,
+            )  # fmt: skip
+
+    def _correct_tokens(self, used: int) -> None:
+        """Rate limits held an estimate; now the use is known."""
+        for share, amount in self._taken:
+            if share in self.key.token_shares:
+                if used < amount:
+                    share.put_back(amount - used)
+                elif used > amount:
+                    share.overspend(used - amount)
+
+    def end_with(self, refusal: Refusal) -> None:
+        """End without (more of) a replica's answer. Nothing of the answer has been sent yet."""
+        if self.phase is Phase.ENDED:
+            return
+        if self._recorded:
+            sent = self._recorded == 2
+            self.settle(UsageStatus.ESTIMATED if sent else UsageStatus.VOID, 0, 0, refusal.status)
+        self.service.counters.outcome(refusal.code)
+        self.end()
+        self.client.refuse(refusal, self.headers())
+
+    def end(self) -> None:
+        """Give everything back. Callers settle first and talk to the client after."""
+        was, self.phase = self.phase, Phase.ENDED
+        if was is Phase.SHARES:
+            for share, _ in self._needs():
+                share.forget(self)
+        elif was is Phase.QUEUED and self in self.route.queues[self.priority]:
+            self.route.queues[self.priority].remove(self)
+        if self._cancel_connect is not None:
+            self._cancel_connect()
+            self._cancel_connect = None
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        for share, amount in self._taken:
+            if share.is_concurrency or not self._went_out:
+                share.put_back(amount)
+        self._taken = ()
+        self.service.exchanges.discard(self)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Release the replica and let the next request have its place."""
+        if self._release is not None:
+            self._release()
+            self._release = None
+            if self.route.queued:
+                self.route.serve_queue()
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._phase_since = self.service.now()
+
+    def headers(self) -> bytes:
+        """Header lines of Swell's own for the answer."""
+        overhead = b"x-request-id: %b\r\nx-swell-overhead-us: %d\r\n" % (
+            self.request_id.encode(),
+            (self.sent_at - self.started) * 1e6,
+        )
+        if self.key.request_shares or self.key.token_shares:
+            return overhead + _rate_headers(self.key)
+        return overhead
+
+    @property
+    def is_anthropic(self) -> bool:
+        """Whether errors have Anthropic's shape."""
+        return self.path == MESSAGES
+
+
+def _pool_of(replica: Replica) -> UpstreamPool:
+    assert isinstance(replica.connector, UpstreamPool)  # noqa: S101 - made so by the service
+    return replica.connector
+
+
+def _overloaded(message: str, code: str) -> Refusal:
+    return Refusal(503, f"{message} Try again shortly.", code=code, retry_after_seconds=1.0)
+
+
+def _never_fits(share: Share, amount: int) -> Refusal:
+    return Refusal(
+        429,
+        f"This request needs {amount} of the {share.limit_value} allowed by {share.limit}; lower max_tokens or the "
+        "prompt.",
+        code="rate_limit_exceeded",
+    )
+
+
+def _rate_headers(key: "Key") -> bytes:
+    lines: list[bytes] = []
+    for name, shares in ((b"requests", key.request_shares), (b"tokens", key.token_shares)):
+        if shares:
+            share = min(shares, key=lambda share: share.remaining + share.balance)
+            lines.append(
+                b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: 60s\r\n"
+                % (name, share.limit_value, name, max(0, share.remaining + share.balance), name)
+            )
+    return b"".join(lines)

@@ -1,0 +1,157 @@
+"""A model's replicas with their load, and the requests that wait for one."""
+
+from collections import deque
+from collections.abc import Callable
+from math import ceil
+from typing import Protocol
+
+from swell.policy.ejection import HEALTHY, Health, failed, gave_up, may_send, sent, succeeded
+from swell.policy.queueing import PRIORITIES, next_class
+from swell.policy.routing import POLICIES, Choose, Request, View, build_view
+from swell.state.snapshot import ModelEntry, ReplicaEntry
+
+
+class Connector(Protocol):
+    """Connections to one replica."""
+
+    def close(self) -> None:
+        """Close the idle ones; busy ones finish."""
+
+
+class Waiting(Protocol):
+    """A request in a queue."""
+
+    tokens_bound: int
+
+    def replica_free(self) -> bool:
+        """Try to go out now; False if it still finds no room."""
+
+
+class Replica:
+    """One replica as this worker knows it: load, health and connections."""
+
+    __slots__ = ("clock", "connector", "entry", "health", "in_flight", "limit", "outstanding_tokens", "replica_id")
+
+    def __init__(self, entry: ReplicaEntry, clock: Callable[[], float], connector: Connector) -> None:
+        self.entry = entry
+        self.replica_id = entry.replica_id
+        self.clock = clock
+        self.connector = connector
+        self.in_flight = 0
+        self.outstanding_tokens = 0
+        self.limit = entry.max_in_flight
+        self.health: Health = HEALTHY
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a request may be sent: below its limit, and not ejected or due for a probe."""
+        return self.in_flight < self.limit and (self.health is HEALTHY or may_send(self.health, self.clock()))
+
+    def acquire(self, tokens: int) -> Callable[[], None]:
+        """Book a request of `tokens` outstanding tokens; the result releases it, once."""
+        self.in_flight += 1
+        self.outstanding_tokens += tokens
+        if self.health is not HEALTHY:
+            self.health = sent(self.health)
+        held = True
+
+        def release() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self.in_flight -= 1
+                self.outstanding_tokens -= tokens
+
+        return release
+
+    def answered(self) -> None:
+        """It answered in time."""
+        if self.health is not HEALTHY:
+            self.health = succeeded(self.health)
+
+    def failed(self) -> None:
+        """It did not answer, or wrongly."""
+        self.health = failed(self.health, self.clock())
+
+    def undecided(self) -> None:
+        """The client left before it could answer."""
+        if self.health is not HEALTHY:
+            self.health = gave_up(self.health)
+
+
+class ModelRoute:
+    """Routing and queueing for one model."""
+
+    __slots__ = ("_choose", "_served", "_turn", "entry", "name", "queues", "replicas", "retired", "view")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.entry = ModelEntry(name=name, upstream_model=name, endpoints=())
+        self.replicas: dict[str, Replica] = {}
+        self.view: View = build_view(())
+        self.queues: dict[str, deque[Waiting]] = {name: deque() for name in PRIORITIES}
+        self.retired = False
+        self._choose: Choose = POLICIES["least_outstanding_tokens"]
+        self._turn = 0
+        self._served: dict[str, int] = {}
+
+    def update(self, entry: ModelEntry, workers: int, make_replica: Callable[[ReplicaEntry], Replica]) -> None:
+        """Take over a new entry. A replica whose address is unchanged keeps its load and connections."""
+        self.entry = entry
+        self._choose = POLICIES.get(entry.routing, POLICIES["least_outstanding_tokens"])
+        known, self.replicas = self.replicas, {}
+        for replica_entry in entry.replicas:
+            replica = known.get(replica_entry.replica_id)
+            if replica is None or _address(replica.entry) != _address(replica_entry):
+                replica = make_replica(replica_entry)
+            else:
+                known.pop(replica_entry.replica_id)
+                replica.entry = replica_entry
+            replica.limit = max(1, ceil(replica_entry.max_in_flight / workers))
+            self.replicas[replica_entry.replica_id] = replica
+        for gone in known.values():
+            gone.connector.close()
+        self.view = build_view(tuple(self.replicas.values()))
+        self.serve_queue()
+
+    def retire(self) -> None:
+        """The model is gone; running requests finish."""
+        self.retired = True
+        for replica in self.replicas.values():
+            replica.connector.close()
+        self.replicas = {}
+        self.view = build_view(())
+
+    def choose(self, request: Request, *, avoid: frozenset[str] = frozenset()) -> Replica | None:
+        """A replica with room, by the model's policy. `avoid` names replicas that failed this request."""
+        view = self.view
+        if avoid:
+            view = build_view(tuple(c for c in view.candidates if c.replica_id not in avoid))
+        chosen = self._choose(view, request)
+        return None if chosen is None else self.replicas[chosen.replica_id]
+
+    def next_turn(self) -> int:
+        """A number that rises by one."""
+        self._turn += 1
+        return self._turn
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+        return sum(len(queue) for queue in self.queues.values())
+
+    def serve_queue(self) -> None:
+        """Send out what waits, while there is room."""
+        while True:
+            waiting = {name: len(queue) for name, queue in self.queues.items()}
+            name = next_class(waiting, self._served)
+            if name is None:
+                self._served.clear()
+                return
+            if not self.queues[name][0].replica_free():
+                return
+            self._served[name] = self._served.get(name, 0) + 1
+
+
+def _address(entry: ReplicaEntry) -> tuple[str, int, bool, str, str]:
+    return entry.host, entry.port, entry.tls, entry.base_path, entry.authorization

@@ -1,0 +1,222 @@
+"""What all connections of a worker share, and which path does what."""
+
+import asyncio
+import sys
+import time
+from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from swell.errors import AtCapacity
+from swell.gateway.client import JSON, ClientConnection, Head
+from swell.gateway.counters import Counters
+from swell.gateway.directory import Directory, Key, is_current
+from swell.gateway.exchange import Exchange
+from swell.gateway.request import INFERENCE_PATHS, BadRequest, admit, model_name, read_members
+from swell.gateway.responses import Refusal
+from swell.gateway.route import ModelRoute, Replica
+from swell.gateway.shares import Shares
+from swell.gateway.spool import Spool
+from swell.gateway.upstream import UpstreamPool
+from swell.policy.queueing import PRIORITIES, best_allowed
+from swell.state.messages import Load, ReplicaLoad, Sample
+from swell.state.snapshot import ReplicaEntry
+from swell.state.usage import Settled
+from swell.state.worker import WorkerSettings
+
+if TYPE_CHECKING:
+    from swell.gateway.control_link import ControlLink
+
+UNSETTLED_RECORDS = 10_000  # outcomes kept in memory while the spool has no room; beyond, bounds stand
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+_encode = msgspec.json.Encoder().encode
+
+
+class Service:
+    """A worker's shared parts. One per process, made by `worker.run_worker`."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.timeouts = settings.timeouts
+        self.bounds = settings.bounds
+        self.now = time.monotonic
+        self.counters = Counters()
+        self.shares = Shares(self.now)
+        self.directory = Directory(Path(settings.pepper_file).read_bytes(), self.shares, self._make_replica)
+        self.spool = Spool(Path(settings.spool_dir))
+        self.clients: set[ClientConnection] = set()
+        self.exchanges: set[Exchange] = set()
+        self.link: ControlLink | None = None
+        self.draining = False
+        self._unsettled: list[Settled] = []
+        self._request_prefix = f"req-{settings.incarnation}-"
+        self._requests = 0
+        self._heads: dict[tuple[str, str], bytes] = {}
+
+    # For exchanges
+
+    def next_request_id(self) -> str:
+        """Unique over all workers and restarts: the incarnation is in it."""
+        self._requests += 1
+        return f"{self._request_prefix}{self._requests:x}"
+
+    def unix_ms(self) -> int:
+        """Wall-clock milliseconds, for records that people read."""
+        return int(time.time() * 1000)
+
+    def queue_seconds(self, priority: str) -> float:
+        """The longest wait for a replica."""
+        return self.settings.queue_seconds.get(priority, self.timeouts.first_byte_seconds)
+
+    def upstream_head(self, entry: ReplicaEntry, path: str) -> bytes:
+        """The request head up to the request id's value. Never holds anything that a client sent."""
+        key = (entry.replica_id, path)
+        head = self._heads.get(key)
+        if head is None:
+            authorization = f"authorization: {entry.authorization}\r\n" if entry.authorization else ""
+            head = (
+                f"POST {entry.base_path}{path} HTTP/1.1\r\nhost: {entry.host}:{entry.port}\r\n"
+                f"content-type: application/json\r\naccept-encoding: identity\r\n{authorization}x-request-id: "
+            ).encode()
+            self._heads[key] = head
+        return head
+
+    def settle(self, record: Settled) -> None:
+        """Store an outcome; keep it for later where the spool has no room just now."""
+        try:
+            self.spool.append(record)
+        except AtCapacity:
+            if len(self._unsettled) < UNSETTLED_RECORDS:
+                self._unsettled.append(record)
+
+    # For client connections
+
+    def needs_key(self, path: str) -> bool:
+        """Everything but health, readiness and metrics."""
+        return path not in _OPEN_PATHS
+
+    def authenticate(self, token: bytes) -> Key:
+        """The key that `token` is. Raises Refusal."""
+        return self.directory.authenticate(token, time.time())
+
+    def is_current(self, key: Key) -> bool:
+        """Whether a key that was seen before still holds."""
+        return is_current(key, time.time())
+
+    def serve(self, client: ClientConnection, request: Head, body: bytes) -> Exchange | None:
+        """Begin to answer. None: the answer is on its way already. Raises Refusal."""
+        path = request.path
+        if path in INFERENCE_PATHS:
+            if request.method != b"POST":
+                raise Refusal(405, f"Use POST on {path}.", code="method_not_allowed")
+            return self._exchange(client, request, body)
+        if request.method not in (b"GET", b"HEAD"):
+            raise Refusal(404, f"There is no {path} here.", code="not_found")
+        if path == "/healthz":
+            client.respond(200, b"", JSON, b'{"status":"ok"}')
+        elif path == "/readyz":
+            self._answer_ready(client)
+        elif path == "/metrics":
+            self._answer_metrics(client)
+        elif path == "/v1/models":
+            client.respond(200, b"", JSON, _encode({"object": "list", "data": list(map(_card, self._models()))}))
+        elif path.startswith("/v1/models/"):
+            client.respond(200, b"", JSON, _encode(_card(self._model(path.removeprefix("/v1/models/")))))
+        else:
+            raise Refusal(404, f"There is no {path} here.", code="not_found")
+        return None
+
+    def _exchange(self, client: ClientConnection, request: Head, body: bytes) -> Exchange:
+        key = request.key
+        assert key is not None  # noqa: S101 - every inference path needs a key
+        if self.link is not None and self.link.is_outdated(self.now()):
+            raise Refusal(503, "This gateway has lost its server for too long.", code="outdated", retry_after_seconds=5)
+        try:
+            members = read_members(body, depth=self.bounds.json_depth)
+            route = self._model(model_name(members))
+            if request.path not in route.entry.endpoints:
+                raise Refusal(
+                    404, f"The model '{route.name}' does not offer {request.path}.", code="endpoint_not_offered"
+                )
+            admitted = admit(request.path, members, route.entry)
+        except BadRequest as error:
+            raise Refusal(400, error.message, code=error.code, param=error.param) from None
+        if request.session and route.entry.routing == "session_affinity":
+            admitted = replace(admitted, session=request.session)
+        priority = best_allowed(request.priority.decode("latin-1"), key.priority) if request.priority else key.priority
+        if priority not in PRIORITIES:
+            priority = PRIORITIES[1]
+        return Exchange(self, client, key, request.path, route, admitted, priority, request.started)
+
+    def _models(self) -> list[ModelRoute]:
+        return [self.directory.models[name] for name in sorted(self.directory.models)]
+
+    def _model(self, name: str) -> ModelRoute:
+        route = self.directory.models.get(name)
+        if route is None:
+            raise Refusal(
+                404, f"The model '{name[:100]}' does not exist; GET /v1/models lists the ones that do.",
+                code="model_not_found", param="model",
+            )  # fmt: skip
+        return route
+
+    def _answer_ready(self, client: ClientConnection) -> None:
+        if self.directory.epoch and not self.draining:
+            client.respond(200, b"", JSON, b'{"status":"ready"}')
+        else:
+            raise Refusal(503, "No snapshot yet, or stopping.", code="not_ready", retry_after_seconds=1)
+
+    def _answer_metrics(self, client: ClientConnection) -> None:
+        if self.link is None or not self.link.ask_for_metrics(client):
+            raise Refusal(
+                503, "The server that gathers metrics does not answer.", code="no_server", retry_after_seconds=5
+            )
+
+    # Upkeep
+
+    def check(self) -> None:
+        """A few times a second: timeouts, shares, settlements that wait."""
+        now = self.now()
+        for exchange in list(self.exchanges):
+            exchange.check(now)
+        for client in list(self.clients):
+            client.check(now)
+        for route in self.directory.models.values():
+            if route.queued:
+                route.serve_queue()
+        self.shares.turn()
+        if self._unsettled:
+            waiting, self._unsettled = self._unsettled, []
+            for record in waiting:
+                self.settle(record)
+
+    async def keep_spool(self, loop: asyncio.AbstractEventLoop, disk: Executor) -> None:
+        """Sync the spool off the loop. A full disk shows again, as a refusal, when a request needs room."""
+        try:
+            await loop.run_in_executor(disk, self.spool.maintain)
+        except (AtCapacity, OSError) as error:
+            print(f"usage spool: {error}", file=sys.stderr, flush=True)
+            await asyncio.sleep(1)
+
+    def load(self) -> Load:
+        """For the server, once a second."""
+        replicas = tuple(
+            ReplicaLoad(r.replica_id, r.in_flight, r.outstanding_tokens, r.health.is_ejected, r.health.failures)
+            for route in self.directory.models.values()
+            for r in route.replicas.values()
+        )
+        samples = (*self.counters.samples(), Sample("swell_gateway_connections", (), len(self.clients)))
+        queued = sum(route.queued for route in self.directory.models.values())
+        return Load(len(self.exchanges) - queued, queued, replicas, samples)
+
+    def _make_replica(self, entry: ReplicaEntry) -> Replica:
+        for key in [key for key in self._heads if key[0] == entry.replica_id]:
+            del self._heads[key]
+        return Replica(entry, self.now, UpstreamPool(entry, self.timeouts, self.bounds))
+
+
+def _card(route: ModelRoute) -> dict[str, object]:
+    return {"id": route.name, "object": "model", "created": route.entry.created_unix, "owned_by": "swell"}

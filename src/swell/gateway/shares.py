@@ -1,0 +1,235 @@
+"""This worker's shares of limits that are held across workers.
+
+The server leases; a worker spends what it holds with a subtraction, asks for more before it runs dry,
+reports what it used, and hands back what lies idle. Only a request that finds its share empty waits for
+the server, and no longer than `lease_seconds`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from swell.gateway.responses import Refusal
+from swell.state.messages import FromWorker, LeaseDeny, LeaseGrant, LeaseReport, LeaseRequest, LimitBalance
+
+REPORT_SECONDS = 0.25  # how often use is reported; also the spacing of asks after a denial
+IDLE_TURNS_TO_RETURN = 4  # report turns without use after which a rate share goes back
+RECALL_RETRIES = 2  # asks after a denied concurrency share: another worker may be handing its idle one back
+WINDOW_SECONDS = 60.0
+
+_MEASURES = {
+    "requests_per_minute": "requests per minute",
+    "tokens_per_minute": "tokens per minute",
+    "concurrent_requests": "concurrent requests",
+}
+
+
+class Waiter(Protocol):
+    """A request that waits for a share."""
+
+    def share_arrived(self) -> None:
+        """Try again to take all shares."""
+
+    def share_denied(self, refusal: Refusal) -> None:
+        """Give up."""
+
+
+class Share:
+    """What this worker holds of one limit. Amounts are requests or tokens."""
+
+    __slots__ = (
+        "_idle_turns", "_least_balance", "_recent", "_waiters", "ask", "asked_at", "balance", "denials", "denied_until",
+        "in_use", "is_concurrency", "last_grant", "limit", "limit_value", "remaining", "used",
+    )  # fmt: skip
+
+    def __init__(self, limit: str, limit_value: int, ask: Callable[["Share", int], None]) -> None:
+        self.limit = limit
+        self.limit_value = limit_value
+        self.is_concurrency = limit.endswith("concurrent_requests")
+        self.ask = ask
+        self.balance = 0
+        self.used = 0  # since the last report
+        self.in_use = 0  # concurrency only
+        self.remaining = limit_value  # over all workers, when the server last said
+        self.last_grant = 0
+        self.asked_at = -1.0  # monotonic time of the unanswered ask; negative: none
+        self.denied_until = 0.0
+        self.denials = 0  # in a row
+        self._idle_turns = 0
+        self._least_balance = 0
+        self._recent: deque[tuple[float, int]] = deque()
+        self._waiters: deque[tuple[Waiter, int]] = deque()
+
+    def take(self, amount: int) -> bool:
+        """Spend `amount` if it is held. Asks for more in good time."""
+        left = self.balance - amount
+        if left < 0:
+            return False
+        self.balance = left
+        if self.is_concurrency:
+            self.in_use += amount
+            self._least_balance = min(self._least_balance, left)
+        else:
+            self.used += amount
+            if left * 4 < self.last_grant and self.asked_at < 0:
+                self.ask(self, 1)
+        return True
+
+    def put_back(self, amount: int) -> None:
+        """A request that was not sent after all, or used less; or, for concurrency, one that has ended."""
+        if self.is_concurrency:
+            self.in_use -= amount
+        else:
+            amount = min(amount, self.used)  # what is reported already stays spent
+            self.used -= amount
+        self.balance += amount
+        if self._waiters:
+            self._wake()
+
+    def overspend(self, amount: int) -> None:
+        """A request used more than its estimate."""
+        self.used += amount
+        self.balance -= amount
+
+    def wait(self, waiter: Waiter, amount: int) -> None:
+        """Call `waiter` when more has arrived, or was denied."""
+        self._waiters.append((waiter, amount))
+        if self.asked_at < 0:
+            self.ask(self, amount - min(0, self.balance))
+
+    def granted(self, grant: LeaseGrant) -> None:
+        """The server gave more."""
+        self.asked_at = -1.0
+        self.denials = 0
+        self.balance += grant.amount
+        self.last_grant = grant.amount
+        self.limit_value = grant.limit_value
+        self.remaining = grant.remaining
+        self._wake()
+
+    def denied(self, deny: LeaseDeny, now: float) -> None:
+        """The server has nothing to give."""
+        self.asked_at = -1.0
+        self.denials += 1
+        self.limit_value = deny.limit_value
+        self.remaining = 0
+        self.denied_until = now + REPORT_SECONDS
+        if self.is_concurrency and self._waiters and self.denials <= RECALL_RETRIES:
+            return  # `turn` asks again
+        refusal = limit_refusal(self, deny.retry_after_seconds)
+        waiting, self._waiters = self._waiters, deque()
+        for waiter, _ in waiting:
+            waiter.share_denied(refusal)
+
+    def forget(self, waiter: Waiter) -> None:
+        """The request has left."""
+        self._waiters = deque(entry for entry in self._waiters if entry[0] is not waiter)
+
+    def turn(self, now: float, *, give_all: bool = False) -> LeaseReport | None:
+        """Once per `REPORT_SECONDS`: what to report and return. Asks again for whoever still waits."""
+        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
+            self.ask(self, self._waiters[0][1] - min(0, self.balance))
+        used, self.used = self.used, 0
+        if self.is_concurrency:
+            idle = self.balance if give_all else max(0, self._least_balance)
+            self._least_balance = self.balance - idle
+        else:
+            self._idle_turns = 0 if used else self._idle_turns + 1
+            idle = max(0, self.balance) if give_all or self._idle_turns >= IDLE_TURNS_TO_RETURN else 0
+            if used:
+                self._recent.append((now, used))
+            while self._recent and self._recent[0][0] < now - WINDOW_SECONDS:
+                self._recent.popleft()
+        self.balance -= idle
+        return LeaseReport(self.limit, used, idle) if used or idle else None
+
+    def statement(self, now: float) -> LimitBalance:
+        """For a server that has just (re)started."""
+        recent = sum(amount for at, amount in self._recent if at >= now - WINDOW_SECONDS)
+        return LimitBalance(self.limit, max(0, self.balance) + self.in_use, recent + self.used)
+
+    def _wake(self) -> None:
+        waiting, self._waiters = self._waiters, deque()
+        for waiter, _ in waiting:
+            waiter.share_arrived()
+
+
+class Shares:
+    """All shares of a worker. `send` is None while no server is connected."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._shares: dict[str, Share] = {}
+        self.send: Callable[[FromWorker], None] | None = None
+
+    def get(self, limit: str, limit_value: int) -> Share:
+        """The share of `limit`, made on first use."""
+        share = self._shares.get(limit)
+        if share is None:
+            share = self._shares[limit] = Share(limit, limit_value, self._ask)
+        share.limit_value = limit_value
+        return share
+
+    def find(self, limit: str) -> Share | None:
+        """The share of `limit` if there is one."""
+        return self._shares.get(limit)
+
+    def turn(self) -> None:
+        """Report and return, once per `REPORT_SECONDS`. Without a server, balances just run down."""
+        if self.send is None:
+            return
+        now = self._clock()
+        for share in self._shares.values():
+            report = share.turn(now)
+            if report is not None:
+                self.send(report)
+
+    def recall(self, limit: str) -> None:
+        """Another worker needs `limit`: hand back what is idle at once."""
+        share = self._shares.get(limit)
+        if share is not None and self.send is not None:
+            report = share.turn(self._clock(), give_all=True)
+            if report is not None:
+                self.send(report)
+
+    def connected(self, send: Callable[[FromWorker], None]) -> tuple[LimitBalance, ...]:
+        """A server is there (again): nothing is on the way from it, and this is what is held."""
+        self.send = send
+        now = self._clock()
+        statements: list[LimitBalance] = []
+        for share in self._shares.values():
+            share.asked_at = -1.0
+            statements.append(share.statement(now))
+            share.used = 0  # stated as used in the last minute
+        return tuple(statements)
+
+    def disconnected(self) -> None:
+        """The server is gone; asks go nowhere until it is back."""
+        self.send = None
+        for share in self._shares.values():
+            share.asked_at = -1.0
+
+    def _ask(self, share: Share, amount: int) -> None:
+        now = self._clock()
+        if self.send is not None and (now >= share.denied_until or share.denials == 0):
+            share.asked_at = now
+            self.send(LeaseRequest(share.limit, amount))
+
+
+def limit_refusal(share: Share, retry_after_seconds: float) -> Refusal:
+    """429 for a limit that is used up."""
+    scope, _, rest = share.limit.partition(":")
+    name, _, measure = rest.rpartition(":")
+    return Refusal(
+        429,
+        f"The limit of {share.limit_value} {_MEASURES.get(measure, measure)} for {scope} '{name}' is reached; "
+        f"try again in {max(1, round(retry_after_seconds))} s.",
+        code="rate_limit_exceeded",
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def put_back_all(taken: Iterable[tuple[Share, int]]) -> None:
+    """Undo takes."""
+    for share, amount in taken:
+        share.put_back(amount)

@@ -1,0 +1,228 @@
+"""Connections to replicas: keep-alive HTTP/1.1, one request at a time each.
+
+The C parser checks syntax and finds the end of an answer; body bytes are handed on as they were read,
+framing included. `at_boundary` tells whether what was read ends exactly where a chunk ends.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from swell.state.snapshot import ReplicaEntry
+from swell.state.worker import Bounds, Timeouts
+
+MAX_ANSWER_HEAD_BYTES = 64 * 1024
+
+_WANTED = {
+    b"content-type": "content_type",
+    b"content-length": "length",
+    b"transfer-encoding": "coding",
+    b"retry-after": "retry_after",
+}
+
+
+class Listener(Protocol):
+    """Who waits for an answer."""
+
+    def answer_begins(self, connection: "UpstreamConnection") -> None:
+        """Status and headers are known."""
+
+    def answer_data(self, data: bytes, *, at_boundary: bool) -> None:
+        """Raw body bytes."""
+
+    def answer_ends(self, *, reusable: bool) -> None:
+        """The answer is complete; no more calls follow."""
+
+    def answer_fails(self, reason: str, *, stale: bool) -> None:
+        """No complete answer will come. `stale`: a kept connection that the replica had closed already."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection. `listener` is None while it is idle."""
+
+    __slots__ = (
+        "_complete", "_head", "_headers_done", "_in_body", "_parser", "_pool", "at_boundary", "chunked", "content_type",
+        "is_reused", "length", "listener", "retry_after", "status", "transport",
+    )  # fmt: skip
+
+    def __init__(self, pool: "UpstreamPool") -> None:
+        self._pool = pool
+        self._parser = httptools.HttpResponseParser(self)
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.listener: Listener | None = None
+        self.is_reused = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._head = b""
+        self._headers_done = False
+        self._in_body = False
+        self._complete = False
+        self.at_boundary = True
+        self.status = 0
+        self.content_type = b""
+        self.length = -1
+        self.chunked = False
+        self.retry_after = b""
+
+    def send(self, listener: Listener, data: bytes) -> None:
+        """Send one request and hand its answer to `listener`."""
+        self.listener = listener
+        self.transport.write(data)
+
+    def abort(self) -> None:
+        """Drop the connection; its listener hears nothing more. The replica cancels the request."""
+        self.listener = None
+        self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.lost(self)
+        listener, self.listener = self.listener, None
+        if listener is None:
+            return
+        if exc is None and self._in_body and self.length < 0 and not self.chunked:
+            listener.answer_ends(reusable=False)  # an answer that lasts until the connection closes
+        else:
+            nothing_came = not self._head and not self._headers_done
+            listener.answer_fails("the replica closed the connection", stale=self.is_reused and nothing_came)
+
+    def data_received(self, data: bytes) -> None:
+        listener = self.listener
+        if listener is None:
+            self.transport.abort()  # nobody asked
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._break(f"the replica's answer is not HTTP: {error}")
+            return
+        if self._in_body:
+            listener.answer_data(data, at_boundary=self.at_boundary)
+        elif self._headers_done:
+            head = self._head + data if self._head else data
+            self._head = b""
+            self._in_body = True
+            body = head[head.find(b"\r\n\r\n") + 4 :]
+            listener.answer_begins(self)
+            if body and self.listener is listener:
+                listener.answer_data(body, at_boundary=self.at_boundary)
+        else:
+            self._head += data
+            if len(self._head) > MAX_ANSWER_HEAD_BYTES:
+                self._break("the replica's answer has too large a head")
+            return
+        if self._complete and self.listener is listener:
+            self._finish(listener)
+
+    def _finish(self, listener: Listener) -> None:
+        reusable = self._parser.should_keep_alive() and not self.transport.is_closing()
+        self.listener = None
+        self._reset()
+        if reusable:
+            self._pool.put(self)
+        else:
+            self.transport.close()
+        listener.answer_ends(reusable=reusable)
+
+    def _break(self, reason: str) -> None:
+        listener = self.listener
+        self.abort()
+        if listener is not None:
+            listener.answer_fails(reason, stale=False)
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        wanted = _WANTED.get(name) or _WANTED.get(name.lower())
+        if wanted is None:
+            return
+        if wanted == "length":
+            self.length = int(value)
+        elif wanted == "coding":
+            self.chunked = value.lower().endswith(b"chunked")
+        else:
+            setattr(self, wanted, value)
+
+    def on_headers_complete(self) -> None:
+        self._headers_done = True
+        self.status = self._parser.get_status_code()
+
+    def on_chunk_header(self) -> None:
+        self.at_boundary = False
+
+    def on_chunk_complete(self) -> None:
+        self.at_boundary = True
+
+    def on_message_complete(self) -> None:
+        self._complete = True
+        self.at_boundary = True
+
+
+class UpstreamPool:
+    """Connections to one replica. Idle ones are reused, the latest first."""
+
+    def __init__(self, entry: ReplicaEntry, timeouts: Timeouts, bounds: Bounds) -> None:
+        self._entry = entry
+        self._timeouts = timeouts
+        self._bounds = bounds
+        self._idle: list[UpstreamConnection] = []
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tls = ssl.create_default_context() if entry.tls else None
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.transport.is_closing():
+                connection.is_reused = True
+                return connection
+        return None
+
+    def put(self, connection: UpstreamConnection) -> None:
+        """Keep a connection for the next request."""
+        if self._closed or len(self._idle) >= self._bounds.idle_upstream_connections:
+            connection.transport.close()
+        else:
+            self._idle.append(connection)
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """A connection is closed."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def connect(self, ready: Callable[[UpstreamConnection | None, str], None]) -> Callable[[], None]:
+        """Open a connection, then call `ready` with it or with the reason why not. The result cancels."""
+        task = asyncio.get_running_loop().create_task(self._connect(ready))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task.cancel  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Close idle connections; busy ones close when their answer ends."""
+        self._closed = True
+        for connection in self._idle:
+            connection.transport.close()
+        self._idle.clear()
+
+    async def _connect(self, ready: Callable[[UpstreamConnection | None, str], None]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeouts.connect_seconds):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self), self._entry.host, self._entry.port, ssl=self._tls
+                )
+        except TimeoutError:
+            ready(None, "the replica did not accept a connection in time")
+        except OSError as error:
+            ready(None, f"the replica refused the connection: {error.strerror or error}")
+        else:
+            ready(connection, "")

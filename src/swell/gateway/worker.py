@@ -1,0 +1,120 @@
+"""A gateway worker: one process, one event loop, one port shared with its siblings."""
+
+import asyncio
+import gc
+import resource
+import signal
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+
+import uvloop
+
+from swell.gateway.client import ClientConnection
+from swell.gateway.control_link import ControlLink
+from swell.gateway.service import Service
+from swell.state.worker import WorkerSettings
+
+CHECK_SECONDS = 0.25
+LOAD_EVERY_CHECKS = 4
+BACKLOG = 2048
+
+
+def run_worker(settings: WorkerSettings) -> None:
+    """Serve until SIGTERM, then drain and return. Raises OSError where the port cannot be had."""
+    _raise_file_limit(settings.bounds.connections)
+    # Requests make no reference cycles that matter; full collections only cost tail latency.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: WorkerSettings) -> None:
+    loop = asyncio.get_running_loop()
+    service = Service(settings)
+    link = ControlLink(service)
+    service.link = link
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    link_task = loop.create_task(link.run())
+    upkeep = loop.create_task(_upkeep(service, link))
+    listener = _listen(settings.host, settings.port)
+    server = await loop.create_server(
+        lambda: ClientConnection(service), sock=listener, ssl=_tls(settings), backlog=BACKLOG
+    )
+    with ThreadPoolExecutor(1, thread_name_prefix="spool") as disk:
+        spooling = loop.create_task(_keep_spool(service, disk))
+        await stop.wait()
+        service.draining = True
+        server.close()
+        await _drain(service)
+        for task in (spooling, upkeep, link_task):
+            task.cancel()
+        await asyncio.gather(spooling, upkeep, link_task, return_exceptions=True)
+        link.send_load()
+    service.spool.close()
+
+
+async def _upkeep(service: Service, link: ControlLink) -> None:
+    turns = 0
+    while True:
+        await asyncio.sleep(CHECK_SECONDS)
+        service.check()
+        turns += 1
+        if turns % LOAD_EVERY_CHECKS == 0:
+            link.send_load()
+
+
+async def _keep_spool(service: Service, disk: ThreadPoolExecutor) -> None:
+    """Group commit: what a power cut can lose is bounded by `spool_sync_seconds`."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(service.settings.spool_sync_seconds)
+        if service.spool.needs_maintenance:
+            await service.keep_spool(loop, disk)
+
+
+async def _drain(service: Service) -> None:
+    """Let running requests finish, within `drain_seconds`; then end what is left."""
+    deadline = service.now() + service.timeouts.drain_seconds
+    for client in list(service.clients):
+        client.stop()
+    # Polled, as only a stopping worker does it; an event would cost every request.
+    while service.exchanges and service.now() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    for exchange in list(service.exchanges):
+        exchange.client_left()
+    for client in list(service.clients):
+        client.transport.close()
+    while service.clients and service.now() < deadline + 1:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.02)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.setblocking(False)
+    return listener
+
+
+def _tls(settings: WorkerSettings) -> ssl.SSLContext | None:
+    if not settings.certificate_file:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.certificate_file, settings.private_key_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _raise_file_limit(connections: int) -> None:
+    """Each connection needs a descriptor, and mostly one more upstream."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + 256
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

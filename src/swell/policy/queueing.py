@@ -1,0 +1,23 @@
+"""Which waiting class goes next. Inside a class requests wait in order of their deadline."""
+
+PRIORITIES = ("interactive", "standard", "batch")
+WEIGHTS = {"interactive": 8, "standard": 4}  # batch fills what those two leave idle
+
+
+def best_allowed(asked: str, allowed: str) -> str:
+    """The class a request gets: what it asked for, but never above what its key allows."""
+    if asked not in PRIORITIES:
+        return allowed
+    return PRIORITIES[max(PRIORITIES.index(asked), PRIORITIES.index(allowed))]
+
+
+def next_class(waiting: dict[str, int], served: dict[str, int]) -> str | None:
+    """The class to serve, by weighted turns: least served per weight first, batch last.
+
+    `waiting` counts queued requests by class; `served` counts what the current busy spell served.
+    Worked numbers: both waiting, served {interactive: 8, standard: 3}: 8/8 = 1 > 3/4, so standard.
+    """
+    weighted = [name for name in WEIGHTS if waiting.get(name, 0)]
+    if weighted:
+        return min(weighted, key=lambda name: (served.get(name, 0) / WEIGHTS[name], PRIORITIES.index(name)))
+    return "batch" if waiting.get("batch", 0) else None
