@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from scripted_upstream import UpstreamThread
+from swell.errors import SourceError
 from swell_process import SwellProcess, choose_free_port, wait_until
 
 settings.register_profile("swell", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +44,19 @@ def eventually() -> Callable[..., Any]:
     return wait_until
 
 
+@pytest.fixture(scope="session")
+def model_file() -> Path:
+    """SmolLM2 135M Instruct as GGUF, through Swell's own cache: fetched once, then offline."""
+    from swell.adapters.sources import SOURCES, ModelCache, default_cache_folder
+    from swell.spec.default import DEFAULT_SHA256, DEFAULT_SOURCE
+
+    try:
+        cache = ModelCache(default_cache_folder(os.environ), SOURCES)
+        return cache.ensure(DEFAULT_SOURCE, sha256=DEFAULT_SHA256).path
+    except SourceError as error:
+        pytest.skip(f"the small model is not here and cannot be fetched; connect once and run this again ({error})")
+
+
 @pytest.fixture
 def upstream(tmp_path: Path) -> Iterator[UpstreamThread]:
     """A scripted upstream with a journal."""
@@ -67,6 +81,13 @@ def swell_up() -> Iterator[SwellUp]:
 @pytest.fixture(scope="module")
 def shared_swell_up() -> Iterator[SwellUp]:
     """The same for a whole file."""
+    with _Servers() as servers:
+        yield servers.up
+
+
+@pytest.fixture(scope="session")
+def session_swell_up() -> Iterator[SwellUp]:
+    """The same for the whole run."""
     with _Servers() as servers:
         yield servers.up
 
@@ -102,7 +123,8 @@ class _Servers:
         if spec is not None:
             (folder / "swell.yaml").write_text(spec)
             options += ["-f", str(folder / "swell.yaml")]
-        server = SwellProcess(state, port, options, {**os.environ, "COLUMNS": "200", **(environment or {})})
+        marked = {**os.environ, "COLUMNS": "200", "SWELL_TEST_STATE": str(state), **(environment or {})}
+        server = SwellProcess(state, port, options, marked)
         self._running.append(server)
         server.start()
         if ready:

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 START_SECONDS = 60.0  # from `swell up` to /readyz; a cold machine fetches nothing in these tests
+MODEL_SECONDS = 60.0  # a small model that is already in the cache
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
 
@@ -111,6 +112,19 @@ class SwellProcess:
 
         try:
             wait_until(ready, seconds=seconds, what="/readyz answers 200")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.output}\n{self.logs()}") from None
+
+    def wait_model(self, model: str, seconds: float = MODEL_SECONDS) -> None:
+        """Wait until a chat with `model` is answered; needs a key."""
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return self.chat(model, max_tokens=1).status == 200
+            return False
+
+        try:
+            wait_until(answers, seconds=seconds, what=f"{model} answers")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output}\n{self.logs()}") from None
 

@@ -1,4 +1,4 @@
-"""Requests whose framing two parsers could read differently are refused and the connection closed; nothing goes upstream."""
+"""What two parsers could read differently is refused and the connection closed; nothing of it goes upstream."""
 
 from collections.abc import Callable
 
