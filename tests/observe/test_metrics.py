@@ -6,21 +6,21 @@ from swell.observe.metrics import METRICS, exposition, family
 def test_samples_of_equal_name_and_labels_are_summed() -> None:
     text = exposition(
         [
-            ("swell_gateway_requests_total", (("model", "m"),), 2.0),
-            ("swell_gateway_requests_total", (("model", "m"),), 3.0),
-            ("swell_gateway_requests_total", (("model", 'a"\n\\'),), 1.0),
+            ("swell_refusals_total", (("model", "m"),), 2.0),
+            ("swell_refusals_total", (("model", "m"),), 3.0),
+            ("swell_refusals_total", (("model", 'a"\n\\'),), 1.0),
         ]
     ).decode()
     assert text.splitlines() == [
-        "# HELP swell_gateway_requests_total Requests by outcome.",
-        "# TYPE swell_gateway_requests_total counter",
-        'swell_gateway_requests_total{model="a\\"\\n\\\\"} 1',
-        'swell_gateway_requests_total{model="m"} 5',
+        "# HELP swell_refusals_total Requests that Swell itself refused, by error code.",
+        "# TYPE swell_refusals_total counter",
+        'swell_refusals_total{model="a\\"\\n\\\\"} 1',
+        'swell_refusals_total{model="m"} 5',
     ]
 
 
 def test_a_histogram_is_one_family_with_its_buckets_in_order() -> None:
-    name = "swell_gateway_overhead_seconds"
+    name = "gen_ai_server_request_duration_seconds"
     samples = [(f"{name}_bucket", (("le", bound),), 1.0) for bound in ("+Inf", "10", "0.5", "2")]
     text = exposition([*samples, (f"{name}_sum", (), 1.5), (f"{name}_count", (), 1.0)]).decode()
     rows = [line for line in text.splitlines() if not line.startswith("#")]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from swell.cli.output import Unreachable
+from swell.cli.output import UnreachableError
 from swell.errors import StateError, SwellError, UserError
 from swell.server.administration import Administration, NewKey, current_principal, key_facts
 from swell.server.state_directory import StateDirectory
@@ -23,15 +23,15 @@ _ATTEMPT_SECONDS = 0.05
 class Access(Protocol):
     """What commands ask for; answers are plain JSON values."""
 
-    def create_key(self, request: NewKey) -> dict[str, Any]: ...
+    def create_key(self, request: NewKey) -> Any: ...
 
-    def list_keys(self) -> list[dict[str, Any]]: ...
+    def list_keys(self) -> Any: ...
 
-    def rotate_key(self, key_id: str, grace_seconds: float) -> dict[str, Any]: ...
+    def rotate_key(self, key_id: str, grace_seconds: float) -> Any: ...
 
-    def revoke_key(self, key_id: str) -> dict[str, Any]: ...
+    def revoke_key(self, key_id: str) -> Any: ...
 
-    def usage(self, where: UsageFilter, limit: int) -> list[dict[str, Any]]: ...
+    def usage(self, where: UsageFilter, limit: int) -> Any: ...
 
 
 class ServerAccess:
@@ -52,7 +52,7 @@ class ServerAccess:
         """Let go of the connection."""
         self._client.close()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Any:
         """Models, replicas and workers as the server sees them."""
         return self._ask("GET", "/api/status")
 
@@ -60,19 +60,19 @@ class ServerAccess:
         """Tell the server to drain and stop; it answers before it does."""
         self._ask("POST", "/api/stop")
 
-    def create_key(self, request: NewKey) -> dict[str, Any]:
+    def create_key(self, request: NewKey) -> Any:
         return self._ask("POST", "/api/keys", request)
 
-    def list_keys(self) -> list[dict[str, Any]]:
+    def list_keys(self) -> Any:
         return self._ask("GET", "/api/keys")
 
-    def rotate_key(self, key_id: str, grace_seconds: float) -> dict[str, Any]:
+    def rotate_key(self, key_id: str, grace_seconds: float) -> Any:
         return self._ask("POST", f"/api/keys/{_segment(key_id)}/rotate", {"grace_seconds": grace_seconds})
 
-    def revoke_key(self, key_id: str) -> dict[str, Any]:
+    def revoke_key(self, key_id: str) -> Any:
         return self._ask("POST", f"/api/keys/{_segment(key_id)}/revoke")
 
-    def usage(self, where: UsageFilter, limit: int) -> list[dict[str, Any]]:
+    def usage(self, where: UsageFilter, limit: int) -> Any:
         return self._ask("POST", "/api/usage", {"where": where, "limit": limit})
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
@@ -82,7 +82,7 @@ class ServerAccess:
             content = None if body is None else msgspec.json.encode(body)
             response = self._client.request(method, path, content=content)
         except httpx.TransportError as error:
-            raise Unreachable(
+            raise UnreachableError(
                 f"no server answers on {self._state.admin_socket}; start one with: swell up --state {self._state.root}"
             ) from error
         document = response.json()
@@ -99,25 +99,25 @@ class StoreAccess:
     def __init__(self, office: Administration) -> None:
         self._office = office
 
-    def create_key(self, request: NewKey) -> dict[str, Any]:
+    def create_key(self, request: NewKey) -> Any:
         return _plain(self._office.create_key(request, current_principal()))
 
-    def list_keys(self) -> list[dict[str, Any]]:
+    def list_keys(self) -> Any:
         return [key_facts(key, self._office.clock.unix()) for key in self._office.store.list_keys()]
 
-    def rotate_key(self, key_id: str, grace_seconds: float) -> dict[str, Any]:
+    def rotate_key(self, key_id: str, grace_seconds: float) -> Any:
         return _plain(self._office.rotate_key(key_id, grace_seconds, current_principal()))
 
-    def revoke_key(self, key_id: str) -> dict[str, Any]:
+    def revoke_key(self, key_id: str) -> Any:
         return key_facts(self._office.revoke_key(key_id, current_principal()), self._office.clock.unix())
 
-    def usage(self, where: UsageFilter, limit: int) -> list[dict[str, Any]]:
+    def usage(self, where: UsageFilter, limit: int) -> Any:
         return _plain(self._office.store.list_usage(where, limit))
 
 
 @contextmanager
 def server(path: Path) -> Iterator[ServerAccess]:
-    """The running server. Raises Unreachable where there is none."""
+    """The running server. Raises UnreachableError where there is none."""
     access = ServerAccess(StateDirectory(path.absolute()))
     try:
         yield access
@@ -143,7 +143,7 @@ def server_or_store(path: Path) -> Iterator[Access]:
             return
         except _TakenError:
             continue
-    raise Unreachable(
+    raise UnreachableError(
         f"process {state.holder() or 'unknown'} holds the state directory {state.root} but its admin socket does not "
         "answer; look at: swell logs server"
     )

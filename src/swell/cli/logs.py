@@ -71,7 +71,7 @@ def _follow(path: Path, file: BinaryIO) -> None:
             time.sleep(_POLL_SECONDS)
             if path.exists() and path.stat().st_ino != os.fstat(file.fileno()).st_ino:
                 file.close()
-                file = path.open("rb")  # noqa: SIM115  # replaced at every rotation
+                file = path.open("rb")  # replaced at every rotation
             elif os.fstat(file.fileno()).st_size < file.tell():
                 file.seek(0)
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ DEFAULT_STATE_PATH = Path(".swell")
 _Parameters = ParamSpec("_Parameters")
 
 
-class Unreachable(SwellError):
+class UnreachableError(SwellError):
     """No server answers on the state directory's admin socket."""
 
 
@@ -42,7 +42,7 @@ def command(function: Callable[_Parameters, None]) -> Callable[_Parameters, None
             function(*args, **kwargs)
         except UserError as error:
             fail(error.message, EXIT_USER, as_json=bool(kwargs.get("as_json")))
-        except Unreachable as error:
+        except UnreachableError as error:
             fail(str(error), EXIT_UNREACHABLE, as_json=bool(kwargs.get("as_json")))
         except RetryLater as error:
             text = f"{error}; try again in {error.retry_after_seconds:g} s"

@@ -16,9 +16,7 @@ def usage(
     key: Annotated[str | None, typer.Option(help="Only this key's id.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
-    only_status: Annotated[
-        str | None, typer.Option("--status", help="settled, estimated, reserved or void.")
-    ] = None,
+    only_status: Annotated[str | None, typer.Option("--status", help="settled, estimated, reserved or void.")] = None,
     since: Annotated[str | None, typer.Option(help="Only the last length of time, such as 24h.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many, newest first.", min=1)] = None,
     state: StateOption = DEFAULT_STATE_PATH,

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from swell.errors import RetryLater, SwellError, UserError
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
+from swell.server.private_socket import private_socket, remove_socket
 from swell.state.records import UsageFilter, UsageRecord
 
 BODY_BYTES = 64 * 1024
@@ -85,9 +86,7 @@ def application(platform: Platform) -> Starlette:
     async def rotate_key(request: Request) -> Response:
         grace = (await _body(request, Rotation)).grace_seconds
         key_id, principal = request.path_params["key_id"], principal_of(request)
-        return _json(
-            await platform.act(lambda office: office.rotate_key(key_id, grace, principal), keys_changed=True)
-        )
+        return _json(await platform.act(lambda office: office.rotate_key(key_id, grace, principal), keys_changed=True))
 
     async def revoke_key(request: Request) -> Response:
         key_id, principal = request.path_params["key_id"], principal_of(request)
@@ -194,11 +193,9 @@ class AdminServer(uvicorn.Server):
 
     async def run_on_socket(self) -> None:
         """Serve until `should_exit`; replaces a socket that a dead server left."""
-        self._path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(str(self._path))
-        self._path.chmod(0o600)  # nobody else could have come in between: the folder is 0700
+        listener = private_socket(self._path)
         try:
             await self.serve(sockets=[listener])
         finally:
-            self._path.unlink(missing_ok=True)
+            listener.close()
+            remove_socket(self._path)

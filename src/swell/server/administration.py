@@ -103,9 +103,7 @@ class Administration:
     def _audit(
         self, principal: str, action: str, subject: str, detail: dict[str, str | int | float | bool | None]
     ) -> AuditEntry:
-        return AuditEntry(
-            at_unix=self.clock.unix(), principal=principal, action=action, subject=subject, detail=detail
-        )
+        return AuditEntry(at_unix=self.clock.unix(), principal=principal, action=action, subject=subject, detail=detail)
 
     def _check(self, request: NewKey) -> None:
         if not request.name.strip() or len(request.name) > MAX_NAME_CHARACTERS or not request.name.isprintable():

@@ -13,13 +13,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
 from swell.clock import Clock
-from swell.metering.leases import LeaseBook
+from swell.metering.leases import WINDOW_SECONDS, Grant, LeaseBook
 from swell.observe import metrics
-from swell.server.publish import Picture, Publication
+from swell.server.private_socket import private_socket
+from swell.server.publish import Picture, Publication, limits_of
 from swell.state.messages import (
     FrameBuffer,
     FromServer,
@@ -56,8 +58,7 @@ class _Connection(asyncio.Protocol):
         self.hello: Hello | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101  # for mypy
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         if not self._channel.admit(self):
             self.close()
             return
@@ -108,26 +109,27 @@ class ControlChannel:
         leases: LeaseBook,
         clock: Clock,
         is_known: Callable[[str], bool],
-        server_samples: Callable[[], Iterable[Sample]],
+        server_samples: Callable[[], Iterable[Sample]] = tuple,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.publication = publication
         self.leases = leases
         self._clock = clock
         self._is_known = is_known
         self._server_samples = server_samples
+        self._on_change = on_change
         self._connections: set[_Connection] = set()
         self._by_incarnation: dict[str, _Connection] = {}
         self._loads: dict[str, Load] = {}
         self._retired: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self._listener: asyncio.Server | None = None
-        self.on_change: Callable[[], None] = lambda: None
+        self._limits: dict[str, int] = {}
+        self._set_limits(publication.picture)
 
     async def open(self, path: Path) -> None:
         """Listen on `path`, replacing a socket that a dead server left."""
-        path.unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_unix_server(lambda: _Connection(self), str(path))
-        path.chmod(0o600)
+        self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=private_socket(path))
 
     def close(self) -> None:
         """Stop listening and close every connection."""
@@ -140,6 +142,7 @@ class ControlChannel:
         """Make `picture` the truth and send what changed to every worker, at once."""
         delta = self.publication.update(picture)
         if delta is not None:
+            self._set_limits(picture)
             for connection in list(self._by_incarnation.values()):
                 connection.send(delta)
 
@@ -156,7 +159,7 @@ class ControlChannel:
         connection = self._by_incarnation.pop(incarnation, None)
         if connection is not None:
             connection.close()
-        self._send_all(self.leases.leave(incarnation, self._clock.monotonic()))
+        self.leases.leave(incarnation, self._clock.monotonic())
         load = self._loads.pop(incarnation, None)
         for sample in load.samples if load else ():
             if sample.name.endswith(_MONOTONE):
@@ -184,7 +187,7 @@ class ControlChannel:
         hello = connection.hello
         if hello is not None and self._by_incarnation.get(hello.incarnation) is connection:
             del self._by_incarnation[hello.incarnation]
-            self.on_change()
+            self._on_change()
 
     def received(self, connection: _Connection, message: object) -> None:
         """Act on one message."""
@@ -196,8 +199,11 @@ class ControlChannel:
             connection.close()
             return
         match message:
-            case LeaseRequest() | LeaseReport():
-                self._lease(hello.incarnation, message)
+            case LeaseRequest():
+                self._request_lease(connection, hello.incarnation, message)
+            case LeaseReport():
+                now = self._clock.monotonic()
+                self.leases.report(hello.incarnation, message.limit, message.used, message.returned, now)
             case Load():
                 self._loads[hello.incarnation] = message
             case MetricsRequest(token=token):
@@ -213,7 +219,27 @@ class ControlChannel:
         self._by_incarnation[hello.incarnation] = connection
         if replaced is not None:
             replaced.close()
+        self.leases.join(hello.incarnation, hello.balances, self._clock.monotonic())
         for message in self.publication.since(hello.epoch, hello.sequence):
             connection.send(message)
-        self._send_all(self.leases.join(hello.incarnation, hello.balances, self._clock.monotonic()))
-        self.on_change()
+        self._on_change()
+
+    def _request_lease(self, connection: _Connection, incarnation: str, wanted: LeaseRequest) -> None:
+        answer = self.leases.request(incarnation, wanted.limit, max(1, wanted.amount), self._clock.monotonic())
+        if isinstance(answer, Grant):
+            connection.send(LeaseGrant(wanted.limit, answer.amount, answer.limit_value, answer.remaining))
+            return
+        # More than the limit itself never fits; a client is told the longest wait that can ever make sense.
+        retry_after = min(answer.retry_after_seconds, float(WINDOW_SECONDS))
+        connection.send(LeaseDeny(wanted.limit, answer.limit_value, retry_after))
+        for other in answer.recall:
+            if other in self._by_incarnation:
+                self._by_incarnation[other].send(LeaseRecall(wanted.limit))
+
+    def _set_limits(self, picture: Picture) -> None:
+        limits = limits_of(picture)
+        for name in self._limits.keys() - limits.keys():
+            self.leases.set_limit(name, None)
+        for name, value in limits.items():
+            self.leases.set_limit(name, value)
+        self._limits = limits

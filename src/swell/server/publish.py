@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
+
 from swell.state.snapshot import Delta, KeyEntry, ModelEntry, Snapshot, TenantEntry
 
 LOG_DELTAS = 256
@@ -58,6 +60,18 @@ def _difference(
     after = {name(entry): entry for entry in new}
     changed = tuple(entry for key, entry in after.items() if before.get(key) != entry)
     return changed, tuple(key for key in before if key not in after)
+
+
+def limits_of(picture: Picture) -> dict[str, int]:
+    """Every limit in `picture` under the name that leases know it by, `<scope>:<id>:<measure>`."""
+    scopes = [(f"key:{key.key_id}", key.limits) for key in picture.keys]
+    scopes += [(f"tenant:{tenant.name}", tenant.limits) for tenant in picture.tenants]
+    return {
+        f"{scope}:{measure}": value
+        for scope, limits in scopes
+        for measure, value in msgspec.structs.asdict(limits).items()
+        if value is not None
+    }
 
 
 class Publication:
