@@ -101,7 +101,7 @@ class MaxTokens(SpecModel):
     @classmethod
     def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
         largest = given.get("max")
-        if "default" not in given and isinstance(largest, int) and largest < 512:
+        if "default" not in given and type(largest) is int and 0 < largest < 512:
             given["default"] = largest
         return given
 
@@ -175,7 +175,7 @@ class ModelSpec(SpecModel):
         engine = given["engine"]
         if engine == Engine.LLAMA_CPP:
             given = {"context_tokens": 2048, "parallel": 4, **given}
-            if type(given["parallel"]) is int:
+            if type(given["parallel"]) is int and given["parallel"] > 0:
                 given.setdefault("max_in_flight", given["parallel"])
         elif isinstance(engine, str) and engine in cls._default_max_in_flight:
             given.setdefault("max_in_flight", cls._default_max_in_flight[Engine(engine)])

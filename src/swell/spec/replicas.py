@@ -38,10 +38,10 @@ class ReplicaRange(SpecModel):
     @classmethod
     def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
         fewest, most = given.get("min"), given.get("max")
-        if most is None and isinstance(fewest, int):
+        if most is None and type(fewest) is int:
             given["max"] = max(1, fewest)
-        if fewest is None and isinstance(most, int):
-            given["min"] = min(1, most)
+        if fewest is None and type(most) is int:
+            given["min"] = 1 if most else 0
         return given
 
     def conflicts(self) -> list[Conflict]:

@@ -95,12 +95,13 @@ def _literal(name: str) -> str:
 
 def _silent() -> type[Any]:
     """The Hub's progress bar without its output; progress is reported by how the folder grows."""
-    from huggingface_hub.utils.tqdm import tqdm as bar
+    from huggingface_hub.utils.tqdm import tqdm
 
-    def start(self: Any, *arguments: Any, **options: Any) -> None:
-        bar.__init__(self, *arguments, **{**options, "disable": True})
+    class SilentBar(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
-    return type("SilentBar", (bar,), {"__init__": start})
+    return SilentBar
 
 
 def _require_complete(address: str, files: Path, sizes: dict[str, int | None]) -> None:
