@@ -1,0 +1,163 @@
+"""What to do next about a fleet. Pure: wanted workloads, known replicas and the time in, actions with reasons out.
+
+A replica gets one action at a time; what follows from it is decided in the next step.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from swell.control.replica import Replica
+from swell.control.workload import Workload
+from swell.state.replica import Phase
+
+BACKOFF_FIRST_SECONDS = 0.5
+KILL_MARGIN_SECONDS = 5.0  # after the stop grace, before the kill is asked for again
+
+
+class Verb(StrEnum):
+    """What can be done about a replica, and the phase it leads to."""
+
+    START = "start"  # pending -> starting
+    READY = "ready"  # starting -> ready
+    FAIL = "fail"  # -> failed; killed if it still runs
+    RETRY = "retry"  # failed -> pending, as a new child
+    DRAIN = "drain"  # ready -> draining
+    STOP = "stop"  # -> stopping
+    KILL = "kill"  # stays in its phase
+    FINISH = "finish"  # -> stopped, and forgotten
+
+
+@dataclass(frozen=True)
+class Add:
+    """A new replica, pending."""
+
+    workload: str
+    ordinal: int
+
+
+@dataclass(frozen=True)
+class Act:
+    """Do `verb` about the child, because of `reason`."""
+
+    verb: Verb
+    child_id: str
+    reason: str
+
+
+Action = Add | Act
+
+_PREFERENCE = {Phase.READY: 0, Phase.STARTING: 1, Phase.PENDING: 2, Phase.FAILED: 3}
+_LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING, Phase.STOPPED})
+
+
+def decide(workloads: Mapping[str, Workload], replicas: Sequence[Replica], now: float) -> list[Action]:
+    """The actions that lead from what is to what is wanted."""
+    actions: list[Action] = []
+    kept: set[str] = set()
+    for workload in workloads.values():
+        own = [replica for replica in replicas if replica.workload == workload.name]
+        fresh = _fresh(workload, own)
+        kept.update(replica.child_id for replica in fresh)
+        kept.update(replica.child_id for replica in _bridging(workload, own, fresh))
+        actions.extend(Add(workload.name, ordinal) for ordinal in _free_ordinals(workload, own, len(fresh)))
+    for replica in replicas:
+        wanted = workloads.get(replica.workload) if replica.child_id in kept else None
+        action = _leave(replica, now) if wanted is None else _keep(replica, wanted, now)
+        if action is not None:
+            actions.append(action)
+    return actions
+
+
+def backoff_seconds(failures: int, most: float) -> float:
+    """The wait after the n-th failure in a row (from 1): 0.5, 1, 2, 4, … up to `most`."""
+    return float(min(most, BACKOFF_FIRST_SECONDS * 2 ** min(max(0, failures - 1), 32)))
+
+
+def _fresh(workload: Workload, own: Sequence[Replica]) -> list[Replica]:
+    """The best `count` of those that run, or shall run, what is wanted now."""
+    candidates = [r for r in own if r.phase not in _LEAVING and r.fingerprint == workload.fingerprint]
+    return sorted(candidates, key=lambda r: (_PREFERENCE[r.phase], r.ordinal))[: workload.count]
+
+
+def _bridging(workload: Workload, own: Sequence[Replica], fresh: Sequence[Replica]) -> list[Replica]:
+    """Outdated replicas that go on serving until their successors are ready."""
+    if workload.addresses:
+        return []  # nothing has to load: the new address can be used at once
+    missing = workload.count - sum(replica.phase is Phase.READY for replica in fresh)
+    outdated = [r for r in own if r.phase is Phase.READY and r.fingerprint != workload.fingerprint]
+    return sorted(outdated, key=lambda replica: replica.ordinal)[: max(0, missing)]
+
+
+def _free_ordinals(workload: Workload, own: Sequence[Replica], present: int) -> Iterator[int]:
+    """Numbers for the replicas that are missing, lowest first; a number belongs to a leaving one until it is gone."""
+    taken = {replica.ordinal for replica in own}
+    ordinal, missing = 0, workload.count - present
+    while missing > 0 and (not workload.addresses or ordinal < len(workload.addresses)):
+        if ordinal not in taken:
+            yield ordinal
+            missing -= 1
+        ordinal += 1
+
+
+def _keep(replica: Replica, workload: Workload, now: float) -> Act | None:
+    match replica.phase:
+        case Phase.PENDING if now >= replica.not_before:
+            return Act(Verb.START, replica.child_id, "wanted")
+        case Phase.STARTING:
+            return _judge_start(replica, workload, now)
+        case Phase.READY:
+            return _judge_health(replica, workload, now)
+        case Phase.FAILED if not replica.alive and now >= replica.not_before:
+            return Act(Verb.RETRY, replica.child_id, "its back-off is over")
+    return None
+
+
+def _judge_start(replica: Replica, workload: Workload, now: float) -> Act | None:
+    if not replica.alive:
+        return Act(Verb.FAIL, replica.child_id, f"ended before it was ready ({_how(replica)})")
+    if replica.healthy or workload.health is None:
+        return Act(Verb.READY, replica.child_id, "answers")
+    if now - replica.since >= workload.start_timeout_seconds:
+        return Act(
+            Verb.FAIL,
+            replica.child_id,
+            f"was not ready within {workload.start_timeout_seconds:g} s; raise start_timeout_seconds if it only loads",
+        )
+    return None
+
+
+def _judge_health(replica: Replica, workload: Workload, now: float) -> Act | None:
+    if not replica.alive:
+        return Act(Verb.FAIL, replica.child_id, f"ended ({_how(replica)})")
+    if replica.unhealthy_since is not None and now - replica.unhealthy_since >= workload.unhealthy_seconds:
+        return Act(Verb.FAIL, replica.child_id, f"has not been healthy for {workload.unhealthy_seconds:g} s")
+    return None
+
+
+def _leave(replica: Replica, now: float) -> Act | None:
+    """The way out, for what nobody wants."""
+    child_id, waited = replica.child_id, now - replica.since
+    match replica.phase:
+        case Phase.PENDING:
+            return Act(Verb.FINISH, child_id, "no longer wanted")
+        case Phase.STARTING:
+            return Act(Verb.STOP, child_id, "no longer wanted")
+        case Phase.READY:
+            return Act(Verb.DRAIN, child_id, "no longer wanted")
+        case Phase.DRAINING if not replica.alive or replica.drained:
+            return Act(Verb.STOP, child_id, "drained")
+        case Phase.DRAINING if waited >= replica.drain_seconds:
+            return Act(Verb.STOP, child_id, f"not drained after {replica.drain_seconds:g} s")
+        case Phase.STOPPING | Phase.FAILED if not replica.alive:
+            return Act(Verb.FINISH, child_id, "gone")
+        case Phase.STOPPING if waited >= replica.stop_grace_seconds + KILL_MARGIN_SECONDS:
+            return Act(Verb.KILL, child_id, "did not end in time")
+    return None
+
+
+def _how(replica: Replica) -> str:
+    code = replica.exit_code
+    if code is None:
+        return "exit code unknown"
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

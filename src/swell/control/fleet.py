@@ -1,0 +1,222 @@
+"""The fleet: every child that Swell runs, kept as wanted, one `step(now)` at a time.
+
+A step observes (who is there, who answers), decides (`decide`, pure) and applies (`apply`). Whatever happens between
+two steps, a kill of this process included, the next one starts from what is found.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from swell.clock import Clock
+from swell.control.apply import Applier
+from swell.control.decide import Action, Add, decide
+from swell.control.intents import Intents, from_record
+from swell.control.loopback import free_port
+from swell.control.probe import PATIENCE_SECONDS, PROBE_TIMEOUT_SECONDS, Answer, Ask, Prober
+from swell.control.replica import Replica
+from swell.control.workload import Workload
+from swell.ports.provider import Presence, Provider
+from swell.state.replica import Phase
+
+
+@dataclass(frozen=True)
+class FleetTimes:
+    """How often things are looked at, in seconds, and how much log is kept."""
+
+    busy_step_seconds: float = 0.1  # while something starts, drains or stops
+    idle_step_seconds: float = 1.0
+    probe_ready_seconds: float = 2.0
+    forgive_seconds: float = 60.0  # of health, after which earlier failures no longer lengthen the back-off
+    route_settle_seconds: float = 1.0  # until every gateway surely knows that a replica drains
+    log_check_seconds: float = 5.0
+    log_bytes: int = 16 * 1024 * 1024
+    log_files: int = 5
+
+
+_SETTLED = frozenset({Phase.READY})
+_PROBED = frozenset({Phase.STARTING, Phase.READY})
+
+
+class Fleet:
+    """Supervises children. One event loop; `adopt` once, then `step` again and again.
+
+    `on_change` is called after a step that changed any replica's phase or error.
+    """
+
+    def __init__(
+        self,
+        *,
+        providers: Mapping[str, Provider],
+        intents: Intents,
+        ask: Ask,
+        clock: Clock,
+        times: FleetTimes | None = None,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        self._providers = providers
+        self._intents = intents
+        self._clock = clock
+        self._times = times or FleetTimes()
+        self._on_change = on_change
+        self._prober = Prober(ask)
+        self._workloads: dict[str, Workload] = {}
+        self._replicas: dict[str, Replica] = {}  # by child id
+        self._probed_at: dict[str, float] = {}
+        self._in_flight: tuple[float, Mapping[str, int]] | None = None
+        self._logs_checked_at: float | None = None
+        self._wake = asyncio.Event()
+        self._applier = Applier(providers, intents, clock, self._pick_port)
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """Everything there is, in a stable order."""
+        return tuple(sorted(self._replicas.values(), key=lambda replica: (replica.workload, replica.ordinal)))
+
+    def want(self, workloads: Iterable[Workload]) -> None:
+        """Say what shall run from now on; what is not named is drained and stopped."""
+        self._workloads = {workload.name: workload for workload in workloads}
+        self.wake()
+
+    def set_count(self, workload: str, count: int) -> None:
+        """Change how many are wanted of a workload. Raises KeyError for one that is not wanted at all."""
+        self._workloads[workload] = replace(self._workloads[workload], count=count)
+        self.wake()
+
+    def report_in_flight(self, counts: Mapping[str, int]) -> None:
+        """Open requests by child id, over all gateways; what is not named has none. Decides when a drain is over."""
+        self._in_flight = (self._clock.monotonic(), dict(counts))
+
+    def wake(self) -> None:
+        """Have the loop look at once."""
+        self._wake.set()
+
+    async def adopt(self) -> None:
+        """Take over what an earlier server left running, and forget what ended meanwhile. Raises SwellError.
+
+        Call it once, after `want` and before the first step. Those that answer are ready when it returns, so that no
+        gateway loses a route over a server's restart. Entries of the store that are not the fleet's stay as they are.
+        """
+        now = self._clock.monotonic()
+        for record in await self._intents.list_processes():
+            try:
+                replica = from_record(record, now)
+                provider = self._providers[replica.provider]
+            except (ValueError, KeyError):
+                continue
+            handle = await provider.adopt(replica.child_id, replica.log_path, replica.handle)
+            if handle is None:
+                await self._intents.remove_process(record.process_id)
+                continue
+            if record.pid != handle.pid:
+                await self._intents.record_started(record.process_id, handle.pid, handle.start_time)
+            self._put(replace(replica, handle=handle, alive=True))
+        await self._observe(now, patience_seconds=PROBE_TIMEOUT_SECONDS)
+        for replica in self.replicas:
+            workload = self._workloads.get(replica.workload)
+            if replica.healthy or workload is None or workload.health is None:
+                self._put(replica.to(Phase.READY, now))
+
+    async def run(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Step until `until` says so, or cancelled."""
+        while not until():
+            self._wake.clear()
+            await self.step(self._clock.monotonic())
+            settled = all(replica.phase in _SETTLED for replica in self._replicas.values())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._times.idle_step_seconds if settled else self._times.busy_step_seconds):
+                    await self._wake.wait()
+
+    async def step(self, now: float) -> list[Action]:
+        """Observe, decide, apply. Returns what was done."""
+        before = self.replicas
+        await self._observe(now)
+        actions = decide(self._workloads, self.replicas, now)
+        for action in actions:
+            await self._apply(action, now)
+        await self._rotate_logs(now)
+        if actions:
+            self.wake()
+        if self._on_change is not None and before != self.replicas:
+            self._on_change()
+        return actions
+
+    async def close(self) -> None:
+        """Stop looking. Children go on."""
+        await self._prober.close()
+
+    async def _observe(self, now: float, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        for replica in self.replicas:
+            self._put(self._look_at(replica, now))
+            self._probe_if_due(replica, now)
+        for child_id, answer in (await self._prober.collect(patience_seconds)).items():
+            replica_asked = self._replicas.get(child_id)
+            if replica_asked is not None:
+                self._put(self._heard(replica_asked, answer, now))
+
+    def _look_at(self, replica: Replica, now: float) -> Replica:
+        """What the provider and the gateways know of it."""
+        if replica.handle is not None:
+            status = self._providers[replica.provider].status(replica.handle)
+            replica = replace(replica, alive=status.presence is Presence.RUNNING, exit_code=status.exit_code)
+        if replica.phase is Phase.READY and replica.unhealthy_since is None:
+            if now - replica.since >= self._times.forgive_seconds:
+                replica = replace(replica, failures=0, last_error="")
+        elif replica.phase is Phase.DRAINING and self._in_flight is not None:
+            at, counts = self._in_flight
+            settled = at >= replica.since + self._times.route_settle_seconds
+            replica = replace(replica, drained=settled and not counts.get(replica.child_id, 0))
+        return replica
+
+    def _probe_if_due(self, replica: Replica, now: float) -> None:
+        workload = self._workloads.get(replica.workload)
+        if workload is None or workload.health is None or replica.address is None or replica.phase not in _PROBED:
+            return
+        every = self._times.probe_ready_seconds if replica.phase is Phase.READY else self._times.busy_step_seconds
+        if now - self._probed_at.get(replica.child_id, -every) < every:
+            return
+        if self._prober.request(replica.child_id, replica.address.url(workload.health.path), replica.key):
+            self._probed_at[replica.child_id] = now
+
+    def _heard(self, replica: Replica, answer: Answer, now: float) -> Replica:
+        workload = self._workloads.get(replica.workload)
+        if workload is None or workload.health is None:
+            return replica
+        if answer.status is not None and workload.health.is_ready(answer.status):
+            return replace(replica, healthy=True, unhealthy_since=None)
+        if replica.phase is not Phase.READY:
+            return replace(replica, healthy=False)
+        since = now if replica.unhealthy_since is None else replica.unhealthy_since
+        problem = answer.problem or f"status {answer.status}"
+        error = f"its health path {workload.health.path} does not answer as it should: {problem}"
+        return replace(replica, healthy=False, unhealthy_since=since, last_error=error)
+
+    async def _apply(self, action: Action, now: float) -> None:
+        if isinstance(action, Add):
+            self._put(self._applier.add(self._workloads[action.workload], action.ordinal, now))
+            return
+        replica = self._replicas[action.child_id]
+        workload = self._workloads.get(replica.workload)
+        after = await self._applier.act(action, replica, workload, now)
+        if after is None or after.child_id != action.child_id:
+            del self._replicas[action.child_id]
+            self._probed_at.pop(action.child_id, None)
+        if after is not None:
+            self._put(after)
+
+    def _pick_port(self) -> int:
+        return free_port({replica.address.port for replica in self._replicas.values() if replica.address is not None})
+
+    async def _rotate_logs(self, now: float) -> None:
+        times = self._times
+        if self._logs_checked_at is not None and now - self._logs_checked_at < times.log_check_seconds:
+            return
+        self._logs_checked_at = now
+        for replica in self.replicas:
+            if replica.handle is not None:
+                provider = self._providers[replica.provider]
+                await provider.rotate_log(replica.log_path, max_bytes=times.log_bytes, files=times.log_files)
+
+    def _put(self, replica: Replica) -> None:
+        self._replicas[replica.child_id] = replica

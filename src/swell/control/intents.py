@@ -1,0 +1,87 @@
+"""Replicas in the store: written before a child is started, so that whatever a crash leaves can be found."""
+
+from pathlib import Path
+from typing import Protocol
+
+from swell.clock import Clock
+from swell.control.replica import Replica
+from swell.ports.engine import Address
+from swell.ports.provider import ChildHandle
+from swell.state.records import ProcessRecord
+from swell.state.replica import Phase
+
+
+class Intents(Protocol):
+    """The store's processes as the loop uses them; the assembly runs them on the store's thread.
+
+    Raise SwellError only. What has returned is durable.
+    """
+
+    async def record_process(self, process: ProcessRecord) -> None:
+        """Store or replace an intent."""
+
+    async def record_started(self, process_id: str, pid: int, start_time: float) -> None:
+        """Add what the started process is known by. Raises AlreadyGone where there is no such intent."""
+
+    async def remove_process(self, process_id: str) -> None:
+        """Forget a child; removing twice is fine."""
+
+    async def list_processes(self) -> list[ProcessRecord]:
+        """All of them."""
+
+
+def to_record(replica: Replica, clock: Clock) -> ProcessRecord:
+    """The intent to start a replica."""
+    detail: dict[str, str | int | float | bool | None] = {
+        "workload": replica.workload,
+        "provider": replica.provider,
+        "ordinal": replica.ordinal,
+        "fingerprint": replica.fingerprint,
+        "log_path": str(replica.log_path),
+        "drain_seconds": replica.drain_seconds,
+        "stop_grace_seconds": replica.stop_grace_seconds,
+        "key": replica.key,
+    }
+    if replica.address is not None:
+        address = replica.address
+        detail |= {"host": address.host, "port": address.port, "tls": address.tls, "base_path": address.base_path}
+    return ProcessRecord(
+        process_id=replica.child_id,
+        kind=replica.kind,
+        marker=replica.child_id,
+        recorded_at_unix=clock.unix(),
+        detail=detail,
+    )
+
+
+def from_record(record: ProcessRecord, now: float) -> Replica:
+    """The replica that an intent stands for, as starting. Raises ValueError for an entry of another shape."""
+    detail = record.detail
+    try:
+        address = None
+        if "port" in detail:
+            address = Address(
+                str(detail["host"]), int(detail["port"] or 0), bool(detail["tls"]), str(detail["base_path"])
+            )
+        log_path = Path(str(detail["log_path"]))
+        handle = None
+        if record.pid is not None and record.start_time is not None:
+            handle = ChildHandle(record.process_id, log_path, record.pid, record.start_time)
+        return Replica(
+            workload=str(detail["workload"]),
+            kind=record.kind,
+            provider=str(detail["provider"]),
+            ordinal=int(detail["ordinal"] or 0),
+            child_id=record.process_id,
+            fingerprint=str(detail["fingerprint"]),
+            log_path=log_path,
+            phase=Phase.STARTING,
+            since=now,
+            drain_seconds=float(detail["drain_seconds"] or 0),
+            stop_grace_seconds=float(detail["stop_grace_seconds"] or 0),
+            address=address,
+            key=str(detail["key"]),
+            handle=handle,
+        )
+    except KeyError as error:
+        raise ValueError(f"the stored process {record.process_id} lacks {error}") from error

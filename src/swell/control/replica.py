@@ -1,0 +1,55 @@
+"""What is known of one child: its record in the fleet. Frozen; every change is a new value."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from swell.ports.engine import Address
+from swell.ports.provider import ChildHandle
+from swell.state.replica import ROUTABLE, Phase, move
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A child in its place. Times are monotonic seconds.
+
+    The place (workload and ordinal) survives restarts, `child_id` does not: it is what the gateway should call it, so
+    that what was learnt about a dead process is not held against its successor.
+    """
+
+    workload: str
+    kind: str
+    provider: str
+    ordinal: int
+    child_id: str
+    fingerprint: str
+    log_path: Path
+    phase: Phase
+    since: float  # of the phase
+    drain_seconds: float
+    stop_grace_seconds: float
+    address: Address | None = None
+    key: str = field(default="", repr=False)
+    handle: ChildHandle | None = None
+    alive: bool = False  # as its provider last said
+    exit_code: int | None = None
+    healthy: bool | None = None  # as its health path last said; None: not asked yet
+    unhealthy_since: float | None = None
+    drained: bool = False  # no gateway has a request of it open
+    not_before: float = 0.0  # the end of its back-off
+    failures: int = 0  # in a row; a minute of health forgives them
+    restarts: int = 0
+    last_error: str = ""  # with the end of its log where it ended by itself
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while it has one on this machine."""
+        return self.handle.pid if self.handle is not None and self.handle.pid else None
+
+    @property
+    def routable(self) -> bool:
+        """Whether new requests may be sent to it."""
+        return self.phase in ROUTABLE
+
+    def to(self, phase: Phase, now: float) -> "Replica":
+        """The record in its next phase; raises ValueError for a move that the table does not allow."""
+        return replace(self, phase=move(self.phase, phase), since=now)

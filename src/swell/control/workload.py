@@ -1,0 +1,133 @@
+"""What is wanted: groups of identical children. A model's replicas are one group, the gateway workers another."""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from swell.ports.engine import Address, EngineDescription, LaunchCommand
+from swell.spec import ModelSpec
+
+REPLICA = "replica"
+GATEWAY_WORKER = "gateway_worker"
+UNHEALTHY_SECONDS = 60.0  # a restart cuts streams, so a stuck process gets a minute to come back
+EXTERNAL_UNHEALTHY_SECONDS = 5.0  # no more is lost than a route
+EXTERNAL_RETRY_SECONDS = 5.0
+BACKOFF_MAX_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What is particular to one start of one child."""
+
+    child_id: str
+    ordinal: int  # from 0, lowest free
+    port: int  # on 127.0.0.1; 0 where the workload wants none
+    key: str = field(repr=False)  # the engine shall ask for it; new for every start
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """A path to ask and how to judge the status of the answer."""
+
+    path: str
+    is_ready: Callable[[int], bool]
+
+
+def _random_id(name: str, ordinal: int) -> str:
+    return f"{name}-{ordinal}.{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A group of identical children: `count` of them shall be ready.
+
+    `fingerprint` stands for everything that `launch` does the same for all of them: a running child with another one
+    is replaced, and goes on serving until its successor is ready. `launch` may raise SwellError or OSError, which
+    fails that start.
+    """
+
+    name: str
+    kind: str
+    count: int
+    provider: str
+    log_dir: Path
+    fingerprint: str
+    launch: Callable[[Slot], LaunchCommand] | None = None  # None: runs elsewhere, at `addresses`
+    addresses: tuple[Address, ...] = ()  # child n is at the n-th; empty: each start gets a port of its own
+    wants_port: bool = True
+    key: str = field(default="", repr=False)  # for `addresses`
+    health: HealthCheck | None = None  # None: ready as soon as it runs
+    new_id: Callable[[str, int], str] = _random_id
+    start_timeout_seconds: float = 600.0
+    unhealthy_seconds: float = UNHEALTHY_SECONDS
+    drain_seconds: float = 30.0
+    stop_grace_seconds: float = 5.0
+    backoff_max_seconds: float = BACKOFF_MAX_SECONDS
+
+    def log_path(self, ordinal: int) -> Path:
+        """Where the child of that number writes; a name's slashes cannot leave the folder."""
+        return self.log_dir / f"{quote(self.name, safe=':')}-{ordinal}.log"
+
+
+def model_workload(
+    model: ModelSpec,
+    engine: EngineDescription,
+    *,
+    model_path: Path | None,
+    log_dir: Path,
+    cores: int,
+    key: str = "",
+    provider: str = "process",
+    count: int | None = None,
+) -> Workload:
+    """The replicas of a model: `replicas.min` of them unless `count` says otherwise.
+
+    `model_path` is None and `key` the endpoints' own where the engine runs elsewhere.
+    """
+    addresses = engine.addresses(model)
+    health = HealthCheck(engine.health_path(model), lambda status: engine.is_ready(model, status))
+    if not engine.managed:
+        return Workload(
+            name=model.name,
+            kind=REPLICA,
+            count=len(addresses) if count is None else count,
+            provider="external",
+            log_dir=log_dir,
+            fingerprint=_digest([address.url() for address in addresses]),
+            addresses=addresses,
+            key=key,
+            health=health,
+            start_timeout_seconds=model.start_timeout_seconds,
+            unhealthy_seconds=EXTERNAL_UNHEALTHY_SECONDS,
+            drain_seconds=model.drain_seconds,
+            stop_grace_seconds=engine.stop_grace_seconds,
+            backoff_max_seconds=EXTERNAL_RETRY_SECONDS,
+        )
+    if model_path is None:
+        raise ValueError(f"{model.name}: engine {engine.name} needs a model file")
+    path = model_path
+
+    def launch(slot: Slot) -> LaunchCommand:
+        return engine.launch(model, path, slot.port, cores=cores, key=slot.key)
+
+    common = engine.launch(model, path, 0, cores=cores, key="")
+    return Workload(
+        name=model.name,
+        kind=REPLICA,
+        count=model.replicas.min if count is None else count,
+        provider=provider,
+        log_dir=log_dir,
+        fingerprint=_digest([*common.argv, *(f"{name}={value}" for name, value in sorted(common.env.items()))]),
+        launch=launch,
+        health=health,
+        start_timeout_seconds=model.start_timeout_seconds,
+        drain_seconds=model.drain_seconds,
+        stop_grace_seconds=engine.stop_grace_seconds,
+    )
+
+
+def _digest(words: list[str]) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
