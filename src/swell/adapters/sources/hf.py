@@ -49,6 +49,7 @@ class HfSource:
                     repository,
                     revision=info.sha,
                     local_dir=files,
+                    cache_dir=into / "hub",  # its notes on the repository; the default is outside `into`
                     allow_patterns=[_literal(name) for name in names],
                     endpoint=self._endpoint,
                     tqdm_class=_silent(),
