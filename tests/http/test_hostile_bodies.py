@@ -112,6 +112,7 @@ PATHS = [
     b"/v1/chat%2Fcompletions",
     b"/V1/chat/completions",
     b"/v1/chat/completions;a=b",
+    b"/v1/chat/completions#x",
     b"/chat/completions",
     b"/completion",
     b"/slots",

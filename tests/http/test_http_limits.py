@@ -75,10 +75,16 @@ def test_pipelined_requests_are_answered_in_order(gateway: SwellProcess, forward
     assert forwarded() == 3
 
 
-def test_more_pipelined_requests_than_the_bound_wait_their_turn(gateway: SwellProcess) -> None:
+def test_more_pipelined_requests_than_the_bound_are_cut_between_two_answers(
+    gateway: SwellProcess, forwarded: Callable[[], int]
+) -> None:
     sent = [request(gateway.key, chat_body(max_tokens=1 + index)) for index in range(12)]
     result = exchange(gateway.port, b"".join(sent), expected=12)
-    assert [answer.json["usage"]["completion_tokens"] for answer in result.answers] == list(range(1, 13))
+    tokens = [answer.json["usage"]["completion_tokens"] for answer in result.answers if answer.status == 200]
+    assert tokens == list(range(1, 1 + len(tokens)))
+    assert 1 <= len(tokens) <= 5
+    assert forwarded() == len(tokens)
+    assert result.closed
 
 
 def test_a_stream_and_a_refusal_share_a_connection(gateway: SwellProcess) -> None:
@@ -92,11 +98,6 @@ def test_a_stream_and_a_refusal_share_a_connection(gateway: SwellProcess) -> Non
 def test_continue_is_said_when_it_is_waited_for(gateway: SwellProcess) -> None:
     sent = request(gateway.key, chat_body(), extra=b"expect: 100-continue\r\n")
     assert [answer.status for answer in exchange(gateway.port, sent).answers] == [100, 200]
-
-
-def test_an_unknown_expectation_is_refused(gateway: SwellProcess) -> None:
-    sent = request(gateway.key, chat_body(), extra=b"expect: miracles\r\n")
-    assert 400 <= exchange(gateway.port, sent).answers[-1].status < 500
 
 
 def test_connection_close_is_honoured(gateway: SwellProcess) -> None:

@@ -29,18 +29,19 @@ _WANTED = {
     b"x-api-key": "api_key",
     b"content-length": "content_length",
     b"host": "host",
+    b"transfer-encoding": "coding",
     b"expect": "expect",
     b"x-session-id": "session",
     b"x-swell-priority": "priority",
 }
-_SINGLE = frozenset({"authorization", "api_key", "host"})
+_SINGLE = frozenset({"authorization", "api_key", "host", "coding"})
 
 
 class Head:
     """What is kept of a request's headers."""
 
-    __slots__ = ("api_key", "authorization", "content_length", "expect", "host", "is_old", "keep_alive", "key",
-                 "method", "path", "priority", "refusal", "session", "started")  # fmt: skip
+    __slots__ = ("api_key", "authorization", "coding", "content_length", "expect", "host", "is_old", "keep_alive",
+                 "key", "method", "path", "priority", "refusal", "session", "started")  # fmt: skip
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -49,6 +50,7 @@ class Head:
         self.authorization = b""
         self.api_key = b""
         self.content_length = b""
+        self.coding = b""
         self.host = b""
         self.expect = b""
         self.session = b""
@@ -236,6 +238,10 @@ class ClientConnection(asyncio.Protocol):
             return Refusal(400, "The request target must be a path.", code="bad_target")
         if self._parser.get_http_version() not in ("1.1", "1.0"):
             return Refusal(505, "Use HTTP/1.1.", code="http_version")
+        if request.coding and request.coding.strip().lower() != b"chunked":
+            return Refusal(501, "Only the transfer coding 'chunked' is accepted.", code="transfer_coding")
+        if self._parser.should_upgrade():
+            return Refusal(501, "Upgrades are not accepted; speak HTTP/1.1.", code="upgrade")
         if not request.host and not request.is_old:
             return Refusal(400, "The header 'host' is missing.", code="no_host")
         if request.content_length and int(request.content_length) > bounds.body_bytes:
