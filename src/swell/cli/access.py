@@ -131,7 +131,7 @@ def server_or_store(path: Path) -> Iterator[Access]:
     state = StateDirectory(path.absolute())
     for _ in range(_ATTEMPTS):
         if state.is_locked():
-            if state.admin_socket.exists() and _answers(state):
+            if state.admin_socket.exists() and answers(state):
                 with server(path) as access:
                     yield access
                 return
@@ -170,7 +170,7 @@ def _store(state: StateDirectory) -> Iterator[StoreAccess]:
         lock.__exit__(None, None, None)
 
 
-def _answers(state: StateDirectory) -> bool:
+def answers(state: StateDirectory) -> bool:
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

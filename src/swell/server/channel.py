@@ -111,6 +111,7 @@ class ControlChannel:
         is_known: Callable[[str], bool],
         server_samples: Callable[[], Iterable[Sample]] = tuple,
         on_change: Callable[[], None] = lambda: None,
+        on_load: Callable[[], None] = lambda: None,
     ) -> None:
         self.publication = publication
         self.leases = leases
@@ -118,6 +119,7 @@ class ControlChannel:
         self._is_known = is_known
         self._server_samples = server_samples
         self._on_change = on_change
+        self._on_load = on_load
         self._connections: set[_Connection] = set()
         self._by_incarnation: dict[str, _Connection] = {}
         self._loads: dict[str, Load] = {}
@@ -206,6 +208,7 @@ class ControlChannel:
                 self.leases.report(hello.incarnation, message.limit, message.used, message.returned, now)
             case Load():
                 self._loads[hello.incarnation] = message
+                self._on_load()
             case MetricsRequest(token=token):
                 connection.send(MetricsResponse(token, self.metrics_text()))
 

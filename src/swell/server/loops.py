@@ -8,6 +8,7 @@ from contextlib import suppress
 from swell.clock import Clock
 
 MAX_BACK_OFF_SECONDS = 30.0
+FORGIVE_SECONDS = 60.0
 _FIRST_BACK_OFF_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
@@ -17,23 +18,30 @@ class Loop:
     """Calls `step(now)` every `every_seconds`, sooner when `wake` is set, later while it fails.
 
     `now` is monotonic. A turn that raises is logged with its reason and tried again after a back-off that
-    doubles up to MAX_BACK_OFF_SECONDS; no loop ends silently.
+    doubles up to MAX_BACK_OFF_SECONDS; no loop ends silently. A step may itself be a loop that only ends
+    by raising; having run for FORGIVE_SECONDS forgives its earlier failures.
     """
 
-    def __init__(self, name: str, step: Callable[[float], Awaitable[object]], every_seconds: float) -> None:
+    def __init__(
+        self, name: str, step: Callable[[float], Awaitable[object]], every_seconds: float, clock: Clock
+    ) -> None:
         self.name = name
         self.wake = asyncio.Event()
         self.failures = 0  # in a row
         self._step = step
         self._every_seconds = every_seconds
+        self._clock = clock
 
-    async def turn(self, now: float) -> float:
+    async def turn(self) -> float:
         """One step; the seconds to wait before the next."""
+        begun = self._clock.monotonic()
         try:
-            await self._step(now)
+            await self._step(begun)
         except Exception:
+            if self._clock.monotonic() - begun >= FORGIVE_SECONDS:
+                self.failures = 0
             self.failures += 1
-            pause = min(_FIRST_BACK_OFF_SECONDS * 2 ** min(self.failures - 1, 10), MAX_BACK_OFF_SECONDS)
+            pause: float = min(_FIRST_BACK_OFF_SECONDS * 2 ** min(self.failures - 1, 10), MAX_BACK_OFF_SECONDS)
             _log.exception(
                 "a loop's turn failed and will be tried again",
                 extra={"loop": self.name, "attempt": self.failures, "retry_after_seconds": pause},
@@ -42,10 +50,10 @@ class Loop:
         self.failures = 0
         return self._every_seconds
 
-    async def run(self, clock: Clock) -> None:
+    async def run(self) -> None:
         """Turn forever, until cancelled."""
         while True:
-            pause = await self.turn(clock.monotonic())
+            pause = await self.turn()
             with suppress(TimeoutError):
                 # A failing loop is not woken early: waking would turn its back-off into a busy loop.
                 await asyncio.wait_for(self.wake.wait() if not self.failures else asyncio.Event().wait(), pause)

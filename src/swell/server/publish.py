@@ -1,18 +1,22 @@
 """From what the server knows to what its workers know: pure functions, and the bounded log of changes.
 
-`picture` makes the whole truth out of spec, keys and replicas; `change` tells two pictures apart as one
+`picture_of` makes the whole truth out of spec, keys and replicas; `change` tells two pictures apart as one
 `Delta`; `Publication` numbers the changes and remembers the last `LOG_DELTAS` of them, so that a worker
 that was away briefly is sent only what it missed.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
-from swell.state.snapshot import Delta, KeyEntry, ModelEntry, Snapshot, TenantEntry
+from swell.control.replica import Replica
+from swell.server.administration import DEFAULT_TENANT
+from swell.spec import ModelSpec, TenantSpec
+from swell.state.records import KeyRecord
+from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
 
 LOG_DELTAS = 256
 
@@ -60,6 +64,86 @@ def _difference(
     after = {name(entry): entry for entry in new}
     changed = tuple(entry for key, entry in after.items() if before.get(key) != entry)
     return changed, tuple(key for key in before if key not in after)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model, and what its engine offers."""
+
+    spec: ModelSpec
+    endpoints: tuple[str, ...]
+
+
+def picture_of(
+    models: Sequence[Served],
+    tenants: Sequence[TenantSpec],
+    keys: Iterable[KeyRecord],
+    replicas: Iterable[Replica],
+    *,
+    workers: int,
+    created_unix: int,
+    now_unix: float,
+) -> Picture:
+    """What workers are to know: routable replicas, live keys, and the tenants with their limits."""
+    routable: dict[str, list[Replica]] = {}
+    for replica in replicas:
+        if replica.routable and replica.address is not None:
+            routable.setdefault(replica.workload, []).append(replica)
+    return Picture(
+        workers=workers,
+        models=tuple(
+            entry
+            for model in models
+            for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix)
+        ),
+        keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix)),
+        tenants=tuple(_tenant_entry(tenant) for tenant in with_default_tenant(tenants)),
+    )
+
+
+def with_default_tenant(tenants: Sequence[TenantSpec]) -> tuple[TenantSpec, ...]:
+    """The tenants, and the one that keys belong to which name none."""
+    if any(tenant.name == DEFAULT_TENANT for tenant in tenants):
+        return tuple(tenants)
+    return (TenantSpec(name=DEFAULT_TENANT), *tenants)
+
+
+def _model_entries(model: Served, replicas: Iterable[Replica], created_unix: int) -> Iterator[ModelEntry]:
+    """The model itself, and each of its adapters under its own name on the same replicas."""
+    spec = model.spec
+    entries = tuple(_replica_entry(replica, spec.max_in_flight) for replica in replicas)
+    served = {spec.name: spec.upstream_model or spec.name} | {adapter.name: adapter.name for adapter in spec.lora}
+    for name, upstream_model in served.items():
+        yield ModelEntry(
+            name=name,
+            upstream_model=upstream_model,
+            endpoints=model.endpoints,
+            routing=spec.routing.value,
+            prefix_bytes=spec.prefix_bytes,
+            default_max_tokens=spec.max_tokens.default,
+            max_tokens_cap=spec.max_tokens.max,
+            n_cap=spec.n_max,
+            created_unix=created_unix,
+            replicas=entries,
+        )
+
+
+def _replica_entry(replica: Replica, max_in_flight: int) -> ReplicaEntry:
+    if replica.address is None:
+        raise ValueError(f"replica {replica.child_id} has no address to route to")
+    return ReplicaEntry(
+        replica_id=replica.child_id,
+        host=replica.address.host,
+        port=replica.address.port,
+        tls=replica.address.tls,
+        base_path=replica.address.base_path,
+        authorization=f"Bearer {replica.key}" if replica.key else "",
+        max_in_flight=max_in_flight,
+    )
+
+
+def _tenant_entry(tenant: TenantSpec) -> TenantEntry:
+    return TenantEntry(tenant.name, Limits(**tenant.limits.model_dump()), tenant.priority.value)
 
 
 def limits_of(picture: Picture) -> dict[str, int]:

@@ -1,0 +1,122 @@
+"""`swell up`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, print_json
+
+if TYPE_CHECKING:
+    from swell.server.assembly import Progress
+    from swell.spec import ModelSpec
+
+
+@command
+def up(
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="The spec. Without: ./swell.yaml, else a small default model.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Listen on this address instead of the file's.")] = None,
+    port: Annotated[int | None, typer.Option(help="Listen on this port instead of the file's.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Gateway processes instead of the file's.")] = None,
+    log_level: Annotated[str, typer.Option(envvar="SWELL_LOG_LEVEL", help="debug, info, warning or error.")] = "info",
+    state: StateOption = DEFAULT_STATE_PATH,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve, in the foreground, until Ctrl-C or `swell down`; both drain and stop everything."""
+    from swell.server.up import Wishes, serve
+
+    wishes = Wishes(state, file, host, port, workers, log_level)
+    serve(wishes, Machine() if as_json else Person(state))
+
+
+class Machine:
+    """One JSON document a line on standard output; troubles on standard error."""
+
+    @contextmanager
+    def fetching(self, model: "ModelSpec") -> Iterator["Progress"]:
+        """Silent."""
+        yield lambda done, total: None
+
+    def serving(self, url: str, key: str, models: list[str], key_file: Path | None) -> None:
+        """Base URL and key."""
+        print_json({"base_url": f"{url}/v1", "key": key or None, "models": models})
+
+    def trouble(self, sentence: str) -> None:
+        """As an error that did not end the command."""
+        from swell.cli.output import to_json
+
+        print(to_json({"trouble": sentence}), file=sys.stderr, flush=True)
+
+
+class Person:
+    """Progress bars, and lines to copy."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+
+    @contextmanager
+    def fetching(self, model: "ModelSpec") -> Iterator["Progress"]:
+        """A progress bar, from the first byte on: what is here already shows none."""
+        bar = _Bar(model.name)
+        try:
+            yield bar.advance
+        finally:
+            bar.close()
+
+    def serving(self, url: str, key: str, models: list[str], key_file: Path | None) -> None:
+        """Base URL, key, and a line to copy."""
+        option = "" if str(self._state) == ".swell" else f" --state {self._state}"
+        insecure = " -k" if url.startswith("https") else ""
+        print(f"\nSwell serves {', '.join(models)}\n")
+        print(f"  Base URL  {url}/v1")
+        if key:
+            print(f"  Key       {key}")
+            print(f"            (made for you and kept in {key_file}; of other keys nothing but a digest is kept)")
+        else:
+            print(f"  Key       make one with: swell keys create NAME{option}")
+        print(f"\n  curl{insecure} {url}/v1/chat/completions \\")
+        print(f'    -H "Authorization: Bearer {key or "$OPENAI_API_KEY"}" -H "Content-Type: application/json" \\')
+        print(f"""    -d '{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'\n""")
+        print(f"Stop with Ctrl-C or: swell down{option}", flush=True)
+
+    def trouble(self, sentence: str) -> None:
+        """On standard error."""
+        print(f"swell: {sentence}", file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """A progress bar that appears when there is something to wait for."""
+
+    def __init__(self, name: str) -> None:
+        from rich.progress import Progress as RichProgress
+
+        self._name = name
+        self._progress: RichProgress | None = None
+
+    def advance(self, done_bytes: int, total_bytes: int | None) -> None:
+        """Show so many bytes; may be called from another thread."""
+        from rich import progress as rich
+        from rich.console import Console
+
+        if self._progress is None:
+            self._progress = rich.Progress(
+                rich.TextColumn("{task.description}"),
+                rich.BarColumn(),
+                rich.DownloadColumn(),
+                rich.TransferSpeedColumn(),
+                rich.TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._progress.add_task(f"Fetching {self._name}", total=total_bytes)
+            self._progress.start()
+        self._progress.update(self._task, completed=done_bytes, total=total_bytes)
+
+    def close(self) -> None:
+        """Take it away."""
+        if self._progress is not None:
+            self._progress.stop()

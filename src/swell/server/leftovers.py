@@ -1,0 +1,74 @@
+"""Ending what a killed server left running, without starting a server."""
+
+import asyncio
+
+from swell.clock import SystemClock
+from swell.control.fleet import Fleet
+from swell.control.probe import HttpAsk
+from swell.control.workload import GATEWAY_WORKER
+from swell.errors import SwellError
+from swell.metering.ingest import SpoolReader
+from swell.ports.store import Store
+from swell.server import assembly
+from swell.server.administration import current_principal
+from swell.server.gateway_workload import forget_settings
+from swell.server.state_directory import StateDirectory
+from swell.server.stored_intents import StoredIntents
+from swell.server.writer import Writer
+
+MAX_INGEST_TURNS = 1_000
+
+
+def stop_leftovers(state: StateDirectory, timeout_seconds: float) -> int:
+    """Stop what runs, gateway workers first, and enter what they wrote in the ledger; how many children there were.
+
+    The caller holds the state lock. Raises SwellError where not everything ends in `timeout_seconds`.
+    """
+    if not state.store.exists():
+        return 0
+    with assembly.administration(state) as office:
+        found = asyncio.run(_stop(state, office.store, timeout_seconds))
+        reader = SpoolReader(state.spool, office.store)
+        for _ in range(MAX_INGEST_TURNS):
+            if not reader.step().folders_with_more:
+                break
+        forget_settings(state, set())
+        if found:
+            office.note(current_principal(), "down", str(state.root), leftovers=found)
+    return found
+
+
+async def _stop(state: StateDirectory, store: Store, timeout_seconds: float) -> int:
+    fleet: Fleet
+    writer, clock, ask = Writer(), SystemClock(), HttpAsk()
+    providers = assembly.providers(lambda child_id: fleet.wake())
+    fleet = Fleet(providers=providers, intents=StoredIntents(store, writer), ask=ask, clock=clock)
+    try:
+        await fleet.adopt()
+        found = len(fleet.replicas)
+        for replica in fleet.replicas:
+            if replica.kind == GATEWAY_WORKER and replica.handle is not None:
+                await providers[replica.provider].stop(replica.handle, grace_seconds=replica.stop_grace_seconds)
+        running = asyncio.create_task(fleet.run())
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while fleet.replicas:
+                    fleet.report_in_flight({})
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise SwellError(f"{len(fleet.replicas)} children still drain after {timeout_seconds:g} s") from None
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        return found
+    finally:
+        await fleet.close()
+        await ask.close()
+        for provider in providers.values():
+            close = getattr(provider, "close", None)
+            if close is not None:
+                await close()
+        writer.close()
+
+
+POLL_SECONDS = 0.05

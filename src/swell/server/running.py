@@ -1,0 +1,442 @@
+"""The running server: everything assembled, its loops, and how it ends.
+
+Ending: the gateway workers are told first, so that they stop accepting and finish what they serve; then
+the replicas are drained and stopped; then what the workers wrote last enters the ledger.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from swell import __version__
+from swell.clock import Clock
+from swell.control.fleet import Fleet, FleetTimes
+from swell.control.probe import HttpAsk
+from swell.control.replica import Replica
+from swell.control.workload import GATEWAY_WORKER, Workload
+from swell.metering.ingest import SpoolReader
+from swell.metering.leases import EXPECT_SECONDS, LeaseBook
+from swell.ports.provider import Provider
+from swell.ports.store import Store
+from swell.server.administration import Administration, NewKey, current_principal
+from swell.server.channel import ControlChannel
+from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, port_of
+from swell.server.loops import Loop
+from swell.server.port import require_free_port
+from swell.server.publish import Picture, Publication, Served, picture_of, with_default_tenant
+from swell.server.state_directory import StateDirectory
+from swell.server.stored_intents import StoredIntents
+from swell.server.writer import Writer
+from swell.spec import Spec
+from swell.state.messages import Load, Sample
+from swell.state.records import KeyRecord, UsageFilter, UsageRecord
+from swell.state.replica import Phase
+
+if TYPE_CHECKING:
+    from swell.server.admin import AdminServer
+
+INGEST_SECONDS = 0.25
+HOUSEKEEPING_SECONDS = 30.0
+MAX_INGEST_TURNS = 200  # before an answer or an end, so that neither waits for ever
+END_MARGIN_SECONDS = 10.0  # beyond what workers and replicas were promised
+FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
+UNTIL_POLL_SECONDS = 0.2
+HURRIED_SECONDS = 1.0  # from a second signal to the kill
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the assembly made."""
+
+    spec: Spec
+    state: StateDirectory
+    store: Store
+    pepper: bytes
+    providers: Callable[[Callable[[str], None]], dict[str, Provider]]
+    models: Sequence[Served]
+    model_workloads: Sequence[Workload]
+    gateway: Workload
+    clock: Clock
+
+
+class RunningServer:
+    """One server process, from its first step to its last. `tell` reaches the person who started it."""
+
+    def __init__(self, parts: Parts, tell: Callable[[str], None] = lambda sentence: None) -> None:
+        self._parts = parts
+        self._tell = tell
+        self._clock = parts.clock
+        self._started = parts.clock.monotonic()
+        self._created_unix = int(parts.clock.unix())
+        tenants = tuple(tenant.name for tenant in with_default_tenant(parts.spec.tenants))
+        self._office = Administration(parts.store, parts.pepper, tenants, parts.clock)
+        self._reader = SpoolReader(parts.state.spool, parts.store)
+        self._writer = Writer()
+        self._keys: list[KeyRecord] = []
+        self._living: set[str] = set()  # incarnations of gateway workers whose processes run
+        self._told: dict[str, str] = {}  # what was said last about each replica
+        self._stop = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._stop_signals = 0
+        spec = parts.spec.server
+        self._fleet = Fleet(
+            providers=(providers := parts.providers(lambda child_id: self._fleet.wake())),
+            intents=StoredIntents(parts.store, self._writer),
+            ask=(ask := HttpAsk()),
+            clock=parts.clock,
+            times=FleetTimes(log_bytes=spec.log_bytes, log_files=spec.log_files),
+            on_change=self._fleet_changed,
+        )
+        self._providers, self._ask = providers, ask
+        self._channel: ControlChannel
+        self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
+
+    async def run(self, greet: Callable[["RunningServer"], Awaitable[None]]) -> None:
+        """Serve until told to stop; returns when everything has ended. Raises UserError where it cannot begin.
+
+        `greet` runs beside the serving, from its beginning.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, current_principal())
+        await self._take_over()
+        loops = [
+            Loop("fleet", lambda now: self._fleet.run(), 0.0, self._clock),
+            self._ingest,
+            Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
+        ]
+        tasks = [loop.create_task(each.run(), name=each.name) for each in loops]
+        await asyncio.sleep(0)  # the fleet starts the workers before this process is busy with imports
+        admin = self._admin_server()
+        admin_task = loop.create_task(admin.run_on_socket(), name="admin")
+        tasks.append(admin_task)
+        greeting = asyncio.ensure_future(greet(self))
+        tasks.append(greeting)
+        try:
+            await self._stop.wait()
+            await self._drain()
+        finally:
+            admin.should_exit = True
+            await asyncio.wait([admin_task], timeout=END_MARGIN_SECONDS)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._close()
+
+    async def serving(self) -> bool:
+        """Wait until every worker is connected and every model that shall run has a ready replica; False: stopped."""
+        while not self._stop.is_set():
+            if self._is_serving():
+                return True
+            self._changed.clear()
+            await self._changed.wait()
+        return False
+
+    async def create_default_key(self, name: str) -> str:
+        """The first key of all; empty where there are keys already."""
+        if self._keys:
+            return ""
+        principal = current_principal()
+        made = await self.act(lambda office: office.create_key(NewKey(name), principal), keys_changed=True)
+        return str(made.key)
+
+    # What the admin API asks for.
+
+    async def act(self, function: Callable[[Administration], _Result], *, keys_changed: bool = False) -> _Result:
+        """Run an administrative act on the writer thread; when it changes keys, return after they were published."""
+        result = await self._writer.call(lambda: function(self._office))
+        if keys_changed:
+            self._keys = await self._writer.call(self._parts.store.list_keys)
+            self._publish()
+        return result
+
+    async def usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
+        """Usage up to now, newest first."""
+        await self._ingest_all()
+        return await self._writer.call(lambda: self._parts.store.list_usage(where, limit))
+
+    def status(self) -> dict[str, Any]:
+        """Models, replicas and workers."""
+        loads = self._channel.loads()
+        connected = self._channel.connected()
+        in_flight = self._in_flight(loads)
+        workers = [replica for replica in self._fleet.replicas if replica.kind == GATEWAY_WORKER]
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "url": self.url,
+            "up_seconds": round(self._clock.monotonic() - self._started, 3),
+            "stopping": self._stop.is_set(),
+            "replicas": [
+                {
+                    "replica_id": replica.child_id,
+                    "model": replica.workload,
+                    "phase": replica.phase.value,
+                    "pid": replica.pid,
+                    "address": replica.address.url() if replica.address else "",
+                    "in_flight": in_flight.get(replica.child_id, 0),
+                    "restarts": replica.restarts,
+                    "log": replica.log_path.stem,
+                    "reason": "" if replica.phase is Phase.READY else replica.last_error,
+                }
+                for replica in self._fleet.replicas
+                if replica.kind != GATEWAY_WORKER
+            ],
+            "workers": [
+                {
+                    "worker_id": replica.ordinal,
+                    "incarnation": replica.child_id,
+                    "pid": replica.pid,
+                    "state": "serving" if replica.child_id in connected and replica.routable else replica.phase.value,
+                    "in_flight": loads[replica.child_id].in_flight if replica.child_id in loads else 0,
+                    "queued": loads[replica.child_id].queued if replica.child_id in loads else 0,
+                    "restarts": replica.restarts,
+                    "reason": "" if replica.phase is Phase.READY else replica.last_error,
+                }
+                for replica in workers
+            ],
+        }
+
+    def request_stop(self, principal: str) -> None:
+        """Begin to drain and stop."""
+        if not self._stop.is_set():
+            _log.info("the server was told to stop")
+            self._stop.set()
+            self._changed.set()
+            self._audit("down", principal)
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the gateway, without /v1."""
+        spec = self._parts.spec.server
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(spec.host, spec.host)  # noqa: S104  # compared, not bound
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return f"{'https' if spec.tls else 'http'}://{host}:{spec.port}"
+
+    # Beginning.
+
+    async def _take_over(self) -> None:
+        """Adopt what runs, check the port, and be ready to answer the workers before any is started."""
+        parts = self._parts
+        self._fleet.want([*parts.model_workloads, parts.gateway])
+        await self._fleet.adopt()
+        self._living = self._running_workers()
+        forget_settings(parts.state, self._living)
+        await self._check_port()
+        epoch = await self._writer.call(parts.store.next_epoch)
+        self._keys = await self._writer.call(parts.store.list_keys)
+        if self._living:
+            await self._find_endpoints()
+        now = self._clock.monotonic()
+        self._channel = ControlChannel(
+            publication=Publication(epoch, self._picture()),
+            leases=LeaseBook(self._living, now + EXPECT_SECONDS),
+            clock=self._clock,
+            is_known=self._is_known,
+            server_samples=self._samples,
+            on_change=self._changed.set,
+            on_load=self._loads_changed,
+        )
+        await self._channel.open(parts.state.control_socket)
+        self._audit("up", current_principal())
+        _log.info("the server serves", extra={"port": parts.spec.server.port, "version": __version__})
+
+    async def _check_port(self) -> None:
+        spec = self._parts.spec.server
+        for incarnation in self._living:
+            if port_of(self._parts.state, incarnation) == (spec.host, spec.port):
+                return
+        require_free_port(spec.host, spec.port)
+
+    async def _find_endpoints(self) -> None:
+        """Adopted workers still serve from what they knew: have as good a picture before they are sent one."""
+        deadline = self._clock.monotonic() + FIND_SECONDS
+        while self._clock.monotonic() < deadline:
+            await self._fleet.step(self._clock.monotonic())
+            waiting = (Phase.PENDING, Phase.STARTING)
+            if not any(r.phase in waiting and r.provider == "external" for r in self._fleet.replicas):
+                return
+
+    def _admin_server(self) -> "AdminServer":
+        # Imported late: the HTTP framework takes longer to load than a worker takes to start.
+        from swell.server.admin import AdminServer
+
+        return AdminServer(self, self._parts.state.admin_socket)
+
+    # Running.
+
+    def _fleet_changed(self) -> None:
+        """Publish what changed, and book out the workers whose processes are gone."""
+        living = self._running_workers()
+        for incarnation in self._living - living:
+            self._channel.worker_gone(incarnation)
+        if self._living - living:
+            forget_settings(self._parts.state, living)
+        self._living = living
+        self._tell_troubles()
+        self._publish()
+        self._changed.set()
+
+    def _publish(self) -> None:
+        self._channel.publish(self._picture())
+
+    def _picture(self) -> Picture:
+        return picture_of(
+            self._parts.models,
+            self._parts.spec.tenants,
+            self._keys,
+            self._fleet.replicas,
+            workers=self._parts.spec.server.workers,
+            created_unix=self._created_unix,
+            now_unix=self._clock.unix(),
+        )
+
+    def _running_workers(self) -> set[str]:
+        return {
+            r.child_id for r in self._fleet.replicas if r.kind == GATEWAY_WORKER and r.handle is not None and r.alive
+        }
+
+    def _is_known(self, incarnation: str) -> bool:
+        return any(r.child_id == incarnation for r in self._fleet.replicas if r.kind == GATEWAY_WORKER)
+
+    def _is_serving(self) -> bool:
+        connected = self._channel.connected()
+        if len(connected) < self._parts.spec.server.workers:
+            return False
+        ready = {replica.workload for replica in self._fleet.replicas if replica.routable}
+        return all(workload.count == 0 or workload.name in ready for workload in self._parts.model_workloads)
+
+    def _loads_changed(self) -> None:
+        loads = self._channel.loads()
+        if self._living <= loads.keys():  # a worker that has not reported may have requests open
+            self._fleet.report_in_flight(self._in_flight(loads))
+
+    @staticmethod
+    def _in_flight(loads: dict[str, Load]) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for load in loads.values():
+            for replica in load.replicas:
+                counts[replica.replica_id] = counts.get(replica.replica_id, 0) + replica.in_flight
+        return counts
+
+    def _samples(self) -> list[Sample]:
+        counts: dict[tuple[str, str], int] = {}
+        for replica in self._fleet.replicas:
+            if replica.kind != GATEWAY_WORKER:
+                key = (replica.workload, replica.phase.value)
+                counts[key] = counts.get(key, 0) + 1
+        samples = [
+            Sample("swell_server_replicas", (("model", model), ("phase", phase)), count)
+            for (model, phase), count in counts.items()
+        ]
+        samples.append(Sample("swell_server_workers", (), len(self._channel.connected())))
+        samples.append(Sample("swell_server_store_seconds", (), self._writer.last_seconds))
+        samples.append(Sample("swell_server_up", (), 1))
+        return samples
+
+    async def _ingest_step(self, now: float) -> None:
+        done = await self._writer.call(self._reader.step)
+        if done.folders_with_more:
+            self._ingest.wake.set()
+
+    async def _ingest_all(self) -> None:
+        for _ in range(MAX_INGEST_TURNS):
+            if not (await self._writer.call(self._reader.step)).folders_with_more:
+                return
+
+    async def _housekeeping_step(self, now: float) -> None:
+        self._channel.leases.prune(now)
+        self._publish()  # keys that have expired need not be sent any more
+
+    def _tell_troubles(self) -> None:
+        for replica in self._fleet.replicas:
+            if replica.phase is not Phase.FAILED:
+                if replica.routable:
+                    self._told.pop(_place(replica), None)
+                continue
+            reason, _, rest = replica.last_error.partition("\n")
+            if self._told.get(_place(replica)) != reason:
+                self._told[_place(replica)] = reason
+                last_words = rest.strip().rpartition("\n")[2]
+                _log.warning(
+                    "a child failed",
+                    extra={"replica_id": replica.child_id, "model": replica.workload, "attempt": replica.failures,
+                           "exit_code": replica.exit_code},
+                )  # fmt: skip
+                told = f"{_place(replica)} {reason}" + (f": {last_words}" if last_words else "")
+                self._tell(f"{told} (Swell tries again; see: swell logs {replica.log_path.stem})")
+
+    # Ending.
+
+    def _signalled(self, principal: str) -> None:
+        self._stop_signals += 1
+        if self._stop_signals == 1 and not self._stop.is_set():
+            self._tell("Draining: running requests are finished. Again to stop at once.")
+            self.request_stop(principal)
+            return
+        self._tell("Stopping at once.")
+        asyncio.get_running_loop().create_task(self._hurry())
+
+    async def _hurry(self) -> None:
+        for replica in self._fleet.replicas:
+            if replica.handle is not None:
+                await self._providers[replica.provider].stop(replica.handle, grace_seconds=HURRIED_SECONDS)
+
+    async def _drain(self) -> None:
+        parts, timeouts = self._parts, self._parts.spec.server.timeouts
+        self._fleet.want(parts.model_workloads)
+        await self._until(
+            lambda: all(r.kind != GATEWAY_WORKER for r in self._fleet.replicas),
+            timeouts.drain_seconds + STOP_MARGIN_SECONDS + END_MARGIN_SECONDS,
+        )
+        self._fleet.want([])
+        longest = max((w.drain_seconds + w.stop_grace_seconds for w in parts.model_workloads), default=0.0)
+        await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
+        await self._ingest_all()
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    if not self._living:
+                        self._fleet.report_in_flight({})  # nobody is left who could have a request open
+                    self._changed.clear()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), UNTIL_POLL_SECONDS)
+        except TimeoutError:
+            left = [_place(replica) for replica in self._fleet.replicas]
+            _log.error("not everything ended in time", extra={"count": len(left), "reason": ", ".join(left)})
+            self._tell(f"Not everything ended in time: {', '.join(left)}")
+
+    async def _close(self) -> None:
+        self._channel.close()
+        await self._fleet.close()
+        await self._ask.close()
+        for provider in self._providers.values():
+            close = getattr(provider, "close", None)
+            if close is not None:
+                await close()
+        self._writer.close()
+
+    def _audit(self, action: str, principal: str) -> None:
+        subject = str(self._parts.state.root)
+        note = self._writer.call(lambda: self._office.note(principal, action, subject, version=__version__))
+        task = asyncio.get_running_loop().create_task(note)
+        task.add_done_callback(_noted)
+
+
+def _noted(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("an administrative act could not be audited", exc_info=task.exception())
+
+
+def _place(replica: Replica) -> str:
+    return f"{replica.workload}-{replica.ordinal}"
