@@ -75,8 +75,16 @@ class Fleet:
         return tuple(sorted(self._replicas.values(), key=lambda replica: (replica.workload, replica.ordinal)))
 
     def want(self, workloads: Iterable[Workload]) -> None:
-        """Say what shall run from now on; what is not named is drained and stopped."""
-        self._workloads = {workload.name: workload for workload in workloads}
+        """Say what shall run from now on; what is not named is drained and stopped.
+
+        Raises ValueError where two have the same name.
+        """
+        wanted: dict[str, Workload] = {}
+        for workload in workloads:
+            if workload.name in wanted:
+                raise ValueError(f"two workloads are called {workload.name}; names tell them apart")
+            wanted[workload.name] = workload
+        self._workloads = wanted
         self.wake()
 
     def set_count(self, workload: str, count: int) -> None:

@@ -1,0 +1,241 @@
+"""The fleet, fault by fault, on a make-believe machine."""
+
+import pytest
+from fleet_world import ServerKilledError, World
+
+from swell.control.decide import BACKOFF_FIRST_SECONDS
+from swell.control.workload import EXTERNAL_RETRY_SECONDS
+from swell.errors import AtCapacity, LaunchFailed, StateError
+from swell.ports.engine import Address
+from swell.state.replica import Phase
+
+
+async def test_a_replica_is_ready_once_it_answers(world: World) -> None:
+    world.fleet.want([world.workload()])
+    await world.steps(2)
+    assert world.only().phase is Phase.STARTING
+    await world.steps(1)
+    replica = world.only()
+    assert (replica.phase, replica.routable, replica.restarts) == (Phase.READY, True, 0)
+    assert replica.address is not None
+    assert replica.address.host == "127.0.0.1"
+    record = world.intents.records[replica.child_id]
+    assert (record.pid, record.marker) == (replica.pid, replica.child_id)
+    assert world.changes > 0
+
+
+async def test_a_loading_replica_gets_no_requests_until_its_timeout(world: World) -> None:
+    world.fleet.want([world.workload(start_timeout_seconds=5.0)])
+    await world.steps(2)
+    world.health[world.only().child_id] = 503
+    await world.steps(16)
+    assert world.only().phase is Phase.STARTING
+    await world.steps(4)
+    assert world.only().phase is Phase.FAILED
+    assert "start_timeout_seconds" in world.only().last_error
+    assert world.machine.living == {}
+
+
+async def test_a_crash_is_followed_by_longer_and_longer_waits(world: World) -> None:
+    world.fleet.want([world.workload()])
+    await world.steps(3)
+    waits = []
+    for _ in range(4):
+        world.machine.crash(world.only().child_id)
+        await world.steps(1)
+        failed = world.only()
+        assert failed.phase is Phase.FAILED
+        assert "killed by signal 9" in failed.last_error
+        waits.append(failed.not_before - world.clock.monotonic())
+        await world.steps(40)
+        assert world.only().phase is Phase.READY
+    assert waits == [BACKOFF_FIRST_SECONDS * factor for factor in (1, 2, 4, 8)]
+    assert world.only().restarts == 4
+    assert len(world.intents.records) == 1
+
+
+async def test_a_healthy_minute_forgives_earlier_failures(world: World) -> None:
+    world.fleet.want([world.workload()])
+    await world.steps(3)
+    world.machine.crash(world.only().child_id)
+    await world.steps(10)
+    assert world.only().failures == 1
+    await world.steps(2, seconds=61.0)
+    replica = world.only()
+    assert (replica.failures, replica.last_error, replica.restarts) == (0, "", 1)
+
+
+async def test_a_child_that_ends_before_it_is_ready_says_why(world: World) -> None:
+    world.machine.crash_at_start = 1
+    world.fleet.want([world.workload()])
+    await world.steps(3)
+    replica = world.only()
+    assert replica.phase is Phase.FAILED
+    assert "exit code 1" in replica.last_error
+    assert replica.child_id in replica.last_error  # what the fake writes to its log
+
+
+@pytest.mark.parametrize(
+    "error", [LaunchFailed("no such program"), AtCapacity("no memory", retry_after_seconds=7.0)], ids=str
+)
+async def test_a_refused_start_is_tried_again(world: World, error: LaunchFailed | AtCapacity) -> None:
+    world.machine.refuse_next.append(error)
+    world.fleet.want([world.workload()])
+    await world.steps(2)
+    replica = world.only()
+    assert (replica.phase, replica.last_error) == (Phase.FAILED, str(error))
+    assert replica.not_before - world.clock.monotonic() >= getattr(error, "retry_after_seconds", 0.0)
+    await world.steps(40)
+    assert world.only().phase is Phase.READY
+    assert set(world.intents.records) == set(world.machine.living)
+
+
+async def test_nothing_is_started_that_the_store_does_not_know(world: World) -> None:
+    world.intents.failing = StateError("the disk is full; make room")
+    world.fleet.want([world.workload()])
+    await world.steps(20)
+    assert world.machine.started == type(world.machine.started)()
+    assert "disk is full" in world.only().last_error
+    world.intents.failing = None
+    await world.steps(300)
+    assert world.only().phase is Phase.READY
+
+
+async def test_a_stuck_replica_gets_a_minute_and_is_then_replaced(world: World) -> None:
+    world.fleet.want([world.workload()])
+    await world.steps(3)
+    stuck = world.only().child_id
+    world.health[stuck] = None
+    await world.steps(50, seconds=1.0)
+    assert world.only().child_id == stuck
+    assert "does not answer" in world.only().last_error
+    world.health[stuck] = 200
+    await world.steps(5, seconds=1.0)
+    world.health[stuck] = None
+    await world.steps(58, seconds=1.0)
+    assert (world.only().child_id, world.only().phase) == (stuck, Phase.READY)
+    await world.steps(10, seconds=1.0)
+    assert world.only().child_id != stuck
+    assert world.only().phase is Phase.READY
+
+
+async def test_a_drain_waits_for_open_requests(world: World) -> None:
+    world.fleet.want([world.workload(count=2)])
+    await world.steps(3)
+    world.fleet.set_count("chat", 1)
+    await world.steps(1)
+    (draining,) = [replica for replica in world.fleet.replicas if replica.phase is Phase.DRAINING]
+    assert draining.ordinal == 1
+    for _ in range(8):
+        world.fleet.report_in_flight({draining.child_id: 1})
+        await world.steps(1)
+    assert draining.child_id in world.machine.living
+    world.fleet.report_in_flight({})
+    await world.steps(3)
+    assert set(world.machine.living) == world.ready()
+    assert len(world.ready()) == 1
+
+
+async def test_a_report_from_before_the_drain_ends_no_drain(world: World) -> None:
+    world.fleet.want([world.workload()])
+    await world.steps(3)
+    world.fleet.want([])
+    world.fleet.report_in_flight({})
+    await world.steps(12)
+    assert world.phases() == [Phase.DRAINING]  # a gateway may have sent something since
+
+
+async def test_a_drain_ends_at_its_deadline_and_a_stubborn_child_is_killed(world: World) -> None:
+    world.machine.stubborn = True
+    world.fleet.want([world.workload(drain_seconds=10.0, stop_grace_seconds=3.0)])
+    await world.steps(3)
+    world.fleet.want([])
+    await world.steps(38)
+    assert world.phases() == [Phase.DRAINING]
+    await world.steps(6)
+    assert world.phases() == [Phase.STOPPING]
+    await world.steps(14)
+    assert world.fleet.replicas == ()
+    assert world.machine.living == {}
+    assert world.intents.records == {}
+
+
+async def test_a_changed_launch_replaces_without_a_gap(world: World) -> None:
+    world.fleet.want([world.workload(count=2, drain_seconds=0.0)])
+    await world.steps(3)
+    world.fleet.want([world.workload(count=2, fingerprint="v2")])
+    for _ in range(40):
+        await world.steps(1)
+        assert len(world.ready()) >= 2
+    assert {replica.fingerprint for replica in world.fleet.replicas} == {"v2"}
+    assert len(world.machine.living) == 2
+
+
+async def test_endpoints_of_others_are_watched_and_taken_up_again(world: World) -> None:
+    addresses = (Address("10.0.0.1", 80), Address("10.0.0.2", 80))
+    external = {"provider": "external", "launch": None, "addresses": addresses, "key": "secret"}
+    world.fleet.want([world.workload(count=2, unhealthy_seconds=5.0, backoff_max_seconds=5.0, **external)])
+    await world.steps(3)
+    assert [replica.address for replica in world.fleet.replicas] == list(addresses)
+    assert {replica.key for replica in world.fleet.replicas} == {"secret"}
+    assert len(world.ready()) == 2
+    broken = world.fleet.replicas[0].child_id
+    world.health[broken] = None
+    await world.steps(10, seconds=1.0)
+    assert broken not in world.ready()
+    await world.steps(int(EXTERNAL_RETRY_SECONDS) + 3, seconds=1.0)
+    assert len(world.ready()) == 2
+    assert world.intents.records == {}
+
+
+async def test_a_workload_without_health_path_is_ready_when_it_runs(world: World) -> None:
+    world.fleet.want([world.workload(health=None, wants_port=False)])
+    await world.steps(3)
+    assert world.only().phase is Phase.READY
+    assert world.only().address is None
+
+
+async def test_a_restarted_server_adopts_at_once_what_answers(world: World) -> None:
+    world.fleet.want([world.workload(count=2)])
+    await world.steps(3)
+    before = world.ready()
+    dead = min(before)
+    world.machine.crash(dead)
+    await world.restart(world.workload(count=2))
+    assert world.ready() == before - {dead}
+    assert set(world.intents.records) == before - {dead}
+    await world.steps(4)
+    assert len(world.ready()) == 2
+    assert max(world.machine.starts.values()) == 1
+
+
+async def test_a_restarted_server_ends_what_nobody_wants(world: World) -> None:
+    world.fleet.want([world.workload(), world.workload("other")])
+    await world.steps(3)
+    await world.restart(world.workload())
+    assert len(world.ready()) == 2
+    world.clock.advance(2.0)
+    await world.steps(1)
+    world.clock.advance(2.0)
+    world.fleet.report_in_flight({})
+    await world.steps(4)
+    assert [replica.workload for replica in world.fleet.replicas] == ["chat"]
+    assert len(world.machine.living) == 1
+
+
+async def test_a_server_killed_between_start_and_its_record_finds_the_child_by_its_id(world: World) -> None:
+    world.fleet.want([world.workload()])
+    await world.steps(1)
+    world.kill_at_call = world.calls + 4  # record_process, recorded, start, started
+    with pytest.raises(ServerKilledError):
+        await world.steps(1)
+    (record,) = world.intents.records.values()
+    assert record.pid is None
+    await world.restart(world.workload())
+    assert world.ready() == set(world.machine.living) == {record.process_id}
+    assert world.intents.records[record.process_id].pid is not None
+
+
+async def test_two_workloads_of_one_name_are_refused(world: World) -> None:
+    with pytest.raises(ValueError, match="chat"):
+        world.fleet.want([world.workload(), world.workload()])

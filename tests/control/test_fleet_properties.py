@@ -1,0 +1,156 @@
+"""Whatever goes wrong in whatever order: the fleet comes to what is wanted, starts nothing twice, leaves no orphan."""
+
+import asyncio
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+from fleet_world import ServerKilledError, World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swell.control.workload import Workload
+from swell.errors import AtCapacity, LaunchFailed, StateError
+
+Operation = (
+    tuple[Literal["step"], int]
+    | tuple[Literal["crash"], int]
+    | tuple[Literal["kill the server at call"], int]
+    | tuple[Literal["want"], int, int, int]
+    | tuple[Literal["refuse"], bool]
+    | tuple[Literal["crash at start"], int]
+    | tuple[Literal["stubborn"], bool]
+    | tuple[Literal["store"], bool]
+    | tuple[Literal["sick"], int]
+    | tuple[Literal["drained"]]
+)
+
+operations: st.SearchStrategy[Operation] = st.one_of(
+    st.tuples(st.just("step"), st.integers(1, 12)),
+    st.tuples(st.just("crash"), st.integers(0, 5)),
+    st.tuples(st.just("kill the server at call"), st.integers(1, 8)),
+    st.tuples(st.just("want"), st.integers(0, 3), st.integers(0, 2), st.integers(0, 1)),
+    st.tuples(st.just("refuse"), st.booleans()),
+    st.tuples(st.just("crash at start"), st.integers(1, 2)),
+    st.tuples(st.just("stubborn"), st.booleans()),
+    st.tuples(st.just("store"), st.booleans()),
+    st.tuples(st.just("sick"), st.integers(0, 5)),
+    st.tuples(st.just("drained")),
+)
+
+
+class _Run:
+    """One sequence of operations against one world, with the invariants checked after every step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = World(folder)
+        self.wanted: tuple[Workload, ...] = ()
+
+    async def play(self, sequence: list[Operation]) -> None:
+        for operation in sequence:
+            try:
+                await self._do(operation)
+            except ServerKilledError:
+                await self._restart()
+            self._check()
+
+    async def _do(self, operation: Operation) -> None:
+        world = self.world
+        match operation:
+            case ("step", count):
+                await world.steps(count)
+            case ("crash", index):
+                living = sorted(world.machine.living)
+                if index < len(living):
+                    world.machine.crash(living[index])
+            case ("kill the server at call", call):
+                world.kill_at_call = world.calls + call
+            case ("want", chats, others, version):
+                chat = world.workload("chat", chats, f"v{version}", drain_seconds=2.0, unhealthy_seconds=3.0)
+                other = world.workload("other", others, drain_seconds=2.0, unhealthy_seconds=3.0)
+                self.wanted = (chat, other)
+                world.fleet.want(self.wanted)
+            case ("refuse", for_room):
+                refusal = AtCapacity("full", retry_after_seconds=3.0) if for_room else LaunchFailed("absent")
+                world.machine.refuse_next.append(refusal)
+            case ("crash at start", count):
+                world.machine.crash_at_start = count
+            case ("stubborn", stubborn):
+                world.machine.stubborn = stubborn
+            case ("store", works):
+                world.intents.failing = None if works else StateError("the disk is full")
+            case ("sick", index):
+                for replica in world.fleet.replicas[index : index + 1]:
+                    world.health[replica.child_id] = None
+            case ("drained",):
+                world.fleet.report_in_flight({})
+
+    async def _restart(self) -> None:
+        self.world.intents.failing = None  # a server whose store does not open does not start
+        await self.world.restart(*self.wanted)
+
+    def _check(self) -> None:
+        machine = self.world.machine
+        places = Counter(child_id.rsplit(".", 1)[0] for child_id in machine.living)
+        assert all(count == 1 for count in places.values()), f"two children in one place: {places}"
+        assert all(count == 1 for count in machine.starts.values()), "one child was started twice"
+        assert set(machine.living) <= set(self.world.intents.records), "a child runs that the store does not know"
+
+    async def recover(self) -> None:
+        """The faults end; time passes."""
+        world = self.world
+        world.kill_at_call = None
+        world.intents.failing = None
+        world.machine.refuse_next.clear()
+        world.machine.crash_at_start = 0
+        world.machine.stubborn = False
+        for _ in range(150):
+            await world.steps(1, seconds=1.0)
+            self._check()
+
+    def check_settled(self) -> None:
+        world = self.world
+        ready = Counter(replica.workload for replica in world.fleet.replicas if replica.routable)
+        wanted = Counter({workload.name: workload.count for workload in self.wanted if workload.count})
+        assert ready == wanted
+        assert set(world.machine.living) == world.ready() == set(world.intents.records)
+        fingerprints = {workload.name: workload.fingerprint for workload in self.wanted}
+        assert all(replica.fingerprint == fingerprints[replica.workload] for replica in world.fleet.replicas)
+
+
+@settings(max_examples=60)
+@given(st.lists(operations, max_size=25))
+def test_the_fleet_converges_after_any_sequence_of_faults(sequence: list[Operation]) -> None:
+    async def play() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            run = _Run(Path(folder))
+            await run.play(sequence)
+            await run.recover()
+            run.check_settled()
+
+    asyncio.run(play())
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 40))
+def test_a_kill_at_any_call_of_a_life_leaves_nothing_behind(call: int) -> None:
+    """Start two, lose one, drain all: the server dies at one call on the way, and the next one goes on."""
+
+    async def play() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            run = _Run(Path(folder))
+            story: list[Operation] = [
+                ("kill the server at call", call),
+                ("want", 2, 0, 0),
+                ("step", 6),
+                ("crash", 0),
+                ("step", 6),
+                ("want", 0, 0, 0),
+                ("step", 12),
+            ]
+            await run.play(story)
+            await run.recover()
+            run.check_settled()
+
+    asyncio.run(play())
