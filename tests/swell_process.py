@@ -1,6 +1,7 @@
 """A real `swell up` for tests: started, asked, killed, and never left behind."""
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -21,6 +22,8 @@ START_SECONDS = 60.0  # from `swell up` to /readyz; a cold machine fetches nothi
 MODEL_SECONDS = 60.0  # a small model that is already in the cache
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None)
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0, what: str = "") -> Any:
@@ -97,6 +100,7 @@ class SwellProcess:
                 stderr=subprocess.STDOUT,
                 env=self.environment,
                 start_new_session=True,
+                preexec_fn=_end_with_the_tests,  # noqa: PLW1509 - nothing of this process runs in threads that lock
             )
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
@@ -224,6 +228,11 @@ class SwellProcess:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             psutil.wait_procs(self.children(), timeout=STOP_SECONDS)
+
+
+def _end_with_the_tests() -> None:
+    """In the child: have the kernel send SIGTERM when the test process dies, however it dies."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _words(process: psutil.Process) -> list[str]:
