@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks.gateway import report, suite
 from benchmarks.gateway.contenders import CONTENDERS
 from benchmarks.gateway.processes import LOAD_CORE, BenchmarkError, raise_open_files, require_cores
+from swell.testing.upstream_script import Writes
 
 _PLAIN = tuple(name for name in CONTENDERS if not name.endswith("+tls"))
 
@@ -31,7 +32,7 @@ def main() -> int:
         connections=options.connections,
         tls=not options.no_tls,
         latency=not options.no_latency,
-        script=options.script,
+        writes=options.writes,
     )
     if options.quick:
         settings = replace(settings, rounds=1, seconds=min(options.seconds, 1.0), warm_seconds=0.5)
@@ -61,7 +62,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="the median is of so many (3)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement (4)")
     parser.add_argument("--connections", type=int, default=32, help="kept alive, closed loop (32)")
-    parser.add_argument("--script", default="{}", help='of the upstream, such as {"writes":"burst"}')
+    parser.add_argument(
+        "--writes", choices=list(Writes), default=Writes.RUSH, help="the upstream's way to write streams"
+    )
     parser.add_argument("--quick", action="store_true", help="one short round: does it run, not how fast")
     parser.add_argument("--check", action="store_true", help="exit with 1 unless every bar is met")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")

@@ -14,6 +14,7 @@ import ssl
 import sys
 import time
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any, cast
 
 import uvloop
@@ -24,6 +25,16 @@ from benchmarks.gateway.work import WORKS, request_bytes
 
 ANSWER_TIMEOUT_SECONDS = 30.0
 LATENCIES_KEPT = 2_000_000
+
+
+_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """By name, in milliseconds; not a number where nothing was measured."""
+    ordered = sorted(seconds)
+    last = len(ordered) - 1
+    return {name: ordered[round(part * last)] * 1e3 if ordered else nan for name, part in _PERCENTILES.items()}
 
 
 @dataclass(frozen=True)
@@ -55,23 +66,13 @@ class Results:
     latencies: list[float] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
-        ordered = sorted(self.latencies)
         return {
             "completed": self.completed,
             "seconds": self.seconds,
             "load_cpu_seconds": self.load_cpu_seconds,
             "errors": dict(self.errors),
-            "latency_ms": {name: _percentile(ordered, part) * 1e3 for name, part in _PERCENTILES.items()},
+            "latency_ms": percentiles(self.latencies),
         }
-
-
-_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-
-
-def _percentile(ordered: list[float], part: float) -> float:
-    if not ordered:
-        return float("nan")
-    return ordered[min(len(ordered) - 1, round(part * (len(ordered) - 1)))]
 
 
 class _Client(asyncio.Protocol):

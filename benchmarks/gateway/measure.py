@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from benchmarks.gateway.contenders import Contender
 from benchmarks.gateway.load import Plan
 from benchmarks.gateway.processes import LOAD_CORE, BenchmarkError, cpu_seconds, launch, stop, wait_http, wait_quiet
+from benchmarks.gateway.slow_load import SlowPlan
 
 LOAD_SECONDS = 600.0  # the longest that a load process may take beyond its plan
 
@@ -44,6 +46,13 @@ class Upstream:
     def pid(self) -> int:
         return self._process.pid
 
+    def stats(self) -> dict[str, int]:
+        """Its counts, as in `swell.testing.upstream_connection.Stats`."""
+        url = f"http://127.0.0.1:{self.port}/_upstream/stats"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            counts: dict[str, int] = json.load(answer)
+        return counts
+
     def stop(self) -> None:
         stop(self._process)
 
@@ -51,7 +60,7 @@ class Upstream:
 class Load:
     """A load process that is connected and warm, and runs when told to."""
 
-    def __init__(self, plan: Plan, folder: Path, module: str = "benchmarks.gateway.load") -> None:
+    def __init__(self, plan: Plan | SlowPlan, folder: Path, module: str = "benchmarks.gateway.load") -> None:
         self._log = folder / "load.log"
         argv = [sys.executable, "-m", module, json.dumps(asdict(plan))]
         pipe = subprocess.PIPE

@@ -1,5 +1,6 @@
 """The whole comparison: contenders alternate inside every round, so that a slow minute hurts them all alike."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ class Settings:
     connections: int = 32
     tls: bool = True
     latency: bool = True
-    script: str = "{}"  # of the upstream, for every request
+    writes: str = "rush"  # how the upstream lays events over writes, as in `swell.testing.upstream_script.Writes`
     seed: int = 1
 
 
@@ -91,10 +92,10 @@ def start(names: Sequence[str], setup: Setup, cleanup: ExitStack, missing: dict[
 def run(settings: Settings, say: Callable[[str], None]) -> Outcome:
     """Everything, in order: closed loops, TLS, latency at half of Swell's throughput."""
     outcome = Outcome()
-    names = [*settings.contenders]
-    if settings.tls:
-        names += [TLS_PAIRS[name] for name in settings.contenders if name in TLS_PAIRS]
-    with laboratory(settings.script) as (upstream, setup), ExitStack() as cleanup:
+    # A pair's two halves run one after the other, since their difference is what counts.
+    pairs = TLS_PAIRS if settings.tls else {}
+    names = [each for name in settings.contenders for each in (name, pairs.get(name)) if each]
+    with laboratory(json.dumps({"writes": settings.writes})) as (upstream, setup), ExitStack() as cleanup:
         running = start(names, setup, cleanup, outcome.missing)
         for name, reason in outcome.missing.items():
             say(f"without {name}: {reason}")

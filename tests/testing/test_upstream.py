@@ -132,7 +132,7 @@ async def test_the_token_limit_shortens_the_answer(client: httpx.AsyncClient) ->
     assert answer["usage"]["completion_tokens"] == 8
 
 
-@pytest.mark.parametrize("writes", [Writes.EVENT, Writes.BURST, Writes.SPLIT])
+@pytest.mark.parametrize("writes", [Writes.EVENT, Writes.RUSH, Writes.BURST, Writes.SPLIT])
 async def test_a_cut_stream_delivers_exactly_so_many_chunks(
     upstream: Upstream, client: httpx.AsyncClient, writes: Writes
 ) -> None:

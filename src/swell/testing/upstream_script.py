@@ -23,6 +23,7 @@ class Writes(StrEnum):
     """How a stream's events are laid over HTTP chunks and socket writes."""
 
     EVENT = "event"  # one HTTP chunk and one write per event, as engines do
+    RUSH = "rush"  # the same without a turn of the event loop between, one answer after the other
     BURST = "burst"  # one HTTP chunk per event, the whole answer in one write
     MERGED = "merged"  # many events in one HTTP chunk and one write
     SPLIT = "split"  # HTTP chunks of `split_bytes`, whatever the events

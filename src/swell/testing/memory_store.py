@@ -1,0 +1,204 @@
+"""A store in memory that fails when told to. It fulfils the same contract suite as the real one."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from msgspec.structs import replace
+
+from swell.errors import AlreadyGone, StateError, SwellError
+from swell.ports.store import MAX_LISTED
+from swell.state.records import (
+    AuditEntry,
+    FinalisedSpool,
+    KeyRecord,
+    ProcessRecord,
+    SpoolPosition,
+    UsageChange,
+    UsageFilter,
+    UsageRecord,
+    UsageTotal,
+)
+from swell.state.usage import UsageStatus
+
+
+class MemoryStore:
+    """`swell.ports.store.Store` in dictionaries. `fail_next` makes the next calls raise before they change anything."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, KeyRecord] = {}
+        self._usage: dict[str, UsageChange] = {}
+        self._positions: dict[str, SpoolPosition] = {}
+        self._processes: dict[str, ProcessRecord] = {}
+        self._audit: list[AuditEntry] = []
+        self._epoch = 0
+        self._failures: list[SwellError] = []
+        self._is_closed = False
+
+    def fail_next(self, *errors: SwellError) -> None:
+        """Raise these, one per call."""
+        self._failures += errors
+
+    def insert_key(self, key: KeyRecord, audit: AuditEntry) -> None:
+        with self._call():
+            if key.key_id in self._keys:
+                raise StateError(f"the store already has the key {key.key_id}; choose another id")
+            self._keys[key.key_id] = key
+            self._audit.append(audit)
+
+    def get_key(self, key_id: str) -> KeyRecord | None:
+        with self._call():
+            return self._keys.get(key_id)
+
+    def list_keys(self) -> list[KeyRecord]:
+        with self._call():
+            return sorted(self._keys.values(), key=lambda key: (key.created_at_unix, key.key_id))
+
+    def rotate_key(
+        self, key_id: str, digest: bytes, previous_expires_at_unix: float, audit: AuditEntry
+    ) -> KeyRecord | None:
+        with self._call():
+            key = self._keys.get(key_id)
+            if key is None:
+                return None
+            ends = previous_expires_at_unix
+            changed = replace(key, digest=digest, previous_digest=key.digest, previous_expires_at_unix=ends)
+            return self._change(changed, audit)
+
+    def expire_key(self, key_id: str, expires_at_unix: float | None, audit: AuditEntry) -> KeyRecord | None:
+        with self._call():
+            key = self._keys.get(key_id)
+            return None if key is None else self._change(replace(key, expires_at_unix=expires_at_unix), audit)
+
+    def revoke_key(self, key_id: str, revoked_at_unix: float, audit: AuditEntry) -> KeyRecord | None:
+        with self._call():
+            key = self._keys.get(key_id)
+            return None if key is None else self._change(replace(key, revoked_at_unix=revoked_at_unix), audit)
+
+    def apply_usage(self, changes: Sequence[UsageChange], position: SpoolPosition) -> None:
+        with self._call():
+            for change in changes:
+                known = self._usage.get(change.request_id)
+                self._usage[change.request_id] = change if known is None else _merge(known, change)
+            self._positions[position.spool] = position
+
+    def finalise_spool(self, spool: str, *, damaged: bool) -> FinalisedSpool:
+        with self._call():
+            still_open = [row for row in self._usage.values() if row.spool == spool and _is_open(row)]
+            unsent = [] if damaged else [row for row in still_open if not row.sent]
+            for row in unsent:
+                self._usage[row.request_id] = row._replace(status="void", prompt_tokens=0, completion_tokens=0)
+            return FinalisedSpool(reserved=len(still_open) - len(unsent), void=len(unsent))
+
+    def spool_position(self, spool: str) -> SpoolPosition | None:
+        with self._call():
+            return self._positions.get(spool)
+
+    def forget_spools(self, existing: Sequence[str]) -> None:
+        with self._call():
+            self._positions = {name: position for name, position in self._positions.items() if name in existing}
+
+    def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
+        with self._call():
+            found = [row for row in self._usage.values() if _matches(row, where)]
+            found.sort(key=lambda row: (_arrived(row) or 0, row.request_id), reverse=True)
+            return [_to_record(row) for row in found[: min(limit, MAX_LISTED)]]
+
+    def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
+        with self._call():
+            rows = [row for row in self._usage.values() if _matches(row, where)]
+            return [
+                UsageTotal(
+                    status=UsageStatus(status),
+                    requests=sum(row.status == status for row in rows),
+                    prompt_tokens=sum(row.prompt_tokens for row in rows if row.status == status),
+                    completion_tokens=sum(row.completion_tokens for row in rows if row.status == status),
+                )
+                for status in sorted({row.status for row in rows})
+            ]
+
+    def record_process(self, process: ProcessRecord) -> None:
+        with self._call():
+            self._processes[process.process_id] = process
+
+    def record_started(self, process_id: str, pid: int, start_time: float) -> None:
+        with self._call():
+            if process_id not in self._processes:
+                raise AlreadyGone(f"the process entry {process_id} was removed; stop process {pid}")
+            self._processes[process_id] = replace(self._processes[process_id], pid=pid, start_time=start_time)
+
+    def remove_process(self, process_id: str) -> None:
+        with self._call():
+            self._processes.pop(process_id, None)
+
+    def list_processes(self) -> list[ProcessRecord]:
+        with self._call():
+            return sorted(self._processes.values(), key=lambda entry: (entry.recorded_at_unix, entry.process_id))
+
+    def append_audit(self, entry: AuditEntry) -> None:
+        with self._call():
+            self._audit.append(entry)
+
+    def list_audit(self, limit: int) -> list[AuditEntry]:
+        with self._call():
+            return self._audit[::-1][: min(limit, MAX_LISTED)]
+
+    def next_epoch(self) -> int:
+        with self._call():
+            self._epoch += 1
+            return self._epoch
+
+    def close(self) -> None:
+        self._is_closed = True
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        if self._is_closed:
+            raise StateError("the store was closed; open it again")
+        if self._failures:
+            raise self._failures.pop(0)
+        yield
+
+    def _change(self, key: KeyRecord, audit: AuditEntry) -> KeyRecord | None:
+        if self._keys[key.key_id].revoked_at_unix is not None:
+            return None
+        self._keys[key.key_id] = key
+        self._audit.append(audit)
+        return key
+
+
+def _merge(known: UsageChange, said: UsageChange) -> UsageChange:
+    merged = known._replace(sent=known.sent or said.sent)
+    if known.reserved_at_unix_ms is None and said.reserved_at_unix_ms is not None:
+        identity = ("reserved_at_unix_ms", "key_id", "tenant", "model", "endpoint")
+        merged = merged._replace(**{name: getattr(said, name) for name in identity})
+        if known.settled_at_unix_ms is None:
+            merged = merged._replace(prompt_tokens=said.prompt_tokens, completion_tokens=said.completion_tokens)
+    if known.settled_at_unix_ms is None and said.settled_at_unix_ms is not None:
+        outcome = UsageChange._fields[UsageChange._fields.index("settled_at_unix_ms") :]
+        merged = merged._replace(**{name: getattr(said, name) for name in outcome})
+    return merged
+
+
+def _is_open(row: UsageChange) -> bool:
+    return row.settled_at_unix_ms is None and row.status == "reserved"
+
+
+def _arrived(row: UsageChange) -> int | None:
+    return row.settled_at_unix_ms if row.reserved_at_unix_ms is None else row.reserved_at_unix_ms
+
+
+def _matches(row: UsageChange, where: UsageFilter) -> bool:
+    arrived = _arrived(row)
+    return (
+        where.key_id in (None, row.key_id)
+        and where.model in (None, row.model)
+        and where.tenant in (None, row.tenant)
+        and where.status in (None, row.status)
+        and (where.since_unix_ms is None or (arrived is not None and arrived >= where.since_unix_ms))
+    )
+
+
+def _to_record(row: UsageChange) -> UsageRecord:
+    fields = row._asdict()
+    del fields["spool"], fields["sent"]
+    return UsageRecord(**fields | {"status": UsageStatus(row.status)})
