@@ -67,9 +67,9 @@ class _Run:
             case ("kill the server at call", call):
                 world.kill_at_call = world.calls + call
             case ("want", chats, others, version):
-                chat = world.workload("chat", chats, f"v{version}", drain_seconds=2.0, unhealthy_seconds=3.0)
-                other = world.workload("other", others, drain_seconds=2.0, unhealthy_seconds=3.0)
-                self.wanted = (chat, other)
+                patience = {"drain_seconds": 2.0, "unhealthy_seconds": 3.0, "start_timeout_seconds": 5.0}
+                chat = world.workload("chat", chats, f"v{version}", **patience)
+                self.wanted = (chat, world.workload("other", others, **patience))
                 world.fleet.want(self.wanted)
             case ("refuse", for_room):
                 refusal = AtCapacity("full", retry_after_seconds=3.0) if for_room else LaunchFailed("absent")
