@@ -47,7 +47,7 @@ def key_record(key_id: str = "abc", **changes: object) -> KeyRecord:
 
 
 def usage_change(request_id: str, kind: str, **changes: object) -> UsageChange:
-    """What a batch says: `reserved`, `queued` (reserved but unsent), `sent`, `settled`, or `pair` (bound and outcome)."""
+    """What a batch says: `reserved`, `queued` (not sent), `sent`, `settled`, or `pair` (bound and outcome)."""
     has_bound, has_outcome = kind in ("reserved", "queued", "pair"), kind in ("settled", "pair")
     change = UsageChange(
         request_id=request_id,
