@@ -34,14 +34,17 @@ _WANTED = {
     b"x-session-id": "session",
     b"x-swell-priority": "priority",
 }
+_WANTED |= {name.title(): slot for name, slot in _WANTED.items()}
 _SINGLE = frozenset({"authorization", "api_key", "host", "coding"})
 
 
 class Head:
     """What is kept of a request's headers."""
 
-    __slots__ = ("api_key", "authorization", "coding", "content_length", "expect", "host", "is_old", "keep_alive",
-                 "key", "method", "path", "priority", "refusal", "session", "started")  # fmt: skip
+    __slots__ = (
+        "api_key", "authorization", "content_length", "headers", "is_old", "keep_alive", "key", "method", "path",
+        "refusal", "started",
+    )  # fmt: skip
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -50,11 +53,7 @@ class Head:
         self.authorization = b""
         self.api_key = b""
         self.content_length = b""
-        self.coding = b""
-        self.host = b""
-        self.expect = b""
-        self.session = b""
-        self.priority = b""
+        self.headers: dict[str, bytes] = {}
         self.keep_alive = True
         self.is_old = False  # HTTP/1.0: no chunked coding, no keep-alive
         self.key: Key | None = None
@@ -77,9 +76,9 @@ class ClientConnection(asyncio.Protocol):
         "_closing",
         "_deadline",
         "_discarding",
+        "_fields",
         "_head",
         "_header_bytes",
-        "_header_count",
         "_parser",
         "_pending",
         "_service",
@@ -100,7 +99,7 @@ class ClientConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._header_bytes = 0
-        self._header_count = 0
+        self._fields: list[tuple[bytes, bytes]] = []
         self._pending: deque[tuple[Head, bytes]] = deque()
         self._deadline = 0.0
         self._discarding = False
@@ -163,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
         self._body = []
         self._body_bytes = 0
         self._header_bytes = 0
-        self._header_count = 0
+        self._fields = []
         self._deadline = now + service.timeouts.header_seconds
 
     def on_url(self, url: bytes) -> None:
@@ -172,14 +171,7 @@ class ClientConnection(asyncio.Protocol):
             self._close_with(Refusal(414, "The URL is too long.", code="url_too_long"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_count += 1
-        self._header_bytes += len(name) + len(value)
-        wanted = _WANTED.get(name) or _WANTED.get(name.lower())
-        if wanted is None or self._head is None:
-            return
-        if wanted in _SINGLE and getattr(self._head, wanted):
-            self._head.refusal = Refusal(400, f"The header '{wanted}' is given twice.", code="duplicate_header")
-        setattr(self._head, wanted, value)
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         request = self._head
@@ -187,14 +179,28 @@ class ClientConnection(asyncio.Protocol):
             return
         service = self._service
         request.method = self._parser.get_method()
-        request.is_old = self._parser.get_http_version() == "1.0"
+        version = self._parser.get_http_version()
+        request.is_old = version == "1.0"
         request.keep_alive = not request.is_old and self._parser.should_keep_alive()
+        headers = request.headers
+        header_bytes = 0
+        for name, value in self._fields:
+            header_bytes += len(name) + len(value)
+            wanted = _WANTED.get(name) or _WANTED.get(name.lower())
+            if wanted is not None:
+                if wanted in headers and wanted in _SINGLE:
+                    headers["twice"] = wanted.encode()
+                headers[wanted] = value
+        self._header_bytes = header_bytes
+        request.authorization = headers.get("authorization", b"")
+        request.api_key = headers.get("api_key", b"")
+        request.content_length = headers.get("content_length", b"")
         request.path = self._url.partition(b"?")[0].decode("latin-1")
-        refusal = request.refusal or self._check_head(request)
+        refusal = request.refusal or self._check_head(request, version)
         if refusal is not None:
             self._close_with(refusal)
             return
-        self._deadline = service.now() + service.timeouts.body_seconds
+        self._deadline = request.started + service.timeouts.body_seconds
         if service.needs_key(request.path):
             try:
                 request.key = self._authenticate(request)
@@ -203,7 +209,7 @@ class ClientConnection(asyncio.Protocol):
                 if not request.content_length or int(request.content_length) > service.bounds.header_bytes:
                     self._close_with(error)
                 return
-        if request.expect.lower() == b"100-continue" and self._serving is None:
+        if "expect" in headers and headers["expect"].lower() == b"100-continue" and self._serving is None:
             self.transport.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:
@@ -230,19 +236,22 @@ class ClientConnection(asyncio.Protocol):
             return
         self._serve(request, body)
 
-    def _check_head(self, request: Head) -> Refusal | None:
+    def _check_head(self, request: Head, version: str) -> Refusal | None:
         bounds = self._service.bounds
-        if self._header_count > bounds.header_count or self._header_bytes > bounds.header_bytes:
+        if len(self._fields) > bounds.header_count or self._header_bytes > bounds.header_bytes:
             return Refusal(431, "The headers are too large or too many.", code="headers_too_large")
         if not request.path.startswith("/"):
             return Refusal(400, "The request target must be a path.", code="bad_target")
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
+        if version not in ("1.1", "1.0"):
             return Refusal(505, "Use HTTP/1.1.", code="http_version")
-        if request.coding and request.coding.strip().lower() != b"chunked":
+        if "coding" in request.headers and request.headers["coding"].strip().lower() != b"chunked":
             return Refusal(501, "Only the transfer coding 'chunked' is accepted.", code="transfer_coding")
         if self._parser.should_upgrade():
             return Refusal(501, "Upgrades are not accepted; speak HTTP/1.1.", code="upgrade")
-        if not request.host and not request.is_old:
+        if "twice" in request.headers:
+            name = request.headers["twice"].decode()
+            return Refusal(400, f"The header '{name}' is given twice.", code="duplicate_header")
+        if "host" not in request.headers and not request.is_old:
             return Refusal(400, "The header 'host' is missing.", code="no_host")
         if request.content_length and int(request.content_length) > bounds.body_bytes:
             return _too_large(bounds.body_bytes)
@@ -320,7 +329,7 @@ class ClientConnection(asyncio.Protocol):
             self._closing = True
             self.transport.close()
             return
-        self._deadline = self._service.now() + self._service.timeouts.keep_alive_seconds
+        self._deadline = self._service.coarse_now + self._service.timeouts.keep_alive_seconds
         if self._pending:
             request, body = self._pending.popleft()
             if not self._pending:

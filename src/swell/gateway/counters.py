@@ -78,7 +78,7 @@ class Counters:
             series = self._series[key] = _Series()
         series.duration.observe(seconds)
         series.overhead.observe(overhead_seconds)
-        if first_token_seconds >= 0:
+        if first_token_seconds >= 0:  # streams only: elsewhere the first token comes with the last
             series.first_token.observe(first_token_seconds)
             if completion_tokens > 1:
                 series.per_token.observe((seconds - first_token_seconds) / (completion_tokens - 1))

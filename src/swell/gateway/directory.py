@@ -7,6 +7,7 @@ from swell.errors import KeyFormatError
 from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
 from swell.gateway.shares import Share, Shares
+from swell.policy.queueing import PRIORITIES
 from swell.security.keys import digest_key, parse_key
 from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, Snapshot, TenantEntry
 
@@ -16,19 +17,32 @@ DEFAULT_PRIORITY = "standard"
 class Key:
     """A key as requests meet it. `live` turns False at once when it is revoked or replaced."""
 
-    __slots__ = ("concurrency_shares", "entry", "has_one_secret", "live", "priority", "request_shares", "token_shares")
+    __slots__ = (
+        "concurrency_shares",
+        "entry",
+        "has_one_secret",
+        "is_limited",
+        "live",
+        "priority",
+        "request_shares",
+        "token_shares",
+        "unit_shares",
+    )
 
     def __init__(self, entry: KeyEntry, tenant: TenantEntry | None, shares: Shares) -> None:
         self.entry = entry
         self.live = True
         self.has_one_secret = len(entry.digests) == 1 and entry.digests[0].expires_at_unix is None
-        self.priority = entry.priority or (tenant.priority if tenant else DEFAULT_PRIORITY)
+        priority = entry.priority or (tenant.priority if tenant else DEFAULT_PRIORITY)
+        self.priority = priority if priority in PRIORITIES else DEFAULT_PRIORITY
         scopes = [(f"key:{entry.key_id}", entry.limits)]
         if tenant is not None:
             scopes.append((f"tenant:{tenant.name}", tenant.limits))
         self.request_shares = _shares_of(scopes, "requests_per_minute", shares)
         self.token_shares = _shares_of(scopes, "tokens_per_minute", shares)
         self.concurrency_shares = _shares_of(scopes, "concurrent_requests", shares)
+        self.unit_shares = self.request_shares + self.concurrency_shares  # a request takes one of each
+        self.is_limited = bool(self.unit_shares or self.token_shares)
 
 
 def _shares_of(scopes: list[tuple[str, Limits]], measure: str, shares: Shares) -> tuple[Share, ...]:

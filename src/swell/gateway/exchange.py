@@ -13,13 +13,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from swell.errors import AtCapacity
+from swell.gateway.admit import Claim, never_fits
 from swell.gateway.relay import Relay
 from swell.gateway.request import MESSAGES, Admitted
 from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
-from swell.gateway.shares import Share, put_back_all
+from swell.gateway.shares import Share
 from swell.gateway.upstream import UpstreamConnection, UpstreamPool
-from swell.policy.routing import Request, key_hash
 from swell.state.usage import Reserved, Sent, Settled, UsageStatus
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Exchange:
 
     __slots__ = (
         "_cancel_connect",
+        "_claim",
         "_connection",
         "_failed_on",
         "_phase_since",
@@ -76,7 +77,6 @@ class Exchange:
         "_relay",
         "_release",
         "_retries",
-        "_taken",
         "_total_deadline",
         "_touched",
         "_went_out",
@@ -117,7 +117,7 @@ class Exchange:
         self._phase_since = started
         self._total_deadline = started + service.timeouts.total_seconds
         self._touched = False
-        self._taken: tuple[tuple[Share, int], ...] = ()
+        self._claim: Claim | None = None
         self._recorded = 0  # open record in the spool: 0 none, 1 reserved, 2 sent
         self._went_out = False
         self._release: Callable[[], None] | None = None
@@ -132,75 +132,61 @@ class Exchange:
     def start(self) -> None:
         """Take shares, then go out or wait for a replica."""
         self.service.exchanges.add(self)
-        key = self.key
-        if key.request_shares or key.token_shares or key.concurrency_shares:
+        if self.key.is_limited:
+            admitted = self.admitted
+            self._claim = Claim(self.key, admitted.prompt_tokens_estimate + admitted.completion_tokens_bound)
             self.share_arrived()
         else:
             self._find_replica()
 
     def share_arrived(self) -> None:
-        """All shares, or none and wait for the one that is short."""
-        if self.phase is Phase.ENDED:
+        """Take all shares, or wait for the one that is short."""
+        if self._claim is None or self.phase is Phase.ENDED:
             return
-        taken: list[tuple[Share, int]] = []
-        for share, amount in self._needs():
-            if share.take(amount):
-                taken.append((share, amount))
-                continue
-            put_back_all(taken)
-            if amount > share.limit_value:
-                self.end_with(_never_fits(share, amount))
-                return
-            if self.phase is not Phase.SHARES:
-                self._enter(Phase.SHARES)
-            share.wait(self, amount)
+        short = self._claim.take()
+        if short is None:
+            self._find_replica()
             return
-        self._taken = tuple(taken)
-        self._find_replica()
+        share, amount = short
+        if amount > share.limit_value:
+            self.end_with(never_fits(share, amount))
+            return
+        if self.phase is not Phase.SHARES:
+            self._enter(Phase.SHARES)
+        share.wait(self, amount)
 
     def share_denied(self, refusal: Refusal) -> None:
         """A limit is used up."""
         self.end_with(refusal)
 
-    def _needs(self) -> list[tuple[Share, int]]:
-        tokens = self.admitted.prompt_tokens_estimate + self.admitted.completion_tokens_bound
-        needs = [(share, 1) for share in self.key.request_shares]
-        needs += [(share, tokens) for share in self.key.token_shares]
-        needs += [(share, 1) for share in self.key.concurrency_shares]
-        return needs
-
     def _find_replica(self) -> None:
         route = self.route
-        replica = None if route.queued else route.choose(self._routing_request(), avoid=self._failed_on)
+        replica = None if route.queued else self._choose()
         if replica is not None:
             self._dispatch(replica)
-            return
-        queue = route.queues[self.priority]
-        if len(queue) >= self.service.bounds.queued_requests:
+        elif len(route.queues[self.priority]) >= self.service.bounds.queued_requests:
             self.end_with(_overloaded("The queue for this model is full.", "queue_full"))
-            return
-        if self._record(sent=False):
+        elif self._record(sent=False):
             self._enter(Phase.QUEUED)
-            queue.append(self)
+            route.enqueue(self.priority, self)
 
     def replica_free(self) -> bool:
         """The queue's head asks for a replica."""
-        replica = self.route.choose(self._routing_request(), avoid=self._failed_on)
-        if replica is None and self._failed_on:
-            replica = self.route.choose(self._routing_request())
+        replica = self._choose()
         if replica is None:
             return False
-        self.route.queues[self.priority].popleft()
+        self.route.leave(self.priority, self)
         self._dispatch(replica)
         return True
 
-    def _routing_request(self) -> Request:
+    def _choose(self) -> Replica | None:
+        """A replica with room; one that failed this request only if there is no other."""
         admitted = self.admitted
-        return Request(
-            prefix_key=key_hash(admitted.prefix) if admitted.prefix else 0,
-            session_key=key_hash(admitted.session) if admitted.session else 0,
-            turn=self.route.next_turn(),
-        )
+        if self._failed_on:
+            other = self.route.choose(admitted.prefix, admitted.session, avoid=self._failed_on)
+            if other is not None:
+                return other
+        return self.route.choose(admitted.prefix, admitted.session)
 
     # Going out
 
@@ -235,9 +221,9 @@ class Exchange:
         self._connection = connection
         self._enter(Phase.SENT)
         if not self._retries:
-            self.sent_at = self._phase_since
+            self.sent_at = self.service.now()
         body = self.admitted.body
-        head = self.service.upstream_head(replica.entry, self.path)
+        head = replica.heads.get(self.path) or self.service.upstream_head(replica, self.path)
         connection.send(
             self, b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (head, self.request_id.encode(), len(body), body)
         )
@@ -334,14 +320,12 @@ class Exchange:
             return
         self._retries += 1
         self.service.counters.retries += 1
-        other = self.route.choose(self._routing_request(), avoid=self._failed_on)
-        if other is None:
-            other = self.route.choose(self._routing_request())
+        other = self._choose()
         if other is not None:
             self._dispatch(other)
         else:
             self._enter(Phase.QUEUED)
-            self.route.queues[self.priority].appendleft(self)
+            self.route.enqueue(self.priority, self, first=True)
 
     def _can_retry(self) -> bool:
         return self._retries < self.service.bounds.retries
@@ -423,8 +407,8 @@ class Exchange:
             http_status, int((now - self.started) * 1000), int(first * 1000) if first >= 0 else -1,
         )  # fmt: skip
         self.service.settle(record)
-        if self.key.token_shares and self._went_out:
-            self._correct_tokens(prompt_tokens + completion_tokens)
+        if self._claim is not None and self._went_out:
+            self._claim.settle(prompt_tokens + completion_tokens)
         counters = self.service.counters
         counters.outcome(status.value)
         if status is not UsageStatus.VOID:
@@ -433,15 +417,6 @@ class Exchange:
                 overhead_seconds=self.sent_at - self.started, first_token_seconds=first,
                 prompt_tokens=prompt_tokens, completion_tokens=completion_tokens,
             )  # fmt: skip
-
-    def _correct_tokens(self, used: int) -> None:
-        """Rate limits held an estimate; now the use is known."""
-        for share, amount in self._taken:
-            if share in self.key.token_shares:
-                if used < amount:
-                    share.put_back(amount - used)
-                elif used > amount:
-                    share.overspend(used - amount)
 
     def end_with(self, refusal: Refusal) -> None:
         """End without (more of) a replica's answer. Nothing of the answer has been sent yet."""
@@ -457,21 +432,19 @@ class Exchange:
     def end(self) -> None:
         """Give everything back. Callers settle first and talk to the client after."""
         was, self.phase = self.phase, Phase.ENDED
-        if was is Phase.SHARES:
-            for share, _ in self._needs():
-                share.forget(self)
-        elif was is Phase.QUEUED and self in self.route.queues[self.priority]:
-            self.route.queues[self.priority].remove(self)
+        if was is Phase.QUEUED:
+            self.route.leave(self.priority, self)
         if self._cancel_connect is not None:
             self._cancel_connect()
             self._cancel_connect = None
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
-        for share, amount in self._taken:
-            if share.is_concurrency or not self._went_out:
-                share.put_back(amount)
-        self._taken = ()
+        if self._claim is not None:
+            if was is Phase.SHARES:
+                self._claim.forget(self)
+            self._claim.give_back(went_out=self._went_out)
+        self._relay = None
         self.service.exchanges.discard(self)
         self._let_go()
 
@@ -485,17 +458,20 @@ class Exchange:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self._phase_since = self.service.now()
+        self._touched = True  # `check` notes the time: nothing here is measured finer than its spacing
 
     def headers(self) -> bytes:
         """Header lines of Swell's own for the answer."""
-        overhead = b"x-request-id: %b\r\nx-swell-overhead-us: %d\r\n" % (
+        lines = b"x-request-id: %b\r\nx-swell-overhead-us: %d\r\n" % (
             self.request_id.encode(),
             (self.sent_at - self.started) * 1e6,
         )
-        if self.key.request_shares or self.key.token_shares:
-            return overhead + _rate_headers(self.key)
-        return overhead
+        if self._claim is not None:
+            for shares in (self.key.request_shares, self.key.token_shares):
+                if shares:
+                    tightest = shares[0] if len(shares) == 1 else min(shares, key=_left_of)
+                    lines += tightest.rate_headers
+        return lines
 
     @property
     def is_anthropic(self) -> bool:
@@ -512,22 +488,5 @@ def _overloaded(message: str, code: str) -> Refusal:
     return Refusal(503, f"{message} Try again shortly.", code=code, retry_after_seconds=1.0)
 
 
-def _never_fits(share: Share, amount: int) -> Refusal:
-    return Refusal(
-        429,
-        f"This request needs {amount} of the {share.limit_value} allowed by {share.limit}; lower max_tokens or the "
-        "prompt.",
-        code="rate_limit_exceeded",
-    )
-
-
-def _rate_headers(key: "Key") -> bytes:
-    lines: list[bytes] = []
-    for name, shares in ((b"requests", key.request_shares), (b"tokens", key.token_shares)):
-        if shares:
-            share = min(shares, key=lambda share: share.remaining + share.balance)
-            lines.append(
-                b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: 60s\r\n"
-                % (name, share.limit_value, name, max(0, share.remaining + share.balance), name)
-            )
-    return b"".join(lines)
+def _left_of(share: Share) -> int:
+    return share.remaining + share.balance

@@ -213,7 +213,6 @@ class Relay:
         usage = usage_of_answer(body)
         if usage is not None:
             self._note(usage)
-        self.first_token_at = exchange.service.now() if self._status == 200 else 0.0
         if self._status != 200 or usage is not None:
             completion = max(0, self._completion_tokens)
             exchange.settle(UsageStatus.SETTLED, self.prompt_tokens, completion, self._status)

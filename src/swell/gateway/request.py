@@ -6,7 +6,6 @@ it), and no engine can understand a request otherwise than it was admitted.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -25,7 +24,9 @@ INFERENCE_PATHS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
 TEMPLATE_ALLOWANCE_TOKENS = 64
 TOOLS_ALLOWANCE_TOKENS = 512
 
-_PROMPT_MEMBERS = ("messages", "prompt", "suffix", "input", "system", "instructions", "tools", "response_format")
+_PROMPT_MEMBERS = frozenset(
+    {"messages", "prompt", "suffix", "input", "system", "instructions", "tools", "response_format"}
+)
 _OUTPUT_LIMITS: dict[str, tuple[str, ...]] = {
     CHAT: ("max_completion_tokens", "max_tokens"),
     COMPLETIONS: ("max_tokens",),
@@ -48,8 +49,7 @@ class BadRequest(Exception):  # noqa: N818 - it is a verdict on the request, nam
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A request that may be sent, with its bounds in tokens."""
 
     body: bytes
@@ -81,7 +81,7 @@ def json_depth_exceeds(body: bytes, limit: int) -> bool:
 
     Brackets inside strings are removed first; then each pass takes away the innermost pairs.
     """
-    if body.count(b"{") + body.count(b"[") <= limit:
+    if not _has_more_brackets(body, limit):
         return False
     outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     brackets = outside.translate(None, _NOT_BRACKETS)
@@ -90,6 +90,18 @@ def json_depth_exceeds(body: bytes, limit: int) -> bool:
             return False
         brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
     return bool(brackets)
+
+
+def _has_more_brackets(body: bytes, limit: int) -> bool:
+    """Whether there are more than `limit` opening brackets. A search per bracket, as `count` reads bytewise."""
+    for bracket in (b"{", b"["):
+        at = body.find(bracket)
+        while at >= 0:
+            limit -= 1
+            if limit < 0:
+                return True
+            at = body.find(bracket, at + 1)
+    return False
 
 
 def read_members(body: bytes, *, depth: int) -> Members:
@@ -123,13 +135,19 @@ def admit(path: str, members: Members, model: ModelEntry) -> Admitted:
     required = _REQUIRED[path]
     if required not in members:
         raise BadRequest(f"The member '{required}' is missing.", param=required)
-    for bypass, name in _BYPASSES.items():
-        if bypass in members:
-            raise BadRequest(f"Use '{name}' instead of '{bypass}'.", param=bypass)
-    stream = path != EMBEDDINGS and bool(_read_optional(members, "stream", _decode_flag, "true or false"))
-    choices = _choices(path, members, model)
-    completion_bound = 0 if path == EMBEDDINGS else choices * _output_limit(path, members, model)
-    prompt_bytes = sum(memoryview(members[name]).nbytes for name in _PROMPT_MEMBERS if name in members)
+    if not members.keys().isdisjoint(_BYPASSES):
+        bypass = next(name for name in members if name in _BYPASSES)
+        raise BadRequest(f"Use '{_BYPASSES[bypass]}' instead of '{bypass}'.", param=bypass)
+    stream = "stream" in members and bool(_read(members, "stream", _decode_flag, "true or false"))
+    completion_bound = 0
+    if path == EMBEDDINGS:
+        stream = False
+    else:
+        completion_bound = _choices(path, members, model) * _output_limit(path, members, model)
+    prompt_bytes = 0
+    for name, value in members.items():
+        if name in _PROMPT_MEMBERS:
+            prompt_bytes += memoryview(value).nbytes
     allowance = TEMPLATE_ALLOWANCE_TOKENS + (TOOLS_ALLOWANCE_TOKENS if "tools" in members else 0)
     wants_usage = True
     if stream and path in (CHAT, COMPLETIONS):
@@ -166,6 +184,8 @@ def _ask_for_usage(members: Members) -> bool:
 def _choices(path: str, members: Members, model: ModelEntry) -> int:
     """How many completions the request makes the engine produce."""
     choices = 1
+    if path == CHAT and "n" not in members and "best_of" not in members:
+        return choices
     for name in ("n", "best_of"):
         value = _read_optional(members, name, _decode_count, "a whole number")
         if value is None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from swell.policy.ejection import HEALTHY, Health, failed, gave_up, may_send, sent, succeeded
 from swell.policy.queueing import PRIORITIES, next_class
-from swell.policy.routing import POLICIES, Choose, Request, View, build_view
+from swell.policy.routing import POLICIES, Choose, Request, View, build_view, key_hash
 from swell.state.snapshot import ModelEntry, ReplicaEntry
 
 
@@ -30,7 +30,17 @@ class Waiting(Protocol):
 class Replica:
     """One replica as this worker knows it: load, health and connections."""
 
-    __slots__ = ("clock", "connector", "entry", "health", "in_flight", "limit", "outstanding_tokens", "replica_id")
+    __slots__ = (
+        "clock",
+        "connector",
+        "entry",
+        "heads",
+        "health",
+        "in_flight",
+        "limit",
+        "outstanding_tokens",
+        "replica_id",
+    )
 
     def __init__(self, entry: ReplicaEntry, clock: Callable[[], float], connector: Connector) -> None:
         self.entry = entry
@@ -41,6 +51,7 @@ class Replica:
         self.outstanding_tokens = 0
         self.limit = entry.max_in_flight
         self.health: Health = HEALTHY
+        self.heads: dict[str, bytes] = {}  # request heads by path, up to the request id's value
 
     @property
     def has_room(self) -> bool:
@@ -82,7 +93,19 @@ class Replica:
 class ModelRoute:
     """Routing and queueing for one model."""
 
-    __slots__ = ("_choose", "_served", "_turn", "entry", "name", "queues", "replicas", "retired", "view")
+    __slots__ = (
+        "_choose",
+        "_only",
+        "_served",
+        "_turn",
+        "entry",
+        "name",
+        "queued",
+        "queues",
+        "replicas",
+        "retired",
+        "view",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -94,6 +117,8 @@ class ModelRoute:
         self._choose: Choose = POLICIES["least_outstanding_tokens"]
         self._turn = 0
         self._served: dict[str, int] = {}
+        self._only: Replica | None = None
+        self.queued = 0
 
     def update(self, entry: ModelEntry, workers: int, make_replica: Callable[[ReplicaEntry], Replica]) -> None:
         """Take over a new entry. A replica whose address is unchanged keeps its load and connections."""
@@ -112,6 +137,7 @@ class ModelRoute:
         for gone in known.values():
             gone.connector.close()
         self.view = build_view(tuple(self.replicas.values()))
+        self._only = next(iter(self.replicas.values()), None)
         self.serve_queue()
 
     def retire(self) -> None:
@@ -122,35 +148,43 @@ class ModelRoute:
         self.replicas = {}
         self.view = build_view(())
 
-    def choose(self, request: Request, *, avoid: frozenset[str] = frozenset()) -> Replica | None:
+    def choose(self, prefix: bytes, session: bytes, *, avoid: frozenset[str] = frozenset()) -> Replica | None:
         """A replica with room, by the model's policy. `avoid` names replicas that failed this request."""
         view = self.view
+        if len(view.candidates) == 1 and not avoid:  # nothing to choose
+            only = self._only
+            return only if only is not None and only.has_room else None
+        self._turn += 1
+        request = Request(key_hash(prefix) if prefix else 0, key_hash(session) if session else 0, self._turn)
         if avoid:
             view = build_view(tuple(c for c in view.candidates if c.replica_id not in avoid))
         chosen = self._choose(view, request)
         return None if chosen is None else self.replicas[chosen.replica_id]
 
-    def next_turn(self) -> int:
-        """A number that rises by one."""
-        self._turn += 1
-        return self._turn
+    def enqueue(self, priority: str, waiting: Waiting, *, first: bool = False) -> None:
+        """Let a request wait; `first` for one that had a replica already."""
+        queue = self.queues[priority]
+        if first:
+            queue.appendleft(waiting)
+        else:
+            queue.append(waiting)
+        self.queued += 1
 
-    @property
-    def queued(self) -> int:
-        """Requests that wait."""
-        return sum(len(queue) for queue in self.queues.values())
+    def leave(self, priority: str, waiting: Waiting) -> None:
+        """A request waits no longer."""
+        if waiting in self.queues[priority]:
+            self.queues[priority].remove(waiting)
+            self.queued -= 1
 
     def serve_queue(self) -> None:
         """Send out what waits, while there is room."""
-        while True:
+        while self.queued:
             waiting = {name: len(queue) for name, queue in self.queues.items()}
             name = next_class(waiting, self._served)
-            if name is None:
-                self._served.clear()
-                return
-            if not self.queues[name][0].replica_free():
+            if name is None or not self.queues[name][0].replica_free():
                 return
             self._served[name] = self._served.get(name, 0) + 1
+        self._served.clear()
 
 
 def _address(entry: ReplicaEntry) -> tuple[str, int, bool, str, str]:

@@ -4,7 +4,6 @@ import asyncio
 import sys
 import time
 from concurrent.futures import Executor
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from swell.gateway.route import ModelRoute, Replica
 from swell.gateway.shares import Shares
 from swell.gateway.spool import Spool
 from swell.gateway.upstream import UpstreamPool
-from swell.policy.queueing import PRIORITIES, best_allowed
+from swell.policy.queueing import best_allowed
 from swell.state.messages import Load, ReplicaLoad, Sample
 from swell.state.snapshot import ReplicaEntry
 from swell.state.usage import Settled
@@ -54,7 +53,8 @@ class Service:
         self._unsettled: list[Settled] = []
         self._request_prefix = f"req-{settings.incarnation}-"
         self._requests = 0
-        self._heads: dict[tuple[str, str], bytes] = {}
+        self._outdated = False
+        self.coarse_now = self.now()  # as of the last `check`; for deadlines that need no better
 
     # For exchanges
 
@@ -71,17 +71,15 @@ class Service:
         """The longest wait for a replica."""
         return self.settings.queue_seconds.get(priority, self.timeouts.first_byte_seconds)
 
-    def upstream_head(self, entry: ReplicaEntry, path: str) -> bytes:
+    def upstream_head(self, replica: Replica, path: str) -> bytes:
         """The request head up to the request id's value. Never holds anything that a client sent."""
-        key = (entry.replica_id, path)
-        head = self._heads.get(key)
-        if head is None:
-            authorization = f"authorization: {entry.authorization}\r\n" if entry.authorization else ""
-            head = (
-                f"POST {entry.base_path}{path} HTTP/1.1\r\nhost: {entry.host}:{entry.port}\r\n"
-                f"content-type: application/json\r\naccept-encoding: identity\r\n{authorization}x-request-id: "
-            ).encode()
-            self._heads[key] = head
+        entry = replica.entry
+        authorization = f"authorization: {entry.authorization}\r\n" if entry.authorization else ""
+        head = (
+            f"POST {entry.base_path}{path} HTTP/1.1\r\nhost: {entry.host}:{entry.port}\r\n"
+            f"content-type: application/json\r\naccept-encoding: identity\r\n{authorization}x-request-id: "
+        ).encode()
+        replica.heads[path] = head
         return head
 
     def settle(self, record: Settled) -> None:
@@ -132,7 +130,7 @@ class Service:
     def _exchange(self, client: ClientConnection, request: Head, body: bytes) -> Exchange:
         key = request.key
         assert key is not None  # noqa: S101 - every inference path needs a key
-        if self.link is not None and self.link.is_outdated(self.now()):
+        if self._outdated:
             raise Refusal(503, "This gateway has lost its server for too long.", code="outdated", retry_after_seconds=5)
         try:
             members = read_members(body, depth=self.bounds.json_depth)
@@ -144,11 +142,12 @@ class Service:
             admitted = admit(request.path, members, route.entry)
         except BadRequest as error:
             raise Refusal(400, error.message, code=error.code, param=error.param) from None
-        if request.session and route.entry.routing == "session_affinity":
-            admitted = replace(admitted, session=request.session)
-        priority = best_allowed(request.priority.decode("latin-1"), key.priority) if request.priority else key.priority
-        if priority not in PRIORITIES:
-            priority = PRIORITIES[1]
+        headers = request.headers
+        if "session" in headers and route.entry.routing == "session_affinity":
+            admitted = msgspec.structs.replace(admitted, session=headers["session"])
+        priority = key.priority
+        if "priority" in headers:
+            priority = best_allowed(headers["priority"].decode("latin-1"), priority)
         return Exchange(self, client, key, request.path, route, admitted, priority, request.started)
 
     def _models(self) -> list[ModelRoute]:
@@ -179,7 +178,8 @@ class Service:
 
     def check(self) -> None:
         """A few times a second: timeouts, shares, settlements that wait."""
-        now = self.now()
+        now = self.coarse_now = self.now()
+        self._outdated = self.link is not None and self.link.is_outdated(now)
         for exchange in list(self.exchanges):
             exchange.check(now)
         for client in list(self.clients):
@@ -213,8 +213,6 @@ class Service:
         return Load(len(self.exchanges) - queued, queued, replicas, samples)
 
     def _make_replica(self, entry: ReplicaEntry) -> Replica:
-        for key in [key for key in self._heads if key[0] == entry.replica_id]:
-            del self._heads[key]
         return Replica(entry, self.now, UpstreamPool(entry, self.timeouts, self.bounds))
 
 

@@ -6,7 +6,7 @@ the server, and no longer than `lease_seconds`.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 from swell.gateway.responses import Refusal
@@ -39,13 +39,15 @@ class Share:
 
     __slots__ = (
         "_idle_turns", "_least_balance", "_recent", "_waiters", "ask", "asked_at", "balance", "denials", "denied_until",
-        "in_use", "is_concurrency", "last_grant", "limit", "limit_value", "remaining", "used",
+        "in_use", "is_concurrency",
+        "is_tokens", "last_grant", "limit", "limit_value", "remaining", "used",
     )  # fmt: skip
 
     def __init__(self, limit: str, limit_value: int, ask: Callable[["Share", int], None]) -> None:
         self.limit = limit
         self.limit_value = limit_value
         self.is_concurrency = limit.endswith("concurrent_requests")
+        self.is_tokens = limit.endswith("tokens_per_minute")
         self.ask = ask
         self.balance = 0
         self.used = 0  # since the last report
@@ -59,6 +61,16 @@ class Share:
         self._least_balance = 0
         self._recent: deque[tuple[float, int]] = deque()
         self._waiters: deque[tuple[Waiter, int]] = deque()
+
+    @property
+    def rate_headers(self) -> bytes:
+        """The x-ratelimit lines of this share."""
+        left = self.remaining + self.balance
+        value = self.limit_value
+        name = b"tokens" if self.is_tokens else b"requests"
+        return b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: 60s\r\n" % (
+            name, value, name, max(0, left if left < value else value), name,
+        )  # fmt: skip
 
     def take(self, amount: int) -> bool:
         """Spend `amount` if it is held. Asks for more in good time."""
@@ -227,9 +239,3 @@ def limit_refusal(share: Share, retry_after_seconds: float) -> Refusal:
         code="rate_limit_exceeded",
         retry_after_seconds=retry_after_seconds,
     )
-
-
-def put_back_all(taken: Iterable[tuple[Share, int]]) -> None:
-    """Undo takes."""
-    for share, amount in taken:
-        share.put_back(amount)

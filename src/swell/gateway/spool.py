@@ -20,7 +20,8 @@ from swell.state.usage import (
     SEGMENT_BYTES,
     SEGMENT_SUFFIX,
     SpoolRecord,
-    encode_frame,
+    encode_payload,
+    write_header,
 )
 
 RETRY_AFTER_SECONDS = 5.0
@@ -71,7 +72,7 @@ class Spool:
 
     def append(self, record: SpoolRecord) -> None:
         """Store `record`. Raises AtCapacity where no segment can be had; nothing was stored then."""
-        header, payload = encode_frame(record)
+        payload = encode_payload(record)
         start = self._offset + HEADER_BYTES
         end = start + len(payload)
         if end > SEGMENT_BYTES:
@@ -80,7 +81,7 @@ class Spool:
             end = start + len(payload)
         pages = self._current.map
         pages[start:end] = payload
-        pages[start - HEADER_BYTES : start] = header  # last: a kill in between leaves an unwritten frame
+        write_header(pages, start - HEADER_BYTES, payload)  # last: a kill in between leaves an unwritten frame
         self._offset = end
         self._dirty = True
 

@@ -7,6 +7,7 @@ framing included. `at_boundary` tells whether what was read ends exactly where a
 import asyncio
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 import httptools
@@ -15,13 +16,6 @@ from swell.state.snapshot import ReplicaEntry
 from swell.state.worker import Bounds, Timeouts
 
 MAX_ANSWER_HEAD_BYTES = 64 * 1024
-
-_WANTED = {
-    b"content-type": "content_type",
-    b"content-length": "length",
-    b"transfer-encoding": "coding",
-    b"retry-after": "retry_after",
-}
 
 
 class Listener(Protocol):
@@ -44,12 +38,20 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection. `listener` is None while it is idle."""
 
     __slots__ = (
-        "_complete", "_head", "_headers_done", "_in_body", "_parser", "_pool", "at_boundary", "chunked", "content_type",
-        "is_reused", "length", "listener", "retry_after", "status", "transport",
+        "_complete", "_head", "_headers", "_headers_done", "_in_body", "_keeps_alive", "_open_chunk", "_parser",
+        "_pool", "chunked", "content_type", "is_reused", "length", "listener", "on_chunk_complete",
+        "on_chunk_header", "on_header", "retry_after", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool") -> None:
         self._pool = pool
+        # What the parser calls most often are methods written in C, bound to plain containers: a Python
+        # frame per header and per chunk would cost a tenth of a short stream.
+        self._headers: dict[bytes, bytes] = {}
+        self._open_chunk: list[None] = []
+        self.on_header = self._headers.__setitem__
+        self.on_chunk_header = partial(self._open_chunk.append, None)
+        self.on_chunk_complete = self._open_chunk.clear
         self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.listener: Listener | None = None
@@ -61,7 +63,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers_done = False
         self._in_body = False
         self._complete = False
-        self.at_boundary = True
+        self._keeps_alive = False
+        self._headers.clear()
+        self._open_chunk.clear()
         self.status = 0
         self.content_type = b""
         self.length = -1
@@ -105,7 +109,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._break(f"the replica's answer is not HTTP: {error}")
             return
         if self._in_body:
-            listener.answer_data(data, at_boundary=self.at_boundary)
+            listener.answer_data(data, at_boundary=not self._open_chunk)
         elif self._headers_done:
             head = self._head + data if self._head else data
             self._head = b""
@@ -113,7 +117,7 @@ class UpstreamConnection(asyncio.Protocol):
             body = head[head.find(b"\r\n\r\n") + 4 :]
             listener.answer_begins(self)
             if body and self.listener is listener:
-                listener.answer_data(body, at_boundary=self.at_boundary)
+                listener.answer_data(body, at_boundary=not self._open_chunk)
         else:
             self._head += data
             if len(self._head) > MAX_ANSWER_HEAD_BYTES:
@@ -123,7 +127,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._finish(listener)
 
     def _finish(self, listener: Listener) -> None:
-        reusable = self._parser.should_keep_alive() and not self.transport.is_closing()
+        reusable = self._keeps_alive and not self.transport.is_closing()
         self.listener = None
         self._reset()
         if reusable:
@@ -140,30 +144,29 @@ class UpstreamConnection(asyncio.Protocol):
 
     # httptools
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        wanted = _WANTED.get(name) or _WANTED.get(name.lower())
-        if wanted is None:
-            return
-        if wanted == "length":
-            self.length = int(value)
-        elif wanted == "coding":
-            self.chunked = value.lower().endswith(b"chunked")
-        else:
-            setattr(self, wanted, value)
-
     def on_headers_complete(self) -> None:
         self._headers_done = True
+        self.content_type = self._header(b"content-type")
+        self.retry_after = self._header(b"retry-after")
+        length = self._header(b"content-length")
+        if length:
+            self.length = int(length)
+        else:
+            self.chunked = self._header(b"transfer-encoding").lower().endswith(b"chunked")
         self.status = self._parser.get_status_code()
+        self._keeps_alive = self._parser.should_keep_alive()  # asked later, the parser has forgotten
 
-    def on_chunk_header(self) -> None:
-        self.at_boundary = False
-
-    def on_chunk_complete(self) -> None:
-        self.at_boundary = True
+    def _header(self, name: bytes) -> bytes:
+        headers = self._headers
+        value = headers.get(name)
+        if value is None:
+            value = headers.get(name.title())
+            if value is None:
+                return next((headers[given] for given in headers if given.lower() == name), b"")
+        return value
 
     def on_message_complete(self) -> None:
         self._complete = True
-        self.at_boundary = True
 
 
 class UpstreamPool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import resource
 import signal
 import socket
@@ -18,6 +19,8 @@ from swell.state.worker import WorkerSettings
 CHECK_SECONDS = 0.25
 LOAD_EVERY_CHECKS = 4
 BACKLOG = 2048
+
+_log = logging.getLogger(__name__)
 
 
 def run_worker(settings: WorkerSettings) -> None:
@@ -61,10 +64,13 @@ async def _upkeep(service: Service, link: ControlLink) -> None:
     turns = 0
     while True:
         await asyncio.sleep(CHECK_SECONDS)
-        service.check()
         turns += 1
-        if turns % LOAD_EVERY_CHECKS == 0:
-            link.send_load()
+        try:
+            service.check()
+            if turns % LOAD_EVERY_CHECKS == 0:
+                link.send_load()
+        except Exception:  # upkeep must outlive a fault in one turn; the fault is in the worker's log
+            _log.exception("a turn of upkeep failed")
 
 
 async def _keep_spool(service: Service, disk: ThreadPoolExecutor) -> None:
