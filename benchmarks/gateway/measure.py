@@ -11,7 +11,17 @@ from typing import Any
 
 from benchmarks.gateway.contenders import Contender
 from benchmarks.gateway.load import Plan
-from benchmarks.gateway.processes import LOAD_CORE, BenchmarkError, cpu_seconds, launch, stop, wait_http, wait_quiet
+from benchmarks.gateway.processes import (
+    CONTENDER_CORE,
+    LOAD_CORE,
+    BenchmarkError,
+    core_seconds,
+    cpu_seconds,
+    launch,
+    stop,
+    wait_http,
+    wait_quiet,
+)
 from benchmarks.gateway.slow_load import SlowPlan
 
 LOAD_SECONDS = 600.0  # the longest that a load process may take beyond its plan
@@ -30,6 +40,7 @@ class Measurement:
     cpu_us: Mapping[str, float]
     load_core: float  # share of the measured time that load and upstream used of their core
     contender_core: float  # the same for the contender
+    foreign_core: float  # share of the contender's core that processes outside the benchmark used
 
 
 class Upstream:
@@ -96,9 +107,10 @@ def measure(name: str, contender: Contender, plan: Plan, upstream: Upstream) -> 
     everything = sorted({pid for pids in groups.values() for pid in pids})
     wait_quiet(everything)
     before = _read(groups)
-    upstream_before = cpu_seconds([upstream.pid])
+    upstream_before, core_before = cpu_seconds([upstream.pid]), core_seconds(CONTENDER_CORE)
     load.go()
     results = load.results()
+    core_used = core_seconds(CONTENDER_CORE) - core_before
     upstream_used = cpu_seconds([upstream.pid]) - upstream_before
     busy = _used(before, _read(groups)).get("all", 0.0)
     wait_quiet(everything)
@@ -114,6 +126,7 @@ def measure(name: str, contender: Contender, plan: Plan, upstream: Upstream) -> 
         cpu_us={group: value / max(1, completed) * 1e6 for group, value in used.items()},
         load_core=(upstream_used + results["load_cpu_seconds"]) / seconds,
         contender_core=busy / seconds,
+        foreign_core=max(0.0, core_used - busy) / seconds,
     )
 
 

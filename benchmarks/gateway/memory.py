@@ -48,7 +48,10 @@ def run(name: str, requests: int) -> tuple[dict[str, list[Sample]], int]:
             groups = contender.groups()
             wait_quiet(groups["all"])
             for group, pids in groups.items():
-                samples.setdefault(group, []).append((done, sum(memory_bytes(pid)[0] for pid in pids)))
+                memories = [memory_bytes(pid) for pid in pids]
+                samples.setdefault(group, []).append((done, sum(memory.rss for memory in memories)))
+                private = f"{group} without files"
+                samples.setdefault(private, []).append((done, sum(memory.anonymous for memory in memories)))
             print(", ".join(f"{group} {points[-1][1] / 1e6:.1f} MB" for group, points in samples.items()), end="")
             print(f" after {done:,} requests", flush=True)
     return samples, errors

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 CONTENDER_CORE = 0
@@ -145,6 +146,15 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total / _TICKS_PER_SECOND
 
 
+def core_seconds(core: int) -> float:
+    """User and system time that everybody together has spent on `core`."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *counts = line.split()
+        if name == f"cpu{core}":
+            return sum(int(count) for count in counts[:3]) / _TICKS_PER_SECOND
+    raise BenchmarkError(f"/proc/stat does not know core {core}")
+
+
 def wait_quiet(pids: Sequence[int], seconds: float = 10.0) -> float:
     """Until these processes have used almost no CPU for 0.3 s, so that work put off counts too. Their CPU time."""
     deadline = time.monotonic() + seconds
@@ -158,12 +168,19 @@ def wait_quiet(pids: Sequence[int], seconds: float = 10.0) -> float:
     return before
 
 
-def memory_bytes(pid: int) -> tuple[int, int]:
-    """Resident and proportional set size of one process."""
-    rss = pss = 0
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Rss:"):
-            rss = int(line.split()[1]) * 1024
-        elif line.startswith("Pss:"):
-            pss = int(line.split()[1]) * 1024
-    return rss, pss
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process: resident, its proportional share of it, and the part that no file backs."""
+
+    rss: int
+    pss: int
+    anonymous: int
+
+
+def memory_bytes(pid: int) -> Memory:
+    """What one process holds now."""
+    found = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, _, value = line.partition(":")
+        found[name] = int(value.split()[0]) * 1024
+    return Memory(found["Rss"], found["Pss"], found["Anonymous"])

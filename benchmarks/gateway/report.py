@@ -15,6 +15,7 @@ NGINX_RATIO = {"json": 2.5, "stream": 1.3}
 ROUTER_RATIO = 0.6
 TLS_RATIO = 1.25
 ADDED_MS = {"p50": 0.5, "p99": 3.0}
+FOREIGN_SHARE = 0.05  # of the contender's core, used by others, from which figures are not to be trusted
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ def show(outcome: Outcome, settings: Settings, console: Console) -> None:
     console.print(table)
     for name, reason in outcome.missing.items():
         console.print(f"without {name}: {reason}", markup=False)
+    foreign = max((m.foreign_core for m in outcome.measurements()), default=0.0)
+    if foreign > FOREIGN_SHARE:
+        console.print(f"Others used up to {foreign:.0%} of the contender's core: run again on a quiet machine.")
 
 
 def document(outcome: Outcome, settings: Settings, machine: dict[str, Any]) -> dict[str, Any]:
@@ -120,14 +124,16 @@ def _rows(outcome: Outcome, work: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _tls_table(outcome: Outcome) -> Table:
-    table = Table("", "work", "plain CPU µs", "TLS CPU µs", "added", "TLS per second", title="What TLS 1.3 adds")
+    columns = ("", "work", "plain CPU µs", "TLS CPU µs", "added", "added ÷ plain", "TLS per second")
+    table = Table(*columns, title="What TLS 1.3 adds")
     for name, secured in TLS_PAIRS.items():
         for work in WORKS:
             plain, tls = outcome.cpu_us(name, work), outcome.cpu_us(secured, work)
             if tls is not None:
-                added = _number(_tls_added(outcome, name, work), 1)
+                added = _tls_added(outcome, name, work)
+                share = "" if added is None or not plain else f"{added / plain:+.0%}"
                 rate = f"{outcome.per_second(secured, work):,.0f}"
-                table.add_row(name, work, _number(plain, 1), _number(tls, 1), added, rate)
+                table.add_row(name, work, _number(plain, 1), _number(tls, 1), _number(added, 1), share, rate)
     return table
 
 

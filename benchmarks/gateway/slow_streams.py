@@ -76,9 +76,9 @@ def run(name: str, plan_of: dict[str, Any]) -> dict[str, Any]:
 
 def _sample(contender: Contender, peaks: dict[int, Peak]) -> None:
     for pid in contender.groups().get("all", []):
-        rss, pss = memory_bytes(pid)
+        now = memory_bytes(pid)
         peak = peaks.setdefault(pid, Peak())
-        peak.rss, peak.pss = max(peak.rss, rss), max(peak.pss, pss)
+        peak.rss, peak.pss = max(peak.rss, now.rss), max(peak.pss, now.pss)
 
 
 def main() -> int:

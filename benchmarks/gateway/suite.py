@@ -45,6 +45,11 @@ class Outcome:
     half_load: dict[tuple[str, str], list[Measurement]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
+    def measurements(self) -> Iterator[Measurement]:
+        """All of them."""
+        for runs in (*self.closed.values(), *self.half_load.values()):
+            yield from runs
+
     def cpu_us(self, name: str, work: str, group: str = "all") -> float | None:
         """Median CPU time per request in microseconds; none where it was not measured."""
         values = [m.cpu_us[group] for m in self.closed.get((name, work), ()) if group in m.cpu_us]

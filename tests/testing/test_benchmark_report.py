@@ -17,6 +17,7 @@ def measured(name: str, work: str, cpu_us: float, *, p50: float = 1.0, errors: i
         cpu_us={"all": cpu_us, "worker": cpu_us / 2},
         load_core=0.5,
         contender_core=0.5,
+        foreign_core=0.0,
     )
 
 
