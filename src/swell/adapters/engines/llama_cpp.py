@@ -1,7 +1,8 @@
 """llama.cpp as a child process, one per replica (`llama_cpp_child`).
 
 Found by trying (xllamacpp 2026.10): one server with mean pooling switched on answers chat and embeddings alike, and
-its chat answers are the same, token for token, as without. `/health` says 503 while the model loads and 200 after.
+its chat answers are the same, token for token, as without. `/health` says 503 while the model loads and 200 after. Its
+server closes a connection after every stream, although it promised to keep it; a client must expect that.
 """
 
 from __future__ import annotations
