@@ -182,10 +182,10 @@ def answers(state: StateDirectory) -> bool:
     return True
 
 
-def _segment(text: str) -> str:
-    from urllib.parse import quote
-
-    return quote(text, safe="") or "-"
+def _segment(key_id: str) -> str:
+    if not (key_id.isascii() and key_id.isalnum()):
+        raise UserError(f"{key_id!r} is no key id; `swell keys list` shows the ids")
+    return key_id
 
 
 def _plain(value: object) -> Any:

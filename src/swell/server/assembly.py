@@ -11,6 +11,7 @@ from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
 from swell.ports.provider import Provider
 from swell.ports.store import Store
+from swell.security.private_files import replace_private
 from swell.security.secrets import load_secrets
 from swell.server.administration import DEFAULT_TENANT, Administration
 from swell.server.publish import Served
@@ -95,7 +96,7 @@ def known_tenants(state: StateDirectory) -> tuple[str, ...]:
 def remember_tenants(state: StateDirectory, spec: Spec) -> None:
     """Keep the tenants' names for commands that run without a server."""
     names = sorted({DEFAULT_TENANT, *(tenant.name for tenant in spec.tenants)})
-    (state.root / "tenants.json").write_text(json.dumps(names))
+    replace_private(state.root / "tenants.json", json.dumps(names).encode())
 
 
 def sqlite_version() -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ import msgspec
 from swell.clock import Clock
 from swell.metering.leases import WINDOW_SECONDS, Grant, LeaseBook
 from swell.observe import metrics
-from swell.server.private_socket import private_socket
+from swell.server.private_socket import private_socket, remove_socket
 from swell.server.publish import Picture, Publication, limits_of
 from swell.state.messages import (
     FrameBuffer,
@@ -131,12 +131,14 @@ class ControlChannel:
     async def open(self, path: Path) -> None:
         """Listen on `path`, replacing a socket that a dead server left."""
         loop = asyncio.get_running_loop()
+        self._path = path
         self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=private_socket(path))
 
     def close(self) -> None:
         """Stop listening and close every connection."""
         if self._listener is not None:
             self._listener.close()
+            remove_socket(self._path)
         for connection in list(self._connections):
             connection.close()
 

@@ -233,8 +233,6 @@ class RunningServer:
         await self._check_port()
         epoch = await self._writer.call(parts.store.next_epoch)
         self._keys = await self._writer.call(parts.store.list_keys)
-        if self._living:
-            await self._find_endpoints()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
             publication=Publication(epoch, self._picture()),
@@ -245,6 +243,8 @@ class RunningServer:
             on_change=self._changed.set,
             on_load=self._loads_changed,
         )
+        if self._living:
+            await self._find_endpoints()
         await self._channel.open(parts.state.control_socket)
         self._audit("up", current_principal())
         _log.info("the server serves", extra={"port": parts.spec.server.port, "version": __version__})

@@ -1,5 +1,6 @@
 """`swell up`, from what the user said to a running server: every refusal comes before anything is started."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,9 @@ def serve(wishes: Wishes, audience: Audience) -> None:
                 clock=clock,
             )
             uvloop.run(_serve(parts, audience))
+            # All has ended well; a late signal must not make it look otherwise.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
         finally:
             store.close()
 

@@ -1,0 +1,73 @@
+"""Commands that need no server."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swell import __version__
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "swell.cli.main", *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_version_loads_next_to_nothing() -> None:
+    script = (
+        "import sys; sys.argv = ['swell', 'version']; from swell.cli.main import main; main();"
+        "print(sorted({'typer', 'pydantic', 'httpx', 'sqlalchemy', 'asyncio'} & sys.modules.keys()))"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [f"swell {__version__}", "[]"]
+    assert json.loads(run("version", "--json").stdout) == {"version": __version__}
+
+
+def test_every_command_explains_itself() -> None:
+    said = run("--help").stdout
+    for name in ("up", "down", "status", "logs", "keys", "usage", "doctor", "schema", "version"):
+        assert f" {name} " in said
+    assert "--tenant" in run("keys", "create", "--help").stdout
+
+
+def test_schema_is_json_schema() -> None:
+    schema = json.loads(run("schema").stdout)
+    assert schema == json.loads(run("schema", "--json").stdout)
+    assert "models" in schema["properties"]
+
+
+def test_a_command_line_that_is_not_understood_is_answered_in_json_too() -> None:
+    ended = run("keys", "create", "--json")
+    assert ended.returncode == 2
+    assert "name" in json.loads(ended.stderr)["error"]
+
+
+def test_commands_that_need_a_server_say_so_with_code_3(tmp_path: Path) -> None:
+    ended = run("status", "--state", str(tmp_path), "--json")
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "swell up" in json.loads(ended.stderr)["error"]
+
+
+def test_doctor_finds_what_is_wrong(tmp_path: Path, free_port: int) -> None:
+    fine = run("doctor", "--state", str(tmp_path / "new"), "--port", str(free_port), "--json")
+    found = {finding["check"]: finding["verdict"] for finding in json.loads(fine.stdout)}
+    assert {"python", "cores", "memory", "disk", "open files", "clock", "store", "port"} <= found.keys()
+    assert (found["store"], found["state directory"], found["port"]) == ("fine", "fine", "fine")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "pepper").write_bytes(b"x")
+    (tmp_path / "secrets" / "pepper").chmod(0o644)
+    wrong = run("doctor", "--state", str(tmp_path), "--port", str(free_port), "--json")
+    finding = next(each for each in json.loads(wrong.stdout) if each["check"] == "state directory")
+    assert (wrong.returncode, finding["verdict"]) == (1, "wrong")
+    assert "pepper" in finding["found"]
+    assert "chmod" in finding["advice"]
+
+
+@pytest.mark.parametrize("missing", ["pass", "0o700"])
+def test_logs_of_an_empty_state_directory(tmp_path: Path, missing: str) -> None:
+    listed = run("logs", "--state", str(tmp_path / missing))
+    assert listed.returncode == 0
+    assert "There are no logs" in listed.stdout
