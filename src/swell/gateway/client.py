@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from swell.gateway.exchange import Exchange
     from swell.gateway.service import Service
 
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})  # everything else needs a key
 JSON = b"application/json"
 LINGER_SECONDS = 2.0  # reading and dropping what a refused client still sends, so that it gets the answer
 URL_BYTES = 8 * 1024
@@ -34,25 +35,33 @@ _WANTED = {
     b"x-session-id": "session",
     b"x-swell-priority": "priority",
 }
-_WANTED |= {name.title(): slot for name, slot in _WANTED.items()}
 _SINGLE = frozenset({"authorization", "api_key", "host", "coding"})
+
+
+# Where a header's value is kept, by its name as clients spell it; learned, so that names are folded to lower
+# case once and not with every request. Names that nobody wants are kept as "".
+_slots: dict[bytes, str] = {}
+LEARNED_NAMES = 1024
+
+
+def _learn_slot(name: bytes) -> str:
+    slot = _WANTED.get(name.lower(), "")
+    if len(_slots) < LEARNED_NAMES:
+        _slots[name] = slot
+    return slot
 
 
 class Head:
     """What is kept of a request's headers."""
 
     __slots__ = (
-        "api_key", "authorization", "content_length", "headers", "is_old", "keep_alive", "key", "method", "path",
-        "refusal", "started",
+        "headers", "is_old", "keep_alive", "key", "method", "path", "refusal", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
         self.started = started
         self.method = b""
         self.path = ""
-        self.authorization = b""
-        self.api_key = b""
-        self.content_length = b""
         self.headers: dict[str, bytes] = {}
         self.keep_alive = True
         self.is_old = False  # HTTP/1.0: no chunked coding, no keep-alive
@@ -78,9 +87,10 @@ class ClientConnection(asyncio.Protocol):
         "_discarding",
         "_fields",
         "_head",
-        "_header_bytes",
         "_parser",
         "_pending",
+        "_read_bytes",
+        "_reading",
         "_service",
         "_serving",
         "_url",
@@ -98,7 +108,8 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._header_bytes = 0
+        self._read_bytes = 0  # of the request being read, body included
+        self._reading = 0  # bytes of the read that is being parsed
         self._fields: list[tuple[bytes, bytes]] = []
         self._pending: deque[tuple[Head, bytes]] = deque()
         self._deadline = 0.0
@@ -131,15 +142,16 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._discarding:
             return
+        self._reading = len(data)
+        if self._head is not None:
+            self._read_bytes += self._reading
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._malformed(str(error))
             return
-        if self._head is not None and not self._head.method:
-            self._header_bytes += len(data)  # unfinished headers: names and values not reported yet count too
-            if self._header_bytes > 2 * self._service.bounds.header_bytes:
-                self._close_with(Refusal(431, "The headers are too large.", code="headers_too_large"))
+        if self._head is not None and not self._head.method and self._read_bytes > self._service.bounds.header_bytes:
+            self._close_with(Refusal(431, "The headers are too large.", code="headers_too_large"))
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
@@ -161,7 +173,7 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._body = []
         self._body_bytes = 0
-        self._header_bytes = 0
+        self._read_bytes = self._reading
         self._fields = []
         self._deadline = now + service.timeouts.header_seconds
 
@@ -183,30 +195,26 @@ class ClientConnection(asyncio.Protocol):
         request.is_old = version == "1.0"
         request.keep_alive = not request.is_old and self._parser.should_keep_alive()
         headers = request.headers
-        header_bytes = 0
         for name, value in self._fields:
-            header_bytes += len(name) + len(value)
-            wanted = _WANTED.get(name) or _WANTED.get(name.lower())
-            if wanted is not None:
-                if wanted in headers and wanted in _SINGLE:
-                    headers["twice"] = wanted.encode()
-                headers[wanted] = value
-        self._header_bytes = header_bytes
-        request.authorization = headers.get("authorization", b"")
-        request.api_key = headers.get("api_key", b"")
-        request.content_length = headers.get("content_length", b"")
+            slot = _slots.get(name)
+            if slot is None:
+                slot = _learn_slot(name)
+            if slot:
+                if slot in headers and slot in _SINGLE:
+                    headers["twice"] = slot.encode()
+                headers[slot] = value
         request.path = self._url.partition(b"?")[0].decode("latin-1")
         refusal = request.refusal or self._check_head(request, version)
         if refusal is not None:
             self._close_with(refusal)
             return
         self._deadline = request.started + service.timeouts.body_seconds
-        if service.needs_key(request.path):
+        if request.path not in _OPEN_PATHS:
             try:
                 request.key = self._authenticate(request)
             except Refusal as error:
                 request.refusal = error
-                if not request.content_length or int(request.content_length) > service.bounds.header_bytes:
+                if int(headers.get("content_length", b"0")) > service.bounds.header_bytes or "coding" in headers:
                     self._close_with(error)
                 return
         if "expect" in headers and headers["expect"].lower() == b"100-continue" and self._serving is None:
@@ -238,7 +246,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _check_head(self, request: Head, version: str) -> Refusal | None:
         bounds = self._service.bounds
-        if len(self._fields) > bounds.header_count or self._header_bytes > bounds.header_bytes:
+        if len(self._fields) > bounds.header_count or (
+            self._read_bytes > bounds.header_bytes
+            and sum(len(name) + len(value) for name, value in self._fields) > bounds.header_bytes
+        ):
             return Refusal(431, "The headers are too large or too many.", code="headers_too_large")
         if not request.path.startswith("/"):
             return Refusal(400, "The request target must be a path.", code="bad_target")
@@ -253,14 +264,14 @@ class ClientConnection(asyncio.Protocol):
             return Refusal(400, f"The header '{name}' is given twice.", code="duplicate_header")
         if "host" not in request.headers and not request.is_old:
             return Refusal(400, "The header 'host' is missing.", code="no_host")
-        if request.content_length and int(request.content_length) > bounds.body_bytes:
+        if int(request.headers.get("content_length", b"0")) > bounds.body_bytes:
             return _too_large(bounds.body_bytes)
         return None
 
     def _authenticate(self, request: Head) -> "Key":
-        token = request.api_key
-        if request.authorization:
-            scheme, _, token = request.authorization.partition(b" ")
+        token = request.headers.get("api_key", b"")
+        if "authorization" in request.headers:
+            scheme, _, token = request.headers["authorization"].partition(b" ")
             if scheme.lower() != b"bearer":
                 raise Refusal(401, "Use 'Authorization: Bearer KEY'.", code="invalid_api_key")
             token = token.strip()
@@ -270,8 +281,9 @@ class ClientConnection(asyncio.Protocol):
         cached = self._cached_key
         if (
             cached is not None
-            and service.is_current(cached)
+            and cached.live
             and cached.has_one_secret
+            and service.wall_clock() < cached.expires_at_unix
             and hmac.compare_digest(token, self._cached_token)
         ):
             return cached

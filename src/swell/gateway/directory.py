@@ -1,6 +1,7 @@
 """What a worker knows of keys, tenants and models: the server's snapshot made ready for dictionary reads."""
 
 import hmac
+import math
 from collections.abc import Callable
 
 from swell.errors import KeyFormatError
@@ -20,6 +21,7 @@ class Key:
     __slots__ = (
         "concurrency_shares",
         "entry",
+        "expires_at_unix",
         "has_one_secret",
         "is_limited",
         "live",
@@ -32,6 +34,7 @@ class Key:
     def __init__(self, entry: KeyEntry, tenant: TenantEntry | None, shares: Shares) -> None:
         self.entry = entry
         self.live = True
+        self.expires_at_unix = math.inf if entry.expires_at_unix is None else entry.expires_at_unix
         self.has_one_secret = len(entry.digests) == 1 and entry.digests[0].expires_at_unix is None
         priority = entry.priority or (tenant.priority if tenant else DEFAULT_PRIORITY)
         self.priority = priority if priority in PRIORITIES else DEFAULT_PRIORITY
@@ -146,5 +149,4 @@ class Directory:
 
 def is_current(key: Key, unix_now: float) -> bool:
     """Live and not expired."""
-    expires = key.entry.expires_at_unix
-    return key.live and (expires is None or unix_now < expires)
+    return key.live and unix_now < key.expires_at_unix

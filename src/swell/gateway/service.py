@@ -12,7 +12,7 @@ import msgspec
 from swell.errors import AtCapacity
 from swell.gateway.client import JSON, ClientConnection, Head
 from swell.gateway.counters import Counters
-from swell.gateway.directory import Directory, Key, is_current
+from swell.gateway.directory import Directory, Key
 from swell.gateway.exchange import Exchange
 from swell.gateway.request import INFERENCE_PATHS, BadRequest, admit, model_name, read_members
 from swell.gateway.responses import Refusal
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from swell.gateway.control_link import ControlLink
 
 UNSETTLED_RECORDS = 10_000  # outcomes kept in memory while the spool has no room; beyond, bounds stand
-_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,6 +41,7 @@ class Service:
         self.timeouts = settings.timeouts
         self.bounds = settings.bounds
         self.now = time.monotonic
+        self.wall_clock = time.time
         self.counters = Counters()
         self.shares = Shares(self.now)
         self.directory = Directory(Path(settings.pepper_file).read_bytes(), self.shares, self._make_replica)
@@ -92,17 +92,9 @@ class Service:
 
     # For client connections
 
-    def needs_key(self, path: str) -> bool:
-        """Everything but health, readiness and metrics."""
-        return path not in _OPEN_PATHS
-
     def authenticate(self, token: bytes) -> Key:
         """The key that `token` is. Raises Refusal."""
         return self.directory.authenticate(token, time.time())
-
-    def is_current(self, key: Key) -> bool:
-        """Whether a key that was seen before still holds."""
-        return is_current(key, time.time())
 
     def serve(self, client: ClientConnection, request: Head, body: bytes) -> Exchange | None:
         """Begin to answer. None: the answer is on its way already. Raises Refusal."""

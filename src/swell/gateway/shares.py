@@ -24,6 +24,9 @@ _MEASURES = {
 }
 
 
+_RATE_LINES = b"x-ratelimit-limit-*: %d\r\nx-ratelimit-remaining-*: %d\r\nx-ratelimit-reset-*: 60s\r\n"
+
+
 class Waiter(Protocol):
     """A request that waits for a share."""
 
@@ -38,16 +41,30 @@ class Share:
     """What this worker holds of one limit. Amounts are requests or tokens."""
 
     __slots__ = (
-        "_idle_turns", "_least_balance", "_recent", "_waiters", "ask", "asked_at", "balance", "denials", "denied_until",
-        "in_use", "is_concurrency",
-        "is_tokens", "last_grant", "limit", "limit_value", "remaining", "used",
+        "_idle_turns",
+        "_least_balance",
+        "_rate_lines",
+        "_recent",
+        "_waiters",
+        "ask",
+        "asked_at",
+        "balance",
+        "denials",
+        "denied_until",
+        "in_use",
+        "is_concurrency",
+        "last_grant",
+        "limit",
+        "limit_value",
+        "remaining",
+        "used",
     )  # fmt: skip
 
     def __init__(self, limit: str, limit_value: int, ask: Callable[["Share", int], None]) -> None:
         self.limit = limit
         self.limit_value = limit_value
         self.is_concurrency = limit.endswith("concurrent_requests")
-        self.is_tokens = limit.endswith("tokens_per_minute")
+        self._rate_lines = _RATE_LINES.replace(b"*", b"tokens" if limit.endswith("tokens_per_minute") else b"requests")
         self.ask = ask
         self.balance = 0
         self.used = 0  # since the last report
@@ -67,10 +84,7 @@ class Share:
         """The x-ratelimit lines of this share."""
         left = self.remaining + self.balance
         value = self.limit_value
-        name = b"tokens" if self.is_tokens else b"requests"
-        return b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: 60s\r\n" % (
-            name, value, name, max(0, left if left < value else value), name,
-        )  # fmt: skip
+        return self._rate_lines % (value, left if 0 <= left <= value else value if left > 0 else 0)
 
     def take(self, amount: int) -> bool:
         """Spend `amount` if it is held. Asks for more in good time."""

@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import os
 from pathlib import Path
+from zlib import crc32
 
 from swell.errors import AtCapacity
 from swell.state.usage import (
@@ -21,7 +22,7 @@ from swell.state.usage import (
     SEGMENT_SUFFIX,
     SpoolRecord,
     encode_payload,
-    write_header,
+    pack_header,
 )
 
 RETRY_AFTER_SECONDS = 5.0
@@ -73,15 +74,18 @@ class Spool:
     def append(self, record: SpoolRecord) -> None:
         """Store `record`. Raises AtCapacity where no segment can be had; nothing was stored then."""
         payload = encode_payload(record)
+        length = len(payload)
         start = self._offset + HEADER_BYTES
-        end = start + len(payload)
+        end = start + length
         if end > SEGMENT_BYTES:
             self._rotate()
             start = HEADER_BYTES
-            end = start + len(payload)
+            end = start + length
         pages = self._current.map
         pages[start:end] = payload
-        write_header(pages, start - HEADER_BYTES, payload)  # last: a kill in between leaves an unwritten frame
+        pack_header(
+            pages, start - HEADER_BYTES, length, crc32(payload)
+        )  # last: a kill in between leaves an unwritten frame
         self._offset = end
         self._dirty = True
 

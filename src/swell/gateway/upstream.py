@@ -146,14 +146,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._headers_done = True
+        self.status = self._parser.get_status_code()
         self.content_type = self._header(b"content-type")
-        self.retry_after = self._header(b"retry-after")
+        self.retry_after = self._header(b"retry-after") if self.status >= 400 else b""
         length = self._header(b"content-length")
         if length:
             self.length = int(length)
         else:
             self.chunked = self._header(b"transfer-encoding").lower().endswith(b"chunked")
-        self.status = self._parser.get_status_code()
         self._keeps_alive = self._parser.should_keep_alive()  # asked later, the parser has forgotten
 
     def _header(self, name: bytes) -> bytes:

@@ -16,7 +16,6 @@ worker killed between the two leaves a zero length and not a torn record; the ch
 power cut can tear.
 """
 
-import mmap
 import struct
 import zlib
 from collections.abc import Iterator
@@ -83,11 +82,7 @@ _decode = msgspec.msgpack.Decoder(SpoolRecord).decode
 
 
 encode_payload = _encode
-
-
-def write_header(segment: bytearray | mmap.mmap, offset: int, payload: bytes) -> None:
-    """Make the frame at `offset` valid; its payload must be in place already, `HEADER_BYTES` further on."""
-    _HEADER.pack_into(segment, offset, len(payload), zlib.crc32(payload))
+pack_header = _HEADER.pack_into  # (segment, offset, length, crc32): makes the frame at `offset` valid
 
 
 def encode_frame(record: SpoolRecord) -> tuple[bytes, bytes]:
