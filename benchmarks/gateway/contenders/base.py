@@ -26,7 +26,7 @@ class Setup:
 
 
 class Contender(ABC):
-    """One gateway. `key` is its bearer token; `share` scales its measured time, for the very slow."""
+    """One gateway. `key` is the bearer token that requests carry; `tls` whether it is spoken to so."""
 
     needs: str = ""  # what must be there that the benchmark does not install itself
     key: str = "none"
