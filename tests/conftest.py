@@ -11,25 +11,17 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from scripted_upstream import UpstreamThread
 from swell.errors import SourceError
-from swell_process import SwellProcess, choose_free_port, wait_until
+from swell_process import SwellProcess, SwellUp, choose_free_port, wait_until
 
 settings.register_profile("swell", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("swell")
-
-
-class SwellUp(Protocol):
-    """Starts `swell up` with the text of a swell.yaml (None: the default one) and waits until it is ready."""
-
-    def __call__(
-        self, spec: str | None, *arguments: str, workers: int = 1, ready: bool = True, environment: dict[str, str] = ...
-    ) -> SwellProcess: ...
 
 
 @pytest.fixture

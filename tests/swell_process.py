@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -228,6 +228,14 @@ class SwellProcess:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             psutil.wait_procs(self.children(), timeout=STOP_SECONDS)
+
+
+class SwellUp(Protocol):
+    """Starts `swell up` with the text of a swell.yaml (None: the default one) and waits until it is ready."""
+
+    def __call__(
+        self, spec: str | None, *arguments: str, workers: int = 1, ready: bool = True, environment: dict[str, str] = ...
+    ) -> SwellProcess: ...
 
 
 def _end_with_the_tests() -> None:

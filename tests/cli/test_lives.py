@@ -7,10 +7,9 @@ import subprocess
 import sys
 import threading
 
-from conftest import SwellUp
 from scripted_upstream import UpstreamThread
 from swell.testing.upstream_script import Script
-from swell_process import Reply, SwellProcess, choose_free_port
+from swell_process import Reply, SwellProcess, SwellUp, choose_free_port
 
 WARM_START_SECONDS = 5.0  # 2 is the aim; test machines are busy
 SPEC = 'models: [{{name: m, engine: external, endpoints: ["{url}"]}}]'

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SwellUp
 from scripted_upstream import UpstreamThread
-from swell_process import SwellProcess
+from swell_process import SwellProcess, SwellUp
 
 SPEC = """
 models: [{{name: m, engine: external, endpoints: ["{url}"]}}]

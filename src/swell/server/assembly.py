@@ -101,7 +101,7 @@ def remember_tenants(state: StateDirectory, spec: Spec) -> None:
 
 def sqlite_version() -> tuple[int, int, int]:
     """Of the encrypted SQLite that is installed."""
-    from sqlcipher3 import dbapi2
+    from sqlcipher3 import dbapi2  # type: ignore[import-untyped]  # ships no types
 
     version: tuple[int, int, int] = dbapi2.sqlite_version_info
     return version
