@@ -15,7 +15,7 @@ so on down to what is needed, so that a lone worker can have all of it and no wo
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from swell.state.messages import LimitBalance
@@ -110,8 +110,8 @@ class LeaseBook:
     """Grants shares of limits so that their sum never exceeds a limit. The server is its only user."""
 
     def __init__(self, expected: Iterable[str] = (), expected_until: float = 0.0) -> None:
-        """A new book. Until `expected_until` nothing is granted while one of the `expected` workers, which run since
-        before the server (re)started, has neither joined nor left: it holds shares that the book does not know yet."""
+        """A new book, of a server that (re)started. Until `expected_until` nothing is granted while one of the workers
+        that ran before has neither joined nor been accounted for: it spends shares that the book does not know yet."""
         self._limits: dict[str, _Limit] = {}
         self._workers: set[str] = set()
         self._expected = set(expected)
@@ -139,8 +139,10 @@ class LeaseBook:
             entry.book(incarnation, balance.used_last_minute - entry.spent_by.get(incarnation, 0), now)
 
     def leave(self, incarnation: str, now: float) -> None:
-        """The worker's process is gone. Not for a lost connection: a worker without a server goes on spending."""
-        self._expected.discard(incarnation)
+        """The worker's process is gone. Not for a lost connection: a worker without a server goes on spending.
+
+        One that was expected and has not joined stays expected until `account_for` tells what it used.
+        """
         self._workers.discard(incarnation)
         for entry in self._limits.values():
             entry.book(incarnation, entry.held.pop(incarnation, 0), now)
@@ -178,11 +180,16 @@ class LeaseBook:
             held -= max(0, used)
         entry.hold(incarnation, held - min(max(0, returned), max(0, held)))
 
-    def seed(self, limit: str, used: int, now: float) -> None:
-        """Book use by workers that no longer exist, read from the ledger after a restart of the server."""
-        entry = self._limit(limit)
-        entry.age(now)
-        entry.book("", used, now)
+    def account_for(self, incarnation: str, used: Mapping[str, int], now: float) -> None:
+        """Book the last minute's use by limit, read from the ledger, of a worker that died without joining this book.
+
+        That is a worker that was expected and left, or one that had died before the server restarted.
+        """
+        self._expected.discard(incarnation)
+        for limit, amount in used.items():
+            entry = self._limit(limit)
+            entry.age(now)
+            entry.book(incarnation, amount - entry.spent_by.get(incarnation, 0), now)
 
     def remaining(self, limit: str, now: float) -> int | None:
         """What could be granted now; None for no limit."""
