@@ -31,11 +31,11 @@ class MemoryStore:
         self._processes: dict[str, ProcessRecord] = {}
         self._audit: list[AuditEntry] = []
         self._epoch = 0
-        self._failures: list[SwellError] = []
+        self._failures: list[SwellError | None] = []
         self._is_closed = False
 
-    def fail_next(self, *errors: SwellError) -> None:
-        """Raise these, one per call."""
+    def fail_next(self, *errors: SwellError | None) -> None:
+        """Raise these, one per call; None lets a call through."""
         self._failures += errors
 
     def insert_key(self, key: KeyRecord, audit: AuditEntry) -> None:
@@ -154,8 +154,9 @@ class MemoryStore:
     def _call(self) -> Iterator[None]:
         if self._is_closed:
             raise StateError("the store was closed; open it again")
-        if self._failures:
-            raise self._failures.pop(0)
+        failure = self._failures.pop(0) if self._failures else None
+        if failure is not None:
+            raise failure
         yield
 
     def _change(self, key: KeyRecord, audit: AuditEntry) -> KeyRecord | None:
