@@ -8,6 +8,7 @@ from swell.state.messages import Sample
 # Bucket bounds in seconds, from OpenTelemetry's GenAI semantic conventions.
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+OVERHEAD_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0, 10.0)
 
 _DURATION = "gen_ai_server_request_duration_seconds"
 _FIRST_TOKEN = "gen_ai_server_time_to_first_token_seconds"  # noqa: S105 - a metric's name
@@ -46,7 +47,7 @@ class _Series:
         self.duration = _Histogram(DURATION_BUCKETS)
         self.first_token = _Histogram(FIRST_TOKEN_BUCKETS)
         self.per_token = _Histogram(FIRST_TOKEN_BUCKETS)
-        self.overhead = _Histogram(FIRST_TOKEN_BUCKETS)
+        self.overhead = _Histogram(OVERHEAD_BUCKETS)
         self.prompt_tokens = 0
         self.completion_tokens = 0
 
@@ -76,8 +77,11 @@ class Counters:
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series()
-        series.duration.observe(seconds)
-        series.overhead.observe(overhead_seconds)
+        duration, overhead = series.duration, series.overhead
+        duration.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        duration.total += seconds
+        overhead.counts[bisect_left(OVERHEAD_BUCKETS, overhead_seconds)] += 1
+        overhead.total += overhead_seconds
         if first_token_seconds >= 0:  # streams only: elsewhere the first token comes with the last
             series.first_token.observe(first_token_seconds)
             if completion_tokens > 1:

@@ -19,7 +19,8 @@ from swell.gateway.request import MESSAGES, Admitted
 from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
 from swell.gateway.shares import Share
-from swell.gateway.upstream import UpstreamConnection, UpstreamPool
+from swell.gateway.upstream import EVENT_STREAM, UpstreamConnection, UpstreamPool
+from swell.gateway.whole import Held, deliver
 from swell.state.usage import Reserved, Sent, Settled, UsageStatus
 
 if TYPE_CHECKING:
@@ -67,34 +68,20 @@ class Phase(Enum):
 class Exchange:
     """A request, its replica and its client."""
 
-    __slots__ = (
-        "_cancel_connect",
-        "_claim",
-        "_connection",
-        "_failed_on",
-        "_phase_since",
-        "_recorded",
-        "_relay",
-        "_release",
-        "_retries",
-        "_total_deadline",
-        "_touched",
-        "_went_out",
-        "admitted",
-        "client",
-        "key",
-        "path",
-        "paused_since",
-        "phase",
-        "priority",
-        "replica",
-        "request_id",
-        "route",
-        "sent_at",
-        "service",
-        "started",
-        "tokens_bound",
-    )  # fmt: skip
+    # Defaults live in the class: most requests never change them, and setting each costs time.
+    phase = Phase.ADMITTING
+    replica: Replica | None = None
+    paused_since = 0.0
+    _touched = False
+    _claim: Claim | None = None
+    _recorded = 0  # open record in the spool: 0 none, 1 reserved, 2 sent
+    _went_out = False
+    _release: Callable[[], None] | None = None
+    _cancel_connect: Callable[[], None] | None = None
+    _connection: UpstreamConnection | None = None
+    _relay: Relay | Held | None = None
+    _retries = 0
+    _failed_on: frozenset[str] = frozenset()
 
     def __init__(
         self, service: "Service", client: Client, key: "Key", path: str, route: ModelRoute,
@@ -111,21 +98,7 @@ class Exchange:
         self.sent_at = started
         self.request_id = service.next_request_id()
         self.tokens_bound = admitted.prompt_tokens_bound + admitted.completion_tokens_bound
-        self.phase = Phase.ADMITTING
-        self.replica: Replica | None = None
-        self.paused_since = 0.0
         self._phase_since = started
-        self._total_deadline = started + service.timeouts.total_seconds
-        self._touched = False
-        self._claim: Claim | None = None
-        self._recorded = 0  # open record in the spool: 0 none, 1 reserved, 2 sent
-        self._went_out = False
-        self._release: Callable[[], None] | None = None
-        self._cancel_connect: Callable[[], None] | None = None
-        self._connection: UpstreamConnection | None = None
-        self._relay: Relay | None = None
-        self._retries = 0
-        self._failed_on: frozenset[str] = frozenset()
 
     # Admission
 
@@ -268,7 +241,15 @@ class Exchange:
         else:
             replica.answered()
         self._enter(Phase.RELAYING)
-        self._relay = Relay(self, connection)
+        streams = connection.status == 200 and connection.content_type.startswith(EVENT_STREAM)
+        self._relay = Relay(self, connection) if streams else Held(self, connection)
+
+    def answer_whole(self, content_type: bytes, body: bytes) -> None:
+        """All at once: the usual case of an answer that is not a stream."""
+        self._connection = None
+        if self.replica is not None:
+            self.replica.answered()
+        deliver(self, 200, content_type, body)
 
     def answer_data(self, data: bytes, *, at_boundary: bool) -> None:
         """Body bytes."""
@@ -351,7 +332,7 @@ class Exchange:
             self._time_out(f"no answer within {timeouts.first_byte_seconds:g} s")
         elif self.phase is Phase.RELAYING and waited > timeouts.idle_seconds:
             self._time_out(f"silent for {timeouts.idle_seconds:g} s")
-        elif now > self._total_deadline:
+        elif now - self.started > timeouts.total_seconds:
             self._time_out(f"not finished within {timeouts.total_seconds:g} s")
 
     def _time_out(self, reason: str) -> None:

@@ -93,15 +93,8 @@ def json_depth_exceeds(body: bytes, limit: int) -> bool:
 
 
 def _has_more_brackets(body: bytes, limit: int) -> bool:
-    """Whether there are more than `limit` opening brackets. A search per bracket, as `count` reads bytewise."""
-    for bracket in (b"{", b"["):
-        at = body.find(bracket)
-        while at >= 0:
-            limit -= 1
-            if limit < 0:
-                return True
-            at = body.find(bracket, at + 1)
-    return False
+    """Whether there are more than `limit` opening brackets. `split` finds one at a time, `count` reads bytewise."""
+    return len(body.split(b"{", limit + 1)) + len(body.split(b"[", limit + 1)) - 2 > limit
 
 
 def read_members(body: bytes, *, depth: int) -> Members:

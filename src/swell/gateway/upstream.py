@@ -5,6 +5,7 @@ framing included. `at_boundary` tells whether what was read ends exactly where a
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,12 @@ import httptools
 from swell.state.snapshot import ReplicaEntry
 from swell.state.worker import Bounds, Timeouts
 
+EVENT_STREAM = b"text/event-stream"
 MAX_ANSWER_HEAD_BYTES = 64 * 1024
+LENGTH_DIGITS = 12
+
+_LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,12})[ \t]*\r\n", re.IGNORECASE)
+_NOTHING_KNOWN = b"\0"  # no answer begins so
 
 
 class Listener(Protocol):
@@ -23,6 +29,9 @@ class Listener(Protocol):
 
     def answer_begins(self, connection: "UpstreamConnection") -> None:
         """Status and headers are known."""
+
+    def answer_whole(self, content_type: bytes, body: bytes) -> None:
+        """A whole answer with status 200; no more calls follow."""
 
     def answer_data(self, data: bytes, *, at_boundary: bool) -> None:
         """Raw body bytes."""
@@ -38,7 +47,8 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection. `listener` is None while it is idle."""
 
     __slots__ = (
-        "_complete", "_head", "_headers", "_headers_done", "_in_body", "_keeps_alive", "_open_chunk", "_parser",
+        "_complete", "_first_read", "_head", "_headers", "_headers_done", "_in_body", "_keeps_alive",
+        "_known_end", "_known_start", "_known_type", "_open_chunk", "_parser",
         "_pool", "chunked", "content_type", "is_reused", "length", "listener", "on_chunk_complete",
         "on_chunk_header", "on_header", "retry_after", "status", "transport",
     )  # fmt: skip
@@ -56,6 +66,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.listener: Listener | None = None
         self.is_reused = False
+        self._first_read = b""
+        self._known_start = _NOTHING_KNOWN
+        self._known_end = b""
+        self._known_type = b""
         self._reset()
 
     def _reset(self) -> None:
@@ -89,6 +103,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.lost(self)
+        self._parser = None  # type: ignore[assignment]  # it holds this object: no cycle is left to collect
         listener, self.listener = self.listener, None
         if listener is None:
             return
@@ -103,6 +118,9 @@ class UpstreamConnection(asyncio.Protocol):
         if listener is None:
             self.transport.abort()  # nobody asked
             return
+        if data.startswith(self._known_start) and not self._headers_done and self._take_known(listener, data):
+            return
+        self._first_read = data
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -114,6 +132,8 @@ class UpstreamConnection(asyncio.Protocol):
             head = self._head + data if self._head else data
             self._head = b""
             self._in_body = True
+            if head is self._first_read and self.length >= 0:
+                self._learn_head(head)
             body = head[head.find(b"\r\n\r\n") + 4 :]
             listener.answer_begins(self)
             if body and self.listener is listener:
@@ -125,6 +145,32 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._complete and self.listener is listener:
             self._finish(listener)
+
+    def _take_known(self, listener: Listener, data: bytes) -> bool:
+        """Take an answer that came in one read and whose head equals the last one's but for its length's digits."""
+        start = len(self._known_start)
+        known_end = self._known_end
+        end = data.find(known_end, start, start + LENGTH_DIGITS + len(known_end))
+        digits = data[start:end]
+        body_start = end + len(known_end)
+        if end < 0 or self._head or not digits.isdigit() or int(digits) != len(data) - body_start:
+            return False
+        self.listener = None
+        if self.transport.is_closing():
+            self.transport.close()
+        else:
+            self._pool.put(self)
+        listener.answer_whole(self._known_type, data[body_start:])
+        return True
+
+    def _learn_head(self, head: bytes) -> None:
+        """Remember the head of a plain answer for `_take_known`."""
+        end = head.find(b"\r\n\r\n") + 4
+        length = _LENGTH_LINE.search(head, 0, end)
+        plain = self.status == 200 and self._keeps_alive and not self.content_type.startswith(EVENT_STREAM)
+        if length is not None and plain:
+            self._known_start, self._known_end = head[: length.start(1)], head[length.end(1) : end]
+            self._known_type = self.content_type or b"application/json"
 
     def _finish(self, listener: Listener) -> None:
         reusable = self._keeps_alive and not self.transport.is_closing()
