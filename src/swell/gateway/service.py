@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,12 +37,18 @@ _encode = msgspec.json.Encoder().encode
 class Service:
     """A worker's shared parts. One per process, made by `worker.run_worker`."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self.settings = settings
         self.timeouts = settings.timeouts
         self.bounds = settings.bounds
-        self.now = time.monotonic
-        self.wall_clock = time.time
+        self.now = now
+        self.wall_clock = wall_clock
         self.counters = Counters()
         self.shares = Shares(self.now)
         self.directory = Directory(Path(settings.pepper_file).read_bytes(), self.shares, self._make_replica)
@@ -61,11 +68,11 @@ class Service:
     def next_request_id(self) -> str:
         """Unique over all workers and restarts: the incarnation is in it."""
         self._requests += 1
-        return f"{self._request_prefix}{self._requests:x}"
+        return f"{self._request_prefix}{self._requests:08x}"  # padded: ids that sort keep the ledger's index local
 
     def unix_ms(self) -> int:
         """Wall-clock milliseconds, for records that people read."""
-        return int(time.time() * 1000)
+        return int(self.wall_clock() * 1000)
 
     def queue_seconds(self, priority: str) -> float:
         """The longest wait for a replica."""
@@ -94,7 +101,7 @@ class Service:
 
     def authenticate(self, token: bytes) -> Key:
         """The key that `token` is. Raises Refusal."""
-        return self.directory.authenticate(token, time.time())
+        return self.directory.authenticate(token, self.wall_clock())
 
     def serve(self, client: ClientConnection, request: Head, body: bytes) -> Exchange | None:
         """Begin to answer. None: the answer is on its way already. Raises Refusal."""
