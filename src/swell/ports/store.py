@@ -19,6 +19,7 @@ from swell.state.records import (
     KeyRecord,
     ProcessRecord,
     SpoolPosition,
+    SpoolUse,
     UsageChange,
     UsageFilter,
     UsageRecord,
@@ -79,6 +80,9 @@ class UsageStore(Protocol):
 
     def forget_spools(self, existing: Sequence[str]) -> None:
         """Drop the positions of all spools that are not among `existing`."""
+
+    def recent_use(self, spool: str, since_unix_ms: int) -> list[SpoolUse]:
+        """What the requests of one spool that arrived at or after `since_unix_ms` used, by key; void ones left out."""
 
     def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
         """The newest `limit` (at most MAX_LISTED) requests that match, newest first."""

@@ -102,6 +102,15 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
 
 
+class SpoolUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What one worker's requests of one key used; bounds count where the outcome is unknown."""
+
+    key_id: str
+    tenant: str
+    requests: int
+    tokens: int
+
+
 class SpoolPosition(msgspec.Struct, frozen=True):
     """How far a spool folder is in the ledger: everything before `offset` bytes of `segment`, and earlier segments."""
 

@@ -13,6 +13,7 @@ from swell.state.records import (
     KeyRecord,
     ProcessRecord,
     SpoolPosition,
+    SpoolUse,
     UsageChange,
     UsageFilter,
     UsageRecord,
@@ -96,6 +97,27 @@ class MemoryStore:
     def forget_spools(self, existing: Sequence[str]) -> None:
         with self._call():
             self._positions = {name: position for name, position in self._positions.items() if name in existing}
+
+    def recent_use(self, spool: str, since_unix_ms: int) -> list[SpoolUse]:
+        with self._call():
+            rows = [
+                row
+                for row in self._usage.values()
+                if row.spool == spool and row.status != "void" and (_arrived(row) or 0) >= since_unix_ms
+            ]
+            return [
+                SpoolUse(
+                    key_id=key_id,
+                    tenant=tenant,
+                    requests=sum((row.key_id, row.tenant) == (key_id, tenant) for row in rows),
+                    tokens=sum(
+                        row.prompt_tokens + row.completion_tokens
+                        for row in rows
+                        if (row.key_id, row.tenant) == (key_id, tenant)
+                    ),
+                )
+                for key_id, tenant in sorted({(row.key_id, row.tenant) for row in rows})
+            ]
 
     def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
         with self._call():

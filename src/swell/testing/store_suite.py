@@ -15,6 +15,7 @@ from swell.state.records import (
     KeyRecord,
     ProcessRecord,
     SpoolPosition,
+    SpoolUse,
     UsageChange,
     UsageFilter,
     UsageRecord,
@@ -242,6 +243,22 @@ class StoreSuite:
         assert [row.request_id for row in listed] == expected
         assert store.list_usage(where, 1) == listed[:1]
         assert store.total_usage(where) == _totals(listed)
+
+    def test_recent_use_is_of_one_spool_since_a_moment_by_key(self, store: Store) -> None:
+        _apply(
+            store,
+            usage_change("a", "pair", reserved_at_unix_ms=2000),
+            usage_change("b", "reserved", reserved_at_unix_ms=3000),
+            usage_change("c", "pair", reserved_at_unix_ms=3000, key_id="key2"),
+            usage_change("old", "pair", reserved_at_unix_ms=1999),
+            usage_change("void", "pair", reserved_at_unix_ms=3000, status="void"),
+            usage_change("elsewhere", "pair", reserved_at_unix_ms=3000, spool="spool2"),
+        )
+        assert store.recent_use("spool1", 2000) == [
+            SpoolUse(key_id="key1", tenant="search", requests=2, tokens=7 + 9 + 100 + 512),
+            SpoolUse(key_id="key2", tenant="search", requests=1, tokens=7 + 9),
+        ]
+        assert store.recent_use("spool3", 0) == []
 
     def test_a_process_is_an_intent_first_and_then_known_by_its_pid_and_start_time(self, store: Store) -> None:
         intent = ProcessRecord(

@@ -17,6 +17,7 @@ from swell.ports.store import MAX_LISTED
 from swell.state.records import (
     FinalisedSpool,
     SpoolPosition,
+    SpoolUse,
     UsageChange,
     UsageFilter,
     UsageRecord,
@@ -91,6 +92,20 @@ class UsageRows:
     def forget_spools(self, existing: Sequence[str]) -> None:
         with self._database.writing() as connection:
             connection.execute(delete(spool_positions).where(spool_positions.c.spool.not_in(existing)))
+
+    def recent_use(self, spool: str, since_unix_ms: int) -> list[SpoolUse]:
+        tokens = func.sum(usage.c.prompt_tokens + usage.c.completion_tokens)
+        query = (
+            select(usage.c.key_id, usage.c.tenant, func.count(), tokens)
+            .where(arrived_at >= since_unix_ms, usage.c.spool == spool, usage.c.status != "void")
+            .group_by(usage.c.key_id, usage.c.tenant)
+            .order_by(usage.c.key_id)
+        )
+        with self._database.reading() as connection:
+            return [
+                SpoolUse(key_id=key_id, tenant=tenant, requests=requests, tokens=used)
+                for key_id, tenant, requests, used in connection.execute(query)
+            ]
 
     def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
         query = _narrow(select(usage), where).order_by(arrived_at.desc(), usage.c.request_id.desc())
