@@ -96,8 +96,9 @@ class ServerAccess:
 class StoreAccess:
     """Works on the store directly; the caller holds the state lock."""
 
-    def __init__(self, office: Administration) -> None:
+    def __init__(self, office: Administration, state: StateDirectory) -> None:
         self._office = office
+        self._state = state
 
     def create_key(self, request: NewKey) -> Any:
         return _plain(self._office.create_key(request, current_principal()))
@@ -112,6 +113,9 @@ class StoreAccess:
         return key_facts(self._office.revoke_key(key_id, current_principal()), self._office.clock.unix())
 
     def usage(self, where: UsageFilter, limit: int) -> Any:
+        from swell.server.leftovers import enter_spools
+
+        enter_spools(self._state, self._office.store)
         return _plain(self._office.store.list_usage(where, limit))
 
 
@@ -165,7 +169,7 @@ def _store(state: StateDirectory) -> Iterator[StoreAccess]:
         raise _TakenError from error
     try:
         with assembly.administration(state) as office:
-            yield StoreAccess(office)
+            yield StoreAccess(office, state)
     finally:
         lock.__exit__(None, None, None)
 

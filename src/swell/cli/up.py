@@ -12,6 +12,7 @@ from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, comman
 
 if TYPE_CHECKING:
     from swell.server.assembly import Progress
+    from swell.server.up import Greeting
     from swell.spec import ModelSpec
 
 
@@ -42,9 +43,20 @@ class Machine:
         """Silent."""
         yield lambda done, total: None
 
-    def serving(self, url: str, key: str, models: list[str], key_file: Path | None) -> None:
+    def starting(self, models: list[str]) -> None:
+        """Silent."""
+
+    def serving(self, greeting: "Greeting") -> None:
         """Base URL and key."""
-        print_json({"base_url": f"{url}/v1", "key": key or None, "models": models})
+        ca_file = str(greeting.ca_file) if greeting.ca_file else None
+        print_json(
+            {
+                "base_url": f"{greeting.url}/v1",
+                "key": greeting.key or None,
+                "models": greeting.models,
+                "ca_file": ca_file,
+            }
+        )
 
     def trouble(self, sentence: str) -> None:
         """As an error that did not end the command."""
@@ -57,7 +69,7 @@ class Person:
     """Progress bars, and lines to copy."""
 
     def __init__(self, state: Path) -> None:
-        self._state = state
+        self._option = "" if state == DEFAULT_STATE_PATH else f" --state {state}"
 
     @contextmanager
     def fetching(self, model: "ModelSpec") -> Iterator["Progress"]:
@@ -68,21 +80,25 @@ class Person:
         finally:
             bar.close()
 
-    def serving(self, url: str, key: str, models: list[str], key_file: Path | None) -> None:
+    def starting(self, models: list[str]) -> None:
+        """What is waited for."""
+        print(f"Waiting for {', '.join(models)} to be ready; see: swell logs{self._option}", flush=True)
+
+    def serving(self, greeting: "Greeting") -> None:
         """Base URL, key, and a line to copy."""
-        option = "" if str(self._state) == ".swell" else f" --state {self._state}"
-        insecure = " -k" if url.startswith("https") else ""
-        print(f"\nSwell serves {', '.join(models)}\n")
+        url, key, model = greeting.url, greeting.key, greeting.models[0]
+        trust = f" --cacert {greeting.ca_file}" if greeting.ca_file else ""
+        print(f"\nSwell serves {', '.join(greeting.models)}\n")
         print(f"  Base URL  {url}/v1")
         if key:
             print(f"  Key       {key}")
-            print(f"            (made for you and kept in {key_file}; of other keys nothing but a digest is kept)")
+            print(f"            (made for you and kept in {greeting.key_file}; of other keys only a digest is kept)")
         else:
-            print(f"  Key       make one with: swell keys create NAME{option}")
-        print(f"\n  curl{insecure} {url}/v1/chat/completions \\")
+            print(f"  Key       make one with: swell keys create NAME{self._option}")
+        print(f"\n  curl{trust} {url}/v1/chat/completions \\")
         print(f'    -H "Authorization: Bearer {key or "$OPENAI_API_KEY"}" -H "Content-Type: application/json" \\')
-        print(f"""    -d '{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'\n""")
-        print(f"Stop with Ctrl-C or: swell down{option}", flush=True)
+        print(f"""    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'\n""")
+        print(f"Stop with Ctrl-C or: swell down{self._option}", flush=True)
 
     def trouble(self, sentence: str) -> None:
         """On standard error."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
-from swell.ports.provider import Provider
 from swell.ports.store import Store
 from swell.security.private_files import replace_private
 from swell.security.secrets import load_secrets
 from swell.server.administration import DEFAULT_TENANT, Administration
+from swell.server.parts import Providers
 from swell.server.publish import Served
 from swell.server.state_directory import StateDirectory
 from swell.spec import ModelSpec, Spec
@@ -53,12 +53,13 @@ def _fetch(spec: ModelSpec, progress: Progress) -> Path:
     return cache.ensure(spec.source or "", sha256=spec.sha256, progress=progress).path
 
 
-def providers(on_exit: Callable[[str], None]) -> dict[str, Provider]:
-    """What runs children, by the name that workloads use. `on_exit` is told the id of a child that has ended."""
+def providers(on_exit: Callable[[str], None]) -> Providers:
+    """What runs children. `on_exit` is told the id of a child that has ended."""
     from swell.adapters.providers.external import ExternalProvider
     from swell.adapters.providers.process import ProcessProvider
 
-    return {"process": ProcessProvider(on_exit), "external": ExternalProvider()}
+    processes = ProcessProvider(on_exit)
+    return Providers({"process": processes, "external": ExternalProvider()}, processes.close)
 
 
 def open_store(state: StateDirectory) -> Store:

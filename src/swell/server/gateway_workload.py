@@ -17,6 +17,9 @@ from swell.state.worker import Bounds, Timeouts, WorkerSettings
 
 NAME = "gateway"  # its logs are gateway-0.log, gateway-1.log, …
 STOP_MARGIN_SECONDS = 5.0  # beyond a worker's own drain, before it is killed
+# A replaced worker goes on accepting for so long, until its successor surely listens. After that it is told to end,
+# and drains by itself.
+OVERLAP_SECONDS = 2.0
 BACKOFF_MAX_SECONDS = 10.0
 _INCARNATION_BYTES = 6
 
@@ -61,7 +64,7 @@ def gateway_workload(spec: ServerSpec, state: StateDirectory, listener: Listener
         launch=launch,
         wants_port=False,
         new_id=lambda name, ordinal: secrets.token_hex(_INCARNATION_BYTES),
-        drain_seconds=0.0,  # a worker drains by itself once it is told to end
+        drain_seconds=OVERLAP_SECONDS,
         stop_grace_seconds=spec.timeouts.drain_seconds + STOP_MARGIN_SECONDS,
         backoff_max_seconds=BACKOFF_MAX_SECONDS,
     )
@@ -81,11 +84,12 @@ def port_of(state: StateDirectory, incarnation: str) -> tuple[str, int] | None:
     return settings.host, settings.port
 
 
-def forget_settings(state: StateDirectory, alive: set[str]) -> None:
-    """Remove the settings of incarnations that are not among the living."""
-    for path in state.workers.glob("*.json"):
-        if path.stem not in alive:
-            path.unlink(missing_ok=True)
+def forget_settings(state: StateDirectory, alive: set[str]) -> set[str]:
+    """Remove the settings of incarnations that are not among the living; which they were."""
+    dead = {path.stem for path in state.workers.glob("*.json")} - alive
+    for incarnation in dead:
+        settings_path(state, incarnation).unlink(missing_ok=True)
+    return dead
 
 
 def _fingerprint(settings: WorkerSettings) -> str:

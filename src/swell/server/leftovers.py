@@ -17,6 +17,7 @@ from swell.server.stored_intents import StoredIntents
 from swell.server.writer import Writer
 
 MAX_INGEST_TURNS = 1_000
+POLL_SECONDS = 0.05
 
 
 def stop_leftovers(state: StateDirectory, timeout_seconds: float) -> int:
@@ -28,27 +29,32 @@ def stop_leftovers(state: StateDirectory, timeout_seconds: float) -> int:
         return 0
     with assembly.administration(state) as office:
         found = asyncio.run(_stop(state, office.store, timeout_seconds))
-        reader = SpoolReader(state.spool, office.store)
-        for _ in range(MAX_INGEST_TURNS):
-            if not reader.step().folders_with_more:
-                break
+        enter_spools(state, office.store)
         forget_settings(state, set())
         if found:
             office.note(current_principal(), "down", str(state.root), leftovers=found)
     return found
 
 
+def enter_spools(state: StateDirectory, store: Store) -> None:
+    """Put what gateway workers wrote into the ledger. The caller holds the state lock."""
+    reader = SpoolReader(state.spool, store)
+    for _ in range(MAX_INGEST_TURNS):
+        if not reader.step().folders_with_more:
+            return
+
+
 async def _stop(state: StateDirectory, store: Store, timeout_seconds: float) -> int:
     fleet: Fleet
     writer, clock, ask = Writer(), SystemClock(), HttpAsk()
     providers = assembly.providers(lambda child_id: fleet.wake())
-    fleet = Fleet(providers=providers, intents=StoredIntents(store, writer), ask=ask, clock=clock)
+    fleet = Fleet(providers=providers.by_name, intents=StoredIntents(store, writer), ask=ask, clock=clock)
     try:
         await fleet.adopt()
         found = len(fleet.replicas)
         for replica in fleet.replicas:
             if replica.kind == GATEWAY_WORKER and replica.handle is not None:
-                await providers[replica.provider].stop(replica.handle, grace_seconds=replica.stop_grace_seconds)
+                await providers.by_name[replica.provider].stop(replica.handle, grace_seconds=replica.stop_grace_seconds)
         running = asyncio.create_task(fleet.run())
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -64,11 +70,5 @@ async def _stop(state: StateDirectory, store: Store, timeout_seconds: float) -> 
     finally:
         await fleet.close()
         await ask.close()
-        for provider in providers.values():
-            close = getattr(provider, "close", None)
-            if close is not None:
-                await close()
+        await providers.close()
         writer.close()
-
-
-POLL_SECONDS = 0.05

@@ -8,32 +8,29 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swell import __version__
-from swell.clock import Clock
 from swell.control.fleet import Fleet, FleetTimes
 from swell.control.probe import HttpAsk
-from swell.control.replica import Replica
-from swell.control.workload import GATEWAY_WORKER, Workload
+from swell.control.workload import GATEWAY_WORKER
 from swell.metering.ingest import SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
-from swell.ports.provider import Provider
-from swell.ports.store import Store
 from swell.server.administration import Administration, NewKey, current_principal
 from swell.server.channel import ControlChannel
 from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, port_of
 from swell.server.loops import Loop
+from swell.server.parts import Parts
 from swell.server.port import require_free_port
-from swell.server.publish import Picture, Publication, Served, picture_of, with_default_tenant
-from swell.server.state_directory import StateDirectory
+from swell.server.publish import Picture, Publication, limits_of, picture_of, with_default_tenant
+from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
+from swell.server.troubles import Troubles
+from swell.server.views import in_flight, place, replica_rows, server_samples, worker_rows
 from swell.server.writer import Writer
-from swell.spec import Spec
-from swell.state.messages import Load, Sample
+from swell.state.messages import Sample
 from swell.state.records import KeyRecord, UsageFilter, UsageRecord
 from swell.state.replica import Phase
 
@@ -45,6 +42,7 @@ HOUSEKEEPING_SECONDS = 30.0
 MAX_INGEST_TURNS = 200  # before an answer or an end, so that neither waits for ever
 END_MARGIN_SECONDS = 10.0  # beyond what workers and replicas were promised
 FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
+FIND_POLL_SECONDS = 0.02
 UNTIL_POLL_SECONDS = 0.2
 HURRIED_SECONDS = 1.0  # from a second signal to the kill
 
@@ -52,27 +50,12 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What the assembly made."""
-
-    spec: Spec
-    state: StateDirectory
-    store: Store
-    pepper: bytes
-    providers: Callable[[Callable[[str], None]], dict[str, Provider]]
-    models: Sequence[Served]
-    model_workloads: Sequence[Workload]
-    gateway: Workload
-    clock: Clock
-
-
 class RunningServer:
     """One server process, from its first step to its last. `tell` reaches the person who started it."""
 
     def __init__(self, parts: Parts, tell: Callable[[str], None] = lambda sentence: None) -> None:
         self._parts = parts
-        self._tell = tell
+        self._troubles = Troubles(tell)
         self._clock = parts.clock
         self._started = parts.clock.monotonic()
         self._created_unix = int(parts.clock.unix())
@@ -82,32 +65,39 @@ class RunningServer:
         self._writer = Writer()
         self._keys: list[KeyRecord] = []
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
-        self._told: dict[str, str] = {}  # what was said last about each replica
+        self._silent: set[str] = set()  # adopted workers that have not told what they hold
+        self._background: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         self._stop_signals = 0
         spec = parts.spec.server
+        self._ask = HttpAsk()
+        self._providers = parts.providers(lambda child_id: self._fleet.wake())
         self._fleet = Fleet(
-            providers=(providers := parts.providers(lambda child_id: self._fleet.wake())),
+            providers=self._providers.by_name,
             intents=StoredIntents(parts.store, self._writer),
-            ask=(ask := HttpAsk()),
+            ask=self._ask,
             clock=parts.clock,
             times=FleetTimes(log_bytes=spec.log_bytes, log_files=spec.log_files),
             on_change=self._fleet_changed,
         )
-        self._providers, self._ask = providers, ask
         self._channel: ControlChannel
         self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
 
-    async def run(self, greet: Callable[["RunningServer"], Awaitable[None]]) -> None:
+    async def run(self, greet: Callable[["RunningServer"], Coroutine[Any, Any, None]]) -> None:
         """Serve until told to stop; returns when everything has ended. Raises UserError where it cannot begin.
 
         `greet` runs beside the serving, from its beginning.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, current_principal())
-        await self._take_over()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup swell up` shall outlive its terminal
+                loop.add_signal_handler(number, self._signalled, current_principal())
+        try:
+            await self._take_over()
+        except BaseException:
+            await self._let_go()
+            raise
         loops = [
             Loop("fleet", lambda now: self._fleet.run(), 0.0, self._clock),
             self._ingest,
@@ -118,8 +108,7 @@ class RunningServer:
         admin = self._admin_server()
         admin_task = loop.create_task(admin.run_on_socket(), name="admin")
         tasks.append(admin_task)
-        greeting = asyncio.ensure_future(greet(self))
-        tasks.append(greeting)
+        tasks.append(self._in_background(greet(self), "the greeting failed"))
         try:
             await self._stop.wait()
             await self._drain()
@@ -129,7 +118,8 @@ class RunningServer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._close()
+            self._channel.close()
+            await self._let_go()
 
     async def serving(self) -> bool:
         """Wait until every worker is connected and every model that shall run has a ready replica; False: stopped."""
@@ -165,44 +155,15 @@ class RunningServer:
 
     def status(self) -> dict[str, Any]:
         """Models, replicas and workers."""
-        loads = self._channel.loads()
-        connected = self._channel.connected()
-        in_flight = self._in_flight(loads)
-        workers = [replica for replica in self._fleet.replicas if replica.kind == GATEWAY_WORKER]
+        loads, replicas = self._channel.loads(), self._fleet.replicas
         return {
             "version": __version__,
             "pid": os.getpid(),
             "url": self.url,
             "up_seconds": round(self._clock.monotonic() - self._started, 3),
             "stopping": self._stop.is_set(),
-            "replicas": [
-                {
-                    "replica_id": replica.child_id,
-                    "model": replica.workload,
-                    "phase": replica.phase.value,
-                    "pid": replica.pid,
-                    "address": replica.address.url() if replica.address else "",
-                    "in_flight": in_flight.get(replica.child_id, 0),
-                    "restarts": replica.restarts,
-                    "log": replica.log_path.stem,
-                    "reason": "" if replica.phase is Phase.READY else replica.last_error,
-                }
-                for replica in self._fleet.replicas
-                if replica.kind != GATEWAY_WORKER
-            ],
-            "workers": [
-                {
-                    "worker_id": replica.ordinal,
-                    "incarnation": replica.child_id,
-                    "pid": replica.pid,
-                    "state": "serving" if replica.child_id in connected and replica.routable else replica.phase.value,
-                    "in_flight": loads[replica.child_id].in_flight if replica.child_id in loads else 0,
-                    "queued": loads[replica.child_id].queued if replica.child_id in loads else 0,
-                    "restarts": replica.restarts,
-                    "reason": "" if replica.phase is Phase.READY else replica.last_error,
-                }
-                for replica in workers
-            ],
+            "replicas": replica_rows(replicas, loads),
+            "workers": worker_rows(replicas, loads, self._channel.connected()),
         }
 
     def request_stop(self, principal: str) -> None:
@@ -229,7 +190,8 @@ class RunningServer:
         self._fleet.want([*parts.model_workloads, parts.gateway])
         await self._fleet.adopt()
         self._living = self._running_workers()
-        forget_settings(parts.state, self._living)
+        self._silent = set(self._living)
+        dead = forget_settings(parts.state, self._living)
         await self._check_port()
         epoch = await self._writer.call(parts.store.next_epoch)
         self._keys = await self._writer.call(parts.store.list_keys)
@@ -240,9 +202,11 @@ class RunningServer:
             clock=self._clock,
             is_known=self._is_known,
             server_samples=self._samples,
-            on_change=self._changed.set,
+            on_change=self._workers_changed,
             on_load=self._loads_changed,
         )
+        if dead or not self._living:
+            await self._account_for("")
         if self._living:
             await self._find_endpoints()
         await self._channel.open(parts.state.control_socket)
@@ -256,11 +220,19 @@ class RunningServer:
                 return
         require_free_port(spec.host, spec.port)
 
+    async def _account_for(self, incarnation: str) -> None:
+        """Book what a worker used that died without telling this server: it is in the ledger, or about to be."""
+        await self._ingest_all()
+        limits = limits_of(self._channel.publication.picture)
+        used = await self._writer.call(lambda: recent_use(self._parts.store, limits.keys(), self._clock.unix()))
+        self._channel.leases.account_for(incarnation, used, self._clock.monotonic())
+
     async def _find_endpoints(self) -> None:
         """Adopted workers still serve from what they knew: have as good a picture before they are sent one."""
         deadline = self._clock.monotonic() + FIND_SECONDS
         while self._clock.monotonic() < deadline:
             await self._fleet.step(self._clock.monotonic())
+            await asyncio.sleep(FIND_POLL_SECONDS)
             waiting = (Phase.PENDING, Phase.STARTING)
             if not any(r.phase in waiting and r.provider == "external" for r in self._fleet.replicas):
                 return
@@ -278,10 +250,12 @@ class RunningServer:
         living = self._running_workers()
         for incarnation in self._living - living:
             self._channel.worker_gone(incarnation)
+            if incarnation in self._silent:
+                self._in_background(self._account_for(incarnation), "a dead worker's use could not be booked")
         if self._living - living:
             forget_settings(self._parts.state, living)
         self._living = living
-        self._tell_troubles()
+        self._troubles.look(self._fleet.replicas)
         self._publish()
         self._changed.set()
 
@@ -314,33 +288,19 @@ class RunningServer:
         ready = {replica.workload for replica in self._fleet.replicas if replica.routable}
         return all(workload.count == 0 or workload.name in ready for workload in self._parts.model_workloads)
 
+    def _workers_changed(self) -> None:
+        self._silent -= self._channel.connected().keys()
+        self._changed.set()
+
     def _loads_changed(self) -> None:
         loads = self._channel.loads()
         if self._living <= loads.keys():  # a worker that has not reported may have requests open
-            self._fleet.report_in_flight(self._in_flight(loads))
-
-    @staticmethod
-    def _in_flight(loads: dict[str, Load]) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for load in loads.values():
-            for replica in load.replicas:
-                counts[replica.replica_id] = counts.get(replica.replica_id, 0) + replica.in_flight
-        return counts
+            self._fleet.report_in_flight(in_flight(loads.values()))
 
     def _samples(self) -> list[Sample]:
-        counts: dict[tuple[str, str], int] = {}
-        for replica in self._fleet.replicas:
-            if replica.kind != GATEWAY_WORKER:
-                key = (replica.workload, replica.phase.value)
-                counts[key] = counts.get(key, 0) + 1
-        samples = [
-            Sample("swell_server_replicas", (("model", model), ("phase", phase)), count)
-            for (model, phase), count in counts.items()
-        ]
-        samples.append(Sample("swell_server_workers", (), len(self._channel.connected())))
-        samples.append(Sample("swell_server_store_seconds", (), self._writer.last_seconds))
-        samples.append(Sample("swell_server_up", (), 1))
-        return samples
+        return server_samples(
+            self._fleet.replicas, workers=len(self._channel.connected()), store_seconds=self._writer.last_seconds
+        )
 
     async def _ingest_step(self, now: float) -> None:
         done = await self._writer.call(self._reader.step)
@@ -356,43 +316,29 @@ class RunningServer:
         self._channel.leases.prune(now)
         self._publish()  # keys that have expired need not be sent any more
 
-    def _tell_troubles(self) -> None:
-        for replica in self._fleet.replicas:
-            if replica.phase is not Phase.FAILED:
-                if replica.routable:
-                    self._told.pop(_place(replica), None)
-                continue
-            reason, _, rest = replica.last_error.partition("\n")
-            if self._told.get(_place(replica)) != reason:
-                self._told[_place(replica)] = reason
-                last_words = rest.strip().rpartition("\n")[2]
-                _log.warning(
-                    "a child failed",
-                    extra={"replica_id": replica.child_id, "model": replica.workload, "attempt": replica.failures,
-                           "exit_code": replica.exit_code},
-                )  # fmt: skip
-                told = f"{_place(replica)} {reason}" + (f": {last_words}" if last_words else "")
-                self._tell(f"{told} (Swell tries again; see: swell logs {replica.log_path.stem})")
-
     # Ending.
 
     def _signalled(self, principal: str) -> None:
         self._stop_signals += 1
         if self._stop_signals == 1 and not self._stop.is_set():
-            self._tell("Draining: running requests are finished. Again to stop at once.")
+            self._troubles.say("Draining: running requests are finished. Again to stop at once.")
             self.request_stop(principal)
             return
-        self._tell("Stopping at once.")
-        asyncio.get_running_loop().create_task(self._hurry())
+        self._troubles.say("Stopping at once.")
+        self._in_background(self._hurry(), "stopping at once failed")
 
     async def _hurry(self) -> None:
         for replica in self._fleet.replicas:
             if replica.handle is not None:
-                await self._providers[replica.provider].stop(replica.handle, grace_seconds=HURRIED_SECONDS)
+                await self._providers.by_name[replica.provider].stop(replica.handle, grace_seconds=HURRIED_SECONDS)
 
     async def _drain(self) -> None:
         parts, timeouts = self._parts, self._parts.spec.server.timeouts
         self._fleet.want(parts.model_workloads)
+        for replica in self._fleet.replicas:  # at once: a listener has no routes that must settle first
+            if replica.kind == GATEWAY_WORKER and replica.handle is not None:
+                provider = self._providers.by_name[replica.provider]
+                await provider.stop(replica.handle, grace_seconds=replica.stop_grace_seconds)
         await self._until(
             lambda: all(r.kind != GATEWAY_WORKER for r in self._fleet.replicas),
             timeouts.drain_seconds + STOP_MARGIN_SECONDS + END_MARGIN_SECONDS,
@@ -412,31 +358,30 @@ class RunningServer:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), UNTIL_POLL_SECONDS)
         except TimeoutError:
-            left = [_place(replica) for replica in self._fleet.replicas]
+            left = [place(replica) for replica in self._fleet.replicas]
             _log.error("not everything ended in time", extra={"count": len(left), "reason": ", ".join(left)})
-            self._tell(f"Not everything ended in time: {', '.join(left)}")
+            self._troubles.say(f"Not everything ended in time: {', '.join(left)}")
 
-    async def _close(self) -> None:
-        self._channel.close()
+    async def _let_go(self) -> None:
         await self._fleet.close()
         await self._ask.close()
-        for provider in self._providers.values():
-            close = getattr(provider, "close", None)
-            if close is not None:
-                await close()
+        await self._providers.close()
         self._writer.close()
 
     def _audit(self, action: str, principal: str) -> None:
         subject = str(self._parts.state.root)
         note = self._writer.call(lambda: self._office.note(principal, action, subject, version=__version__))
-        task = asyncio.get_running_loop().create_task(note)
-        task.add_done_callback(_noted)
+        self._in_background(note, "an administrative act could not be audited")
 
+    def _in_background(self, work: Coroutine[Any, Any, None], failure: str) -> asyncio.Task[None]:
+        """Run beside everything else; a failure is logged as `failure`."""
 
-def _noted(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _log.error("an administrative act could not be audited", exc_info=task.exception())
+        def ended(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and task.exception() is not None:
+                _log.error(failure, exc_info=task.exception())
 
-
-def _place(replica: Replica) -> str:
-    return f"{replica.workload}-{replica.ordinal}"
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(ended)
+        return task

@@ -1,5 +1,6 @@
 """`swell up`, from what the user said to a running server: every refusal comes before anything is started."""
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,13 +16,15 @@ from swell.security.private_files import replace_private
 from swell.server import assembly
 from swell.server.gateway_workload import gateway_workload
 from swell.server.listener import prepare_listener
+from swell.server.parts import Parts
 from swell.server.port import require_free_port
-from swell.server.running import Parts, RunningServer
+from swell.server.running import RunningServer
 from swell.server.state_directory import StateDirectory
 from swell.spec import ModelSpec, Spec, default_spec, load_spec, with_server
 
 DEFAULT_FILE = Path("swell.yaml")
 DEFAULT_KEY_NAME = "default"
+PATIENCE_SECONDS = 2.0  # before a person is told what is waited for
 LOCK_WAIT_SECONDS = 1.0  # a command that works on the store for a moment is no reason to refuse
 
 
@@ -37,14 +40,28 @@ class Wishes:
     log_level: str = "INFO"
 
 
+@dataclass(frozen=True)
+class Greeting:
+    """What a client needs. `key` is empty where Swell does not know one; `ca_file` is what it must trust."""
+
+    url: str
+    models: list[str]
+    key: str
+    key_file: Path | None
+    ca_file: Path | None
+
+
 class Audience(Protocol):
     """Who is told how it goes."""
 
     def fetching(self, model: ModelSpec) -> AbstractContextManager[assembly.Progress]:
         """A context in which a model is fetched; gives what is called with bytes done and in all."""
 
-    def serving(self, url: str, key: str, models: list[str], key_file: Path | None) -> None:
-        """Clients can come now. `key` is empty where Swell does not know one."""
+    def starting(self, models: list[str]) -> None:
+        """It takes longer than PATIENCE_SECONDS until the models are ready."""
+
+    def serving(self, greeting: Greeting) -> None:
+        """Clients can come now."""
 
     def trouble(self, sentence: str) -> None:
         """Something failed and is tried again."""
@@ -79,7 +96,7 @@ def serve(wishes: Wishes, audience: Audience) -> None:
                 gateway=gateway_workload(spec.server, state, listener),
                 clock=clock,
             )
-            uvloop.run(_serve(parts, audience))
+            uvloop.run(_serve(parts, audience, listener.ca_file))
             # All has ended well; a late signal must not make it look otherwise.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
@@ -97,16 +114,20 @@ def wanted_spec(wishes: Wishes) -> Spec:
     return with_server(spec, origin=origin, host=wishes.host, port=wishes.port, workers=wishes.workers)
 
 
-async def _serve(parts: Parts, audience: Audience) -> None:
+async def _serve(parts: Parts, audience: Audience, ca_file: Path | None) -> None:
     async def greet(server: RunningServer) -> None:
         key = await server.create_default_key(DEFAULT_KEY_NAME)
         if key:
             # The one key that nobody asked for, kept so that a newcomer can be shown it again.
             replace_private(parts.state.default_key, key.encode())
-        if await server.serving():
+        names = [model.spec.name for model in parts.models]
+        serving = asyncio.ensure_future(server.serving())
+        await asyncio.wait([serving], timeout=PATIENCE_SECONDS)
+        if not serving.done():
+            audience.starting(names)
+        if await serving:
             known = _kept(parts.state.default_key)
-            names = [model.spec.name for model in parts.models]
-            audience.serving(server.url, known, names, parts.state.default_key if known else None)
+            audience.serving(Greeting(server.url, names, known, parts.state.default_key if known else None, ca_file))
 
     await RunningServer(parts, audience.trouble).run(greet)
 

@@ -1,0 +1,35 @@
+"""What the assembly makes and the running server works with."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from swell.clock import Clock
+from swell.control.workload import Workload
+from swell.ports.provider import Provider
+from swell.ports.store import Store
+from swell.server.publish import Served
+from swell.server.state_directory import StateDirectory
+from swell.spec import Spec
+
+
+@dataclass(frozen=True)
+class Providers:
+    """What runs children, by the name that workloads use, and how to let go of them all."""
+
+    by_name: Mapping[str, Provider]
+    close: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the assembly made."""
+
+    spec: Spec
+    state: StateDirectory
+    store: Store
+    pepper: bytes
+    providers: Callable[[Callable[[str], None]], Providers]
+    models: Sequence[Served]
+    model_workloads: Sequence[Workload]
+    gateway: Workload
+    clock: Clock

@@ -1,0 +1,90 @@
+"""What the server shows of itself: pure functions from replicas and loads to status and metrics."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from swell.control.replica import Replica
+from swell.control.workload import GATEWAY_WORKER
+from swell.state.messages import Load, Sample
+from swell.state.replica import Phase
+
+
+def place(replica: Replica) -> str:
+    """What people call it: `chat-0`, `gateway-1`; also the name of its log."""
+    return replica.log_path.stem
+
+
+def in_flight(loads: Iterable[Load]) -> dict[str, int]:
+    """Open requests by replica id, over all workers."""
+    counts: dict[str, int] = {}
+    for load in loads:
+        for replica in load.replicas:
+            counts[replica.replica_id] = counts.get(replica.replica_id, 0) + replica.in_flight
+    return counts
+
+
+def replica_rows(replicas: Iterable[Replica], loads: Mapping[str, Load]) -> list[dict[str, Any]]:
+    """Every replica for `status`."""
+    counts = in_flight(loads.values())
+    return [
+        {
+            "replica_id": replica.child_id,
+            "model": replica.workload,
+            "phase": replica.phase.value,
+            "pid": replica.pid,
+            "address": replica.address.url() if replica.address else "",
+            "in_flight": counts.get(replica.child_id, 0),
+            "restarts": replica.restarts,
+            "log": place(replica),
+            "reason": _reason(replica),
+        }
+        for replica in replicas
+        if replica.kind != GATEWAY_WORKER
+    ]
+
+
+def worker_rows(
+    replicas: Iterable[Replica], loads: Mapping[str, Load], connected: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Every gateway worker for `status`; `serving` is one that runs and is connected."""
+    known = set(connected)
+    rows = []
+    for replica in replicas:
+        if replica.kind != GATEWAY_WORKER:
+            continue
+        load = loads.get(replica.child_id)
+        rows.append(
+            {
+                "worker_id": replica.ordinal,
+                "incarnation": replica.child_id,
+                "pid": replica.pid,
+                "state": "serving" if replica.child_id in known and replica.routable else replica.phase.value,
+                "in_flight": load.in_flight if load else 0,
+                "queued": load.queued if load else 0,
+                "restarts": replica.restarts,
+                "reason": _reason(replica),
+            }
+        )
+    return rows
+
+
+def server_samples(replicas: Iterable[Replica], *, workers: int, store_seconds: float) -> list[Sample]:
+    """The server's own gauges."""
+    counts: dict[tuple[str, str], int] = {}
+    for replica in replicas:
+        if replica.kind != GATEWAY_WORKER:
+            key = (replica.workload, replica.phase.value)
+            counts[key] = counts.get(key, 0) + 1
+    return [
+        *(
+            Sample("swell_server_replicas", (("model", model), ("phase", phase)), count)
+            for (model, phase), count in counts.items()
+        ),
+        Sample("swell_server_workers", (), workers),
+        Sample("swell_server_store_seconds", (), store_seconds),
+        Sample("swell_server_up", (), 1),
+    ]
+
+
+def _reason(replica: Replica) -> str:
+    return "" if replica.phase is Phase.READY else replica.last_error.partition("\n")[0]

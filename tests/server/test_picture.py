@@ -1,0 +1,70 @@
+"""What workers are told, from spec, keys and replicas."""
+
+from pathlib import Path
+
+from swell.control.replica import Replica
+from swell.ports.engine import Address
+from swell.server.publish import Served, limits_of, picture_of
+from swell.spec import parse_spec
+from swell.state.records import KeyRecord
+from swell.state.replica import Phase
+from swell.state.snapshot import Limits
+
+SPEC = parse_spec(
+    """
+models:
+  - {name: chat, source: hf://org/chat, engine: vllm, max_in_flight: 7, lora: {tuned: /adapters/tuned}}
+  - {name: far, engine: external, endpoints: ["https://far.example/base"], upstream_model: big, n_max: 2}
+tenants:
+  - {name: search, limits: {requests_per_minute: 5}, priority: interactive}
+""",
+    origin="test",
+)
+MODELS = [Served(model, ("/v1/chat/completions",)) for model in SPEC.models]
+
+
+def replica(workload: str, phase: Phase, address: Address | None, key: str = "") -> Replica:
+    return Replica(
+        workload=workload, kind="replica", provider="process", ordinal=0, child_id=f"{workload}-{phase}",
+        address=address, fingerprint="", log_path=Path("x.log"), phase=phase, since=0, drain_seconds=0, stop_grace_seconds=0, key=key,
+    )  # fmt: skip
+
+
+def key(key_id: str, **fields: object) -> KeyRecord:
+    return KeyRecord(key_id=key_id, name=key_id, tenant="search", digest=b"d", created_at_unix=0, **fields)
+
+
+def picture(replicas: list[Replica] | None = None, keys: list[KeyRecord] | None = None):
+    return picture_of(MODELS, SPEC.tenants, keys or [], replicas or [], workers=2, created_unix=1, now_unix=1000.0)
+
+
+def test_only_routable_replicas_are_listed_and_adapters_share_them() -> None:
+    here = Address("127.0.0.1", 9000)
+    told = picture([replica("chat", Phase.READY, here, "secret"), replica("chat", Phase.DRAINING, here)])
+    chat, tuned, far = told.models
+    assert (chat.name, chat.upstream_model) == ("chat", "chat")
+    assert (tuned.name, tuned.upstream_model, tuned.replicas) == ("tuned", "tuned", chat.replicas)
+    [entry] = chat.replicas
+    assert (entry.replica_id, entry.port, entry.max_in_flight) == ("chat-ready", 9000, 7)
+    assert entry.authorization == "Bearer secret"
+    assert (far.upstream_model, far.n_cap, far.replicas) == ("big", 2, ())
+
+
+def test_an_endpoint_keeps_its_prefix_and_tls() -> None:
+    told = picture([replica("far", Phase.READY, Address("far.example", 443, True, "/base"))])
+    [entry] = told.models[2].replicas
+    assert (entry.host, entry.tls, entry.base_path, entry.authorization) == ("far.example", True, "/base", "")
+
+
+def test_revoked_and_expired_keys_are_not_sent() -> None:
+    keys = [key("live"), key("revoked", revoked_at_unix=1.0), key("expired", expires_at_unix=999.0)]
+    assert [entry.key_id for entry in picture(keys=keys).keys] == ["live"]
+
+
+def test_tenants_carry_limits_and_the_default_one_is_always_there() -> None:
+    told = picture(keys=[key("k", limits=Limits(concurrent_requests=0))])
+    assert [(tenant.name, tenant.priority) for tenant in told.tenants] == [
+        ("default", "standard"),
+        ("search", "interactive"),
+    ]
+    assert limits_of(told) == {"tenant:search:requests_per_minute": 5, "key:k:concurrent_requests": 0}
