@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url -
 	--no-annotate --python-version 3.11 --upgrade pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-services test-vllm lint bench bench-gateway docs lock clean
+.PHONY: help up test coverage test-services test-vllm lint bench bench-gateway docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ up: $(LOCAL) ## install what is missing, then serve the models of swell.yaml (or
 test: $(DEV) $(if $(shell command -v npm),$(NODE)) ## lint, types and every test that needs no root
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --cov --cov-report=term -rs $(PYTEST_ARGS)
+
+coverage: $(DEV) $(if $(shell command -v npm),$(NODE)) ## the tests again, measuring the processes they start as well
+	@$(BIN)/python -m pytest --cov --cov-config=tests/processes.coveragerc --cov-report=term $(PYTEST_ARGS)
 
 test-services: $(DEV) ## the tests that need a program installed by root, such as nginx
 	@bash tests/services.sh
@@ -50,7 +53,7 @@ lock: $(DEV) ## renew the lock files in requirements/ and the Node lock
 	cd $(NODE_TESTS) && npm install --package-lock-only --ignore-scripts
 
 clean: ## remove what was built or installed; models, keys and usage stay
-	rm -rf .venv .cache/vllm build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage \
+	rm -rf .venv .cache/vllm build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* \
 		$(NODE_TESTS)/node_modules src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -157,18 +157,18 @@ class SwellProcess:
         path: str,
         body: bytes | dict[str, Any] | None = None,
         *,
-        headers: dict[str, str] | None = None,
+        headers: dict[str, str | None] | None = None,
         timeout_seconds: float = 30.0,
     ) -> Reply:
-        """One request on a connection of its own, with the key unless `headers` bring an authorization."""
-        sent = {"content-type": "application/json"} if body is not None else {}
+        """One request on a connection of its own, with the key unless `headers` say otherwise (None: not sent)."""
+        sent: dict[str, str | None] = {"content-type": "application/json"} if body is not None else {}
         if self.key:
             sent["authorization"] = f"Bearer {self.key}"
         sent |= headers or {}
         data = json.dumps(body).encode() if isinstance(body, dict) else body
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_seconds)
         try:
-            connection.request(method, path, data, sent)
+            connection.request(method, path, data, {name: value for name, value in sent.items() if value is not None})
             response = connection.getresponse()
             return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:

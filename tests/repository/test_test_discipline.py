@@ -72,9 +72,14 @@ def _asserts(function: ast.AST, checks: set[str]) -> bool:
 
 
 def _local_checks(source: Source) -> set[str]:
-    """Functions of this file that assert, so that a test may call them instead."""
-    asserting = {f.name for f in source.functions() if any(isinstance(node, ast.Assert) for node in ast.walk(f))}
-    return {name for name in asserting if not name.startswith("test_")}
+    """Functions of this file that assert, by themselves or through one another: a test may call them instead."""
+    functions = [function for function in source.functions() if not function.name.startswith("test_")]
+    checks: set[str] = set()
+    while True:
+        found = {function.name for function in functions if _asserts(function, checks)}
+        if found == checks:
+            return checks
+        checks = found
 
 
 def _is_wide(node: ast.expr | None) -> bool:

@@ -112,7 +112,7 @@ def test_responses(client: OpenAI) -> None:
 
 def test_messages_in_anthropic_shape(server: SwellProcess) -> None:
     body = {"model": MODEL, "max_tokens": 8, "messages": [{"role": "user", "content": "Say hello."}]}
-    headers = {"x-api-key": server.key, "anthropic-version": "2023-06-01", "authorization": ""}
+    headers = {"x-api-key": server.key, "anthropic-version": "2023-06-01", "authorization": None}
     answer = server.request("POST", "/v1/messages", body, headers=headers)
     assert answer.status == 200, answer.body
     assert answer.json["type"] == "message"
