@@ -379,11 +379,6 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(head(status, headers, content_type=content_type, length=None, close=self._closes_after()))
         return True
 
-    def write(self, data: bytes) -> None:
-        """Body bytes (exchange.Client)."""
-        if not self._closing:
-            self.transport.write(data)
-
     def finish(self) -> None:
         """The answer is complete; the next request may begin."""
         close = self._closes_after()

@@ -8,6 +8,7 @@ way out and runs once: it gives back shares and the replica, settles the spool r
 client.
 """
 
+import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
@@ -32,16 +33,15 @@ CLIENT_LEFT = 499
 
 
 class Client(Protocol):
-    """The connection that asked."""
+    """The connection that asked. Body bytes of a stream are written to `transport`, framed already."""
+
+    transport: asyncio.Transport
 
     def respond(self, status: int, headers: bytes, content_type: bytes, body: bytes) -> None:
         """A whole answer."""
 
     def begin(self, status: int, headers: bytes, content_type: bytes) -> bool:
         """The head of a stream; returns whether the body goes out in chunked coding."""
-
-    def write(self, data: bytes) -> None:
-        """Body bytes, framed already."""
 
     def finish(self) -> None:
         """The answer is complete."""
@@ -72,7 +72,7 @@ class Exchange:
     phase = Phase.ADMITTING
     replica: Replica | None = None
     paused_since = 0.0
-    _touched = False
+    touched = False
     _claim: Claim | None = None
     _recorded = 0  # open record in the spool: 0 none, 1 reserved, 2 sent
     _went_out = False
@@ -243,6 +243,7 @@ class Exchange:
         self._enter(Phase.RELAYING)
         streams = connection.status == 200 and connection.content_type.startswith(EVENT_STREAM)
         self._relay = Relay(self, connection) if streams else Held(self, connection)
+        connection.sink = self._relay.data
 
     def answer_whole(self, content_type: bytes, body: bytes) -> None:
         """All at once: the usual case of an answer that is not a stream."""
@@ -250,12 +251,6 @@ class Exchange:
         if self.replica is not None:
             self.replica.answered()
         deliver(self, 200, content_type, body)
-
-    def answer_data(self, data: bytes, *, at_boundary: bool) -> None:
-        """Body bytes."""
-        self._touched = True
-        if self._relay is not None:
-            self._relay.data(data, at_boundary=at_boundary)
 
     def answer_ends(self, *, reusable: bool) -> None:
         """Complete."""
@@ -316,8 +311,8 @@ class Exchange:
     def check(self, now: float) -> None:
         """Called a few times a second: end what has waited too long."""
         timeouts = self.service.timeouts
-        if self._touched:
-            self._touched = False
+        if self.touched:
+            self.touched = False
             self._phase_since = now
         waited = now - self._phase_since
         if self.paused_since:
@@ -357,7 +352,7 @@ class Exchange:
         """The client has caught up."""
         if self.paused_since:
             self.paused_since = 0.0
-            self._touched = True
+            self.touched = True
             if self._connection is not None and not self._connection.transport.is_closing():
                 self._connection.transport.resume_reading()
 
@@ -439,7 +434,7 @@ class Exchange:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self._touched = True  # `check` notes the time: nothing here is measured finer than its spacing
+        self.touched = True  # `check` notes the time: nothing here is measured finer than its spacing
 
     def headers(self) -> bytes:
         """Header lines of Swell's own for the answer."""

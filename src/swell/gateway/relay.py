@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _CONTENT_MARKS = {MESSAGES: b"event: content_block_delta", RESPONSES: b"event: response.output_text.delta"}
 _CHAT_MARK = b'data: {"'  # a quote inside generated text is escaped, so text cannot forge it
 _ROLE_ONLY = re.compile(rb'"delta"\s*:\s*\{\s*"role"\s*:\s*"[a-z]+"\s*(?:,\s*"content"\s*:\s*(?:""|null)\s*)?\}')
+_EVENT_ENDS = (b"\n\n\r\n", b"\n\n\r\n0\r\n\r\n")  # of an event that ends its chunk; then of the whole body
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 
 
@@ -44,6 +45,7 @@ class Relay:
         "_framed",
         "_last",
         "_mark",
+        "_write",
         "delivered_tokens",
         "first_token_at",
         "prompt_tokens",
@@ -63,25 +65,22 @@ class Relay:
         self.first_token_at = 0.0
         headers = b"cache-control: no-cache\r\n" + exchange.headers()
         self._framed = exchange.client.begin(200, headers, connection.content_type)
+        self._write = exchange.client.transport.write
         if not (self._connection_chunked and self._framed):
             self._take_slow_path()
 
-    def data(self, data: bytes, *, at_boundary: bool) -> None:
-        """Raw body bytes."""
-        if self._filter is None and not (
-            at_boundary and (data.endswith((b"\n\n\r\n", b"\n\n\r\n0\r\n\r\n")) or data == LAST_CHUNK)
-        ):
-            self._take_slow_path()
-        if self._filter is not None:
+    def data(self, data: bytes, at_boundary: bool) -> None:
+        """Raw body bytes; `at_boundary` tells whether they end where a chunk ends."""
+        self._exchange.touched = True
+        if self._filter is not None or not at_boundary or not (data.endswith(_EVENT_ENDS) or data == LAST_CHUNK):
             self._slow(data)
             return
-        at = data.rfind(b'"usage":')
-        if at >= 0:
-            data = self._read_usage(data, at)
+        if b'"usage":' in data:
+            data = self._read_usage(data)
             if not data:
                 return
         self._count(data)
-        self._exchange.client.write(data)
+        self._write(data)
 
     def end(self) -> None:
         """The stream is complete."""
@@ -109,13 +108,13 @@ class Relay:
         exchange.service.counters.outcome(refusal.code)
         exchange.end()
         event = error_event(refusal, anthropic=exchange.is_anthropic)
-        exchange.client.write(chunk(event) + LAST_CHUNK if self._framed else event)
+        self._write(chunk(event) + LAST_CHUNK if self._framed else event)
         exchange.client.finish()
 
     def _count(self, data: bytes) -> None:
         self._last = data
         events = data.count(self._mark)
-        if not self.first_token_at and events:
+        if events and not self.first_token_at:
             if self._mark is _CHAT_MARK:
                 events -= len(_ROLE_ONLY.findall(data))
             if events:
@@ -126,14 +125,13 @@ class Relay:
         if self._mark is _CHAT_MARK and _FINISHED.search(self._last):
             self.delivered_tokens -= 1
 
-    def _read_usage(self, data: bytes, at: int) -> bytes:
+    def _read_usage(self, data: bytes) -> bytes:
         """Note the usage in `data`; return what of it goes to the client."""
         if not self._note_usage(data) or self._exchange.admitted.wants_usage:
             return data
-        rest = without_usage_chunk(data, at)
+        rest = without_usage_chunk(data, data.rfind(b'"usage":'))
         if rest is not None:
             return rest
-        self._take_slow_path()
         self._slow(data)
         return b""
 
@@ -149,14 +147,14 @@ class Relay:
         if usage.completion is not None:
             self._completion_tokens = max(self._completion_tokens, usage.completion)
 
-    def _take_slow_path(self) -> None:
+    def _take_slow_path(self) -> EventFilter:
         drop = not self._exchange.admitted.wants_usage
         self._filter = EventFilter(drop_usage=drop, framed=self._framed)
         self._decoder = ChunkDecoder() if self._connection_chunked else None
+        return self._filter
 
     def _slow(self, data: bytes) -> None:
-        events = self._filter
-        assert events is not None  # noqa: S101 - set by _take_slow_path
+        events = self._filter or self._take_slow_path()
         payload = self._decoder.feed(data) if self._decoder is not None else data
         self._emit(events.feed(payload, self._note_usage))
         if events.pending_bytes > self._exchange.service.bounds.event_bytes:
@@ -165,4 +163,4 @@ class Relay:
     def _emit(self, data: bytes) -> None:
         if data:
             self._count(data)
-            self._exchange.client.write(data)
+            self._write(data)

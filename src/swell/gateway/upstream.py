@@ -1,7 +1,7 @@
 """Connections to replicas: keep-alive HTTP/1.1, one request at a time each.
 
 The C parser checks syntax and finds the end of an answer; body bytes are handed on as they were read,
-framing included. `at_boundary` tells whether what was read ends exactly where a chunk ends.
+framing included, to `sink`, with whether what was read ends exactly where a chunk ends.
 """
 
 import asyncio
@@ -28,13 +28,10 @@ class Listener(Protocol):
     """Who waits for an answer."""
 
     def answer_begins(self, connection: "UpstreamConnection") -> None:
-        """Status and headers are known."""
+        """Status and headers are known. Sets `connection.sink`, or aborts the connection."""
 
     def answer_whole(self, content_type: bytes, body: bytes) -> None:
         """A whole answer with status 200; no more calls follow."""
-
-    def answer_data(self, data: bytes, *, at_boundary: bool) -> None:
-        """Raw body bytes."""
 
     def answer_ends(self, *, reusable: bool) -> None:
         """The answer is complete; no more calls follow."""
@@ -50,7 +47,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_complete", "_first_read", "_head", "_headers", "_headers_done", "_in_body", "_keeps_alive",
         "_known_end", "_known_start", "_known_type", "_open_chunk", "_parser",
         "_pool", "chunked", "content_type", "is_reused", "length", "listener", "on_chunk_complete",
-        "on_chunk_header", "on_header", "retry_after", "status", "transport",
+        "on_chunk_header", "on_header", "retry_after", "sink", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool") -> None:
@@ -66,6 +63,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.listener: Listener | None = None
         self.is_reused = False
+        self.sink: Callable[[bytes, bool], None] = _nobody
         self._first_read = b""
         self._known_start = _NOTHING_KNOWN
         self._known_end = b""
@@ -118,16 +116,17 @@ class UpstreamConnection(asyncio.Protocol):
         if listener is None:
             self.transport.abort()  # nobody asked
             return
-        if data.startswith(self._known_start) and not self._headers_done and self._take_known(listener, data):
-            return
-        self._first_read = data
+        if not self._in_body:
+            if data.startswith(self._known_start) and not self._headers_done and self._take_known(listener, data):
+                return
+            self._first_read = data
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"the replica's answer is not HTTP: {error}")
             return
         if self._in_body:
-            listener.answer_data(data, at_boundary=not self._open_chunk)
+            self.sink(data, not self._open_chunk)
         elif self._headers_done:
             head = self._head + data if self._head else data
             self._head = b""
@@ -137,7 +136,7 @@ class UpstreamConnection(asyncio.Protocol):
             body = head[head.find(b"\r\n\r\n") + 4 :]
             listener.answer_begins(self)
             if body and self.listener is listener:
-                listener.answer_data(body, at_boundary=not self._open_chunk)
+                self.sink(body, not self._open_chunk)
         else:
             self._head += data
             if len(self._head) > MAX_ANSWER_HEAD_BYTES:
@@ -213,6 +212,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = True
+
+
+def _nobody(data: bytes, at_boundary: bool) -> None:
+    """No answer is expected."""
 
 
 class UpstreamPool:

@@ -35,8 +35,9 @@ class Held:
         self._pieces: list[bytes] = []
         self._bytes = 0
 
-    def data(self, data: bytes, *, at_boundary: bool) -> None:
+    def data(self, data: bytes, at_boundary: bool) -> None:
         """Raw body bytes."""
+        self._exchange.touched = True
         self._pieces.append(data)
         self._bytes += len(data)
         if self._bytes > self._exchange.service.bounds.response_bytes:
