@@ -71,3 +71,23 @@ def test_logs_of_an_empty_state_directory(tmp_path: Path, missing: str) -> None:
     listed = run("logs", "--state", str(tmp_path / missing))
     assert listed.returncode == 0
     assert "There are no logs" in listed.stdout
+
+
+def test_logs_follow_what_is_written_and_a_rotation(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = folder / "chat-0.log"
+    log.write_text("one\ntwo\n")
+    command = [sys.executable, "-m", "swell.cli.main", "logs", "chat-0", "-f", "-n", "1", "--state", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            assert following.stdout is not None
+            assert following.stdout.readline() == "two\n"
+            with log.open("a") as appended:
+                appended.write("three\n")
+            assert following.stdout.readline() == "three\n"
+            log.rename(folder / "chat-0.log.1")
+            log.write_text("four\n")
+            assert following.stdout.readline() == "four\n"
+        finally:
+            following.kill()

@@ -75,7 +75,9 @@ def test_sigterm_finishes_what_runs_and_leaves_nothing(swell_up: SwellUp, upstre
 
 def test_a_second_signal_ends_at_once(swell_up: SwellUp, upstream: UpstreamThread, eventually) -> None:
     upstream.set_script(Script(hang_after=1))
-    server = swell_up(SPEC.format(url=upstream.url))
+    server = swell_up(SPEC.format(url=upstream.url), "--json")
+    eventually(lambda: "base_url" in server.output)
+    assert json.loads(server.output.splitlines()[0])["base_url"] == server.base_url
     held = Held(server, upstream, eventually)
     os.kill(server.pid, signal.SIGINT)
     eventually(lambda: "Draining" in server.output)

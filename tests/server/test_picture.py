@@ -26,7 +26,8 @@ MODELS = [Served(model, ("/v1/chat/completions",)) for model in SPEC.models]
 def replica(workload: str, phase: Phase, address: Address | None, key: str = "") -> Replica:
     return Replica(
         workload=workload, kind="replica", provider="process", ordinal=0, child_id=f"{workload}-{phase}",
-        address=address, fingerprint="", log_path=Path("x.log"), phase=phase, since=0, drain_seconds=0, stop_grace_seconds=0, key=key,
+        address=address, fingerprint="", log_path=Path("x.log"), phase=phase, since=0, drain_seconds=0,
+        stop_grace_seconds=0, key=key,
     )  # fmt: skip
 
 
