@@ -81,8 +81,11 @@ class UsageStore(Protocol):
     def forget_spools(self, existing: Sequence[str]) -> None:
         """Drop the positions of all spools that are not among `existing`."""
 
-    def recent_use(self, spool: str, since_unix_ms: int) -> list[SpoolUse]:
-        """What the requests of one spool that arrived at or after `since_unix_ms` used, by key; void ones left out."""
+    def recent_use(self, since_unix_ms: int, spool: str | None = None) -> list[SpoolUse]:
+        """What the requests that arrived at or after `since_unix_ms` used, by key; of one spool, or of all.
+
+        Unlike a listing it has no bound of rows: it is summed in the store. Void requests are left out.
+        """
 
     def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
         """The newest `limit` (at most MAX_LISTED) requests that match, newest first."""

@@ -98,12 +98,12 @@ class MemoryStore:
         with self._call():
             self._positions = {name: position for name, position in self._positions.items() if name in existing}
 
-    def recent_use(self, spool: str, since_unix_ms: int) -> list[SpoolUse]:
+    def recent_use(self, since_unix_ms: int, spool: str | None = None) -> list[SpoolUse]:
         with self._call():
             rows = [
                 row
                 for row in self._usage.values()
-                if row.spool == spool and row.status != "void" and (_arrived(row) or 0) >= since_unix_ms
+                if spool in (None, row.spool) and row.status != "void" and (_arrived(row) or 0) >= since_unix_ms
             ]
             return [
                 SpoolUse(

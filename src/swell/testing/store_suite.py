@@ -244,7 +244,7 @@ class StoreSuite:
         assert store.list_usage(where, 1) == listed[:1]
         assert store.total_usage(where) == _totals(listed)
 
-    def test_recent_use_is_of_one_spool_since_a_moment_by_key(self, store: Store) -> None:
+    def test_recent_use_is_by_key_since_a_moment_of_one_spool_or_of_all(self, store: Store) -> None:
         _apply(
             store,
             usage_change("a", "pair", reserved_at_unix_ms=2000),
@@ -254,11 +254,12 @@ class StoreSuite:
             usage_change("void", "pair", reserved_at_unix_ms=3000, status="void"),
             usage_change("elsewhere", "pair", reserved_at_unix_ms=3000, spool="spool2"),
         )
-        assert store.recent_use("spool1", 2000) == [
+        assert store.recent_use(2000, "spool1") == [
             SpoolUse(key_id="key1", tenant="search", requests=2, tokens=7 + 9 + 100 + 512),
             SpoolUse(key_id="key2", tenant="search", requests=1, tokens=7 + 9),
         ]
-        assert store.recent_use("spool3", 0) == []
+        assert store.recent_use(0, "spool3") == []
+        assert sum(use.requests for use in store.recent_use(2000)) == 4
 
     def test_a_process_is_an_intent_first_and_then_known_by_its_pid_and_start_time(self, store: Store) -> None:
         intent = ProcessRecord(

@@ -93,14 +93,16 @@ class UsageRows:
         with self._database.writing() as connection:
             connection.execute(delete(spool_positions).where(spool_positions.c.spool.not_in(existing)))
 
-    def recent_use(self, spool: str, since_unix_ms: int) -> list[SpoolUse]:
+    def recent_use(self, since_unix_ms: int, spool: str | None = None) -> list[SpoolUse]:
         tokens = func.sum(usage.c.prompt_tokens + usage.c.completion_tokens)
         query = (
             select(usage.c.key_id, usage.c.tenant, func.count(), tokens)
-            .where(arrived_at >= since_unix_ms, usage.c.spool == spool, usage.c.status != "void")
+            .where(arrived_at >= since_unix_ms, usage.c.status != "void")
             .group_by(usage.c.key_id, usage.c.tenant)
-            .order_by(usage.c.key_id)
+            .order_by(usage.c.key_id, usage.c.tenant)
         )
+        if spool is not None:
+            query = query.where(usage.c.spool == spool)
         with self._database.reading() as connection:
             return [
                 SpoolUse(key_id=key_id, tenant=tenant, requests=requests, tokens=used)
