@@ -1,10 +1,10 @@
 """The life of a replica as one table. Every move that is not in the table is a programming error.
 
-    pending ──► starting ──► ready ──► draining ──► stopping ──► stopped
-       │           │  │        │                       ▲
-       │           │  └────────┼───────────────────────┤
-       │           ▼           ▼                       │
-       └───────► failed ◄──────┘      (failed ──► pending after a back-off, or ──► stopped)
+pending ──► starting ──► ready ──► draining ──► stopping ──► stopped
+   │           │  │        │                       ▲
+   │           │  └────────┼───────────────────────┤
+   │           ▼           ▼                       │
+   └───────► failed ◄──────┘      (failed ──► pending after a back-off, or ──► stopped)
 """
 
 from enum import StrEnum
