@@ -131,7 +131,9 @@ class UpstreamConnection(asyncio.Protocol):
             head = self._head + data if self._head else data
             self._head = b""
             self._in_body = True
-            if head is self._first_read and self.length >= 0:
+            if head is not self._first_read:
+                head = _without_interim(head)
+            elif self.length >= 0:
                 self._learn_head(head)
             body = head[head.find(b"\r\n\r\n") + 4 :]
             listener.answer_begins(self)
@@ -190,10 +192,13 @@ class UpstreamConnection(asyncio.Protocol):
     # httptools
 
     def on_headers_complete(self) -> None:
+        if self._complete:
+            raise ValueError("a second answer to one request")  # the parser reports it as its own error
         self._headers_done = True
         self.status = self._parser.get_status_code()
+        if self.status != 200:
+            self._note_unusual()
         self.content_type = self._header(b"content-type")
-        self.retry_after = self._header(b"retry-after") if self.status >= 400 else b""
         length = self._header(b"content-length")
         if length:
             self.length = int(length)
@@ -210,8 +215,22 @@ class UpstreamConnection(asyncio.Protocol):
                 return next((headers[given] for given in headers if given.lower() == name), b"")
         return value
 
+    def _note_unusual(self) -> None:
+        self.retry_after = self._header(b"retry-after")
+        if self.status < 200:  # an interim answer: the real one follows
+            self._headers_done = False
+            self._first_read = b""
+            self._headers.clear()
+
     def on_message_complete(self) -> None:
-        self._complete = True
+        self._complete = self._headers_done
+
+
+def _without_interim(head: bytes) -> bytes:
+    """`head` from the real answer on."""
+    while head[9:10] == b"1":
+        head = head[head.find(b"\r\n\r\n") + 4 :]
+    return head
 
 
 def _nobody(data: bytes, at_boundary: bool) -> None:
