@@ -6,7 +6,6 @@ import logging
 import resource
 import signal
 import socket
-import ssl
 from concurrent.futures import ThreadPoolExecutor
 
 import uvloop
@@ -14,6 +13,7 @@ import uvloop
 from swell.gateway.client import ClientConnection
 from swell.gateway.control_link import ControlLink
 from swell.gateway.service import Service
+from swell.gateway.tls import listener_protocol, server_context
 from swell.state.worker import WorkerSettings
 
 CHECK_SECONDS = 0.25
@@ -44,9 +44,11 @@ async def _serve(settings: WorkerSettings) -> None:
     link_task = loop.create_task(link.run())
     upkeep = loop.create_task(_upkeep(service, link))
     listener = _listen(settings.host, settings.port)
-    server = await loop.create_server(
-        lambda: ClientConnection(service), sock=listener, ssl=_tls(settings), backlog=BACKLOG
-    )
+    context = None
+    if settings.certificate_file:
+        context = server_context(settings.certificate_file, settings.private_key_file)
+    accept = listener_protocol(lambda: ClientConnection(service), context)
+    server = await loop.create_server(accept, sock=listener, backlog=BACKLOG)
     with ThreadPoolExecutor(1, thread_name_prefix="spool") as disk:
         spooling = loop.create_task(_keep_spool(service, disk))
         await stop.wait()
@@ -106,16 +108,6 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.bind((host, port))
     listener.setblocking(False)
     return listener
-
-
-def _tls(settings: WorkerSettings) -> ssl.SSLContext | None:
-    if not settings.certificate_file:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.certificate_file, settings.private_key_file)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _raise_file_limit(connections: int) -> None:
