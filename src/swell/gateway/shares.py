@@ -170,9 +170,9 @@ class Share:
         return LeaseReport(self.limit, used, idle) if used or idle else None
 
     def statement(self, now: float) -> LimitBalance:
-        """For a server that has just (re)started."""
+        """For a server that has just (re)started. `held` is negative where more was used than granted."""
         recent = sum(amount for at, amount in self._recent if at >= now - WINDOW_SECONDS)
-        return LimitBalance(self.limit, max(0, self.balance) + self.in_use, recent + self.used)
+        return LimitBalance(self.limit, self.balance + self.in_use, recent + self.used)
 
     def _wake(self) -> None:
         waiting, self._waiters = self._waiters, deque()
