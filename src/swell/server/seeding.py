@@ -1,35 +1,30 @@
 """What the last minute used, read from the ledger: for workers that died before they could tell a restarted server.
 
-The ledger does not say which worker served a request, so all of the last minute is booked. Where other workers live
+The ledger does not say which limits were asked about, so all of the last minute is booked. Where other workers live
 and report their part themselves, that part counts twice for a minute: too strict, never too lenient.
 """
 
 from collections.abc import Collection, Iterable
 
 from swell.metering.leases import WINDOW_SECONDS
-from swell.ports.store import MAX_LISTED, Store
-from swell.state.records import UsageFilter, UsageRecord
-from swell.state.usage import UsageStatus
+from swell.ports.store import Store
+from swell.state.records import SpoolUse
 
 
 def recent_use(store: Store, limits: Collection[str], now_unix: float) -> dict[str, int]:
-    """Use by rate limit, of those in `limits`, over the last window (the newest MAX_LISTED requests of it)."""
+    """Use by rate limit, of those in `limits`, over the last window."""
     if not limits:
         return {}
-    since = int((now_unix - WINDOW_SECONDS) * 1000)
-    used = use_of(store.list_usage(UsageFilter(since_unix_ms=since), MAX_LISTED))
+    used = use_of(store.recent_use(int((now_unix - WINDOW_SECONDS) * 1000)))
     return {limit: amount for limit, amount in used.items() if limit in limits}
 
 
-def use_of(records: Iterable[UsageRecord]) -> dict[str, int]:
-    """The records as use of the rate limits of their keys and tenants. Void requests used nothing."""
+def use_of(uses: Iterable[SpoolUse]) -> dict[str, int]:
+    """Sums by key and tenant as use of the rate limits of those keys and tenants."""
     used: dict[str, int] = {}
-    for record in records:
-        if record.status is UsageStatus.VOID:
-            continue
-        tokens = record.prompt_tokens + record.completion_tokens
-        for scope in (f"key:{record.key_id}", f"tenant:{record.tenant}"):
-            for measure, amount in (("requests_per_minute", 1), ("tokens_per_minute", tokens)):
+    for use in uses:
+        for scope in (f"key:{use.key_id}", f"tenant:{use.tenant}"):
+            for measure, amount in (("requests_per_minute", use.requests), ("tokens_per_minute", use.tokens)):
                 name = f"{scope}:{measure}"
                 used[name] = used.get(name, 0) + amount
     return used

@@ -21,7 +21,7 @@ from swell.ports.store import BUSY_TIMEOUT_SECONDS
 
 KEY_BYTES = 32
 RETRY_SECONDS = 1.0  # what AtCapacity suggests
-CACHE_KIBIBYTES = 32 * 1024
+CACHE_KIBIBYTES = 8 * 1024
 JOURNAL_BYTES = 64 * 1024 * 1024  # the write-ahead log is cut back to this at a checkpoint
 
 _PRAGMAS = (
