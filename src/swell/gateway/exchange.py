@@ -362,10 +362,12 @@ class Exchange:
             return
         if self.replica is not None:
             self.replica.undecided()
-        if self._recorded == 2:
-            prompt = self._relay.prompt_tokens if self._relay is not None else 0
-            delivered = self._relay.delivered_tokens if self._relay is not None else 0
-            self.settle(UsageStatus.ESTIMATED, prompt or self.admitted.prompt_tokens_estimate, delivered, CLIENT_LEFT)
+        if isinstance(self._relay, Relay):
+            self._relay.settle_cut(CLIENT_LEFT)
+        elif self._recorded == 2:
+            self.settle(UsageStatus.ESTIMATED, self.admitted.prompt_tokens_estimate, 0, CLIENT_LEFT)
+        else:
+            self.settle(UsageStatus.VOID, 0, 0, CLIENT_LEFT)
         self.end()
         self.client.abort()
 

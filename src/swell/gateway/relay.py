@@ -31,6 +31,7 @@ _CHAT_MARK = b'data: {"'  # a quote inside generated text is escaped, so text ca
 _ROLE_ONLY = re.compile(rb'"delta"\s*:\s*\{\s*"role"\s*:\s*"[a-z]+"\s*(?:,\s*"content"\s*:\s*(?:""|null)\s*)?\}')
 _EVENT_ENDS = (b"\n\n\r\n", b"\n\n\r\n0\r\n\r\n")  # of an event that ends its chunk; then of the whole body
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_TEXT = re.compile(rb'"(?:content|text|reasoning_content|arguments)"\s*:\s*"[^"]')
 
 
 class Relay:
@@ -45,6 +46,7 @@ class Relay:
         "_framed",
         "_last",
         "_mark",
+        "_several",
         "_write",
         "delivered_tokens",
         "first_token_at",
@@ -56,6 +58,7 @@ class Relay:
         self._exchange = exchange
         self._connection_chunked = connection.chunked
         self._mark = _CONTENT_MARKS.get(exchange.path, _CHAT_MARK)
+        self._several = exchange.admitted.choices > 1
         self._last = b""
         self._decoder: ChunkDecoder | None = None
         self._filter: EventFilter | None = None
@@ -90,40 +93,45 @@ class Relay:
         if self._completion_tokens >= 0:
             exchange.settle(UsageStatus.SETTLED, self.prompt_tokens, self._completion_tokens, 200)
         else:
-            self._forget_finish()
-            prompt = self.prompt_tokens or exchange.admitted.prompt_tokens_estimate
-            exchange.settle(UsageStatus.ESTIMATED, prompt, self.delivered_tokens, 200)
+            self.settle_cut(200)
         exchange.end()
         exchange.client.finish()
 
     def cut(self, refusal: Refusal) -> None:
         """The stream broke off: count what was delivered and tell the client in the stream."""
         exchange = self._exchange
-        if self._completion_tokens >= 0:
-            exchange.settle(UsageStatus.SETTLED, self.prompt_tokens, self._completion_tokens, 200)
-        else:
-            self._forget_finish()
-            prompt = self.prompt_tokens or exchange.admitted.prompt_tokens_estimate
-            exchange.settle(UsageStatus.ESTIMATED, prompt, self.delivered_tokens, refusal.status)
+        self.settle_cut(refusal.status)
         exchange.service.counters.outcome(refusal.code)
         exchange.end()
         event = error_event(refusal, anthropic=exchange.is_anthropic)
         self._write(chunk(event) + LAST_CHUNK if self._framed else event)
         exchange.client.finish()
 
-    def _count(self, data: bytes) -> None:
-        self._last = data
-        events = data.count(self._mark)
-        if events and not self.first_token_at:
-            if self._mark is _CHAT_MARK:
-                events -= len(_ROLE_ONLY.findall(data))
-            if events:
-                self.first_token_at = self._exchange.service.now()
-        self.delivered_tokens += events
+    def settle_cut(self, http_status: int) -> None:
+        """Settle a stream that ends early: as the engine counted, where it had told, else as counted here.
 
-    def _forget_finish(self) -> None:
-        if self._mark is _CHAT_MARK and _FINISHED.search(self._last):
-            self.delivered_tokens -= 1
+        The count with which a stream of messages begins is none of what it delivered.
+        """
+        delivered = self.delivered_tokens
+        if self._mark is _CHAT_MARK:
+            delivered -= sum(map(_carries_nothing, self._last.split(b"\n")))
+        told = self._completion_tokens
+        if told >= delivered and (told > 1 or self._exchange.path != MESSAGES):
+            self._exchange.settle(UsageStatus.SETTLED, self.prompt_tokens, told, http_status)
+        else:
+            prompt = self.prompt_tokens or self._exchange.admitted.prompt_tokens_estimate
+            self._exchange.settle(UsageStatus.ESTIMATED, prompt, delivered, http_status)
+
+    def _count(self, data: bytes) -> None:
+        events = data.count(self._mark)
+        if events:
+            self._last = data
+            if not self.first_token_at:
+                if self._mark is _CHAT_MARK:
+                    events -= len(_ROLE_ONLY.findall(data))
+                if events:
+                    self.first_token_at = self._exchange.service.now()
+            self.delivered_tokens += events
 
     def _read_usage(self, data: bytes) -> bytes:
         """Note the usage in `data`; return what of it goes to the client."""
@@ -164,3 +172,10 @@ class Relay:
         if data:
             self._count(data)
             self._write(data)
+
+
+def _carries_nothing(event: bytes) -> bool:
+    """Whether a counted event brought no token: an error, or the end of a choice without more text."""
+    if event.startswith(b'data: {"error"'):
+        return True
+    return _FINISHED.search(event) is not None and _TEXT.search(event) is None

@@ -22,8 +22,6 @@ class Held:
 
     __slots__ = ("_bytes", "_chunked", "_content_type", "_exchange", "_pieces", "_retry_after", "_status")
     has_begun = False  # towards the client
-    prompt_tokens = 0
-    delivered_tokens = 0
     first_token_at = 0.0
 
     def __init__(self, exchange: "Exchange", connection: UpstreamConnection) -> None:
