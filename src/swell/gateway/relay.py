@@ -113,7 +113,7 @@ class Relay:
         The count with which a stream of messages begins is none of what it delivered.
         """
         delivered = self.delivered_tokens
-        if self._mark is _CHAT_MARK:
+        if self._mark is _CHAT_MARK and not self._several:
             delivered -= sum(map(_carries_nothing, self._last.split(b"\n")))
         told = self._completion_tokens
         if told >= delivered and (told > 1 or self._exchange.path != MESSAGES):
@@ -126,6 +126,8 @@ class Relay:
         events = data.count(self._mark)
         if events:
             self._last = data
+            if self._several and self._mark is _CHAT_MARK:  # they end at different times
+                events -= sum(map(_carries_nothing, data.split(b"\n")))
             if not self.first_token_at:
                 if self._mark is _CHAT_MARK:
                     events -= len(_ROLE_ONLY.findall(data))

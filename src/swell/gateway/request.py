@@ -57,6 +57,7 @@ class Admitted(msgspec.Struct, frozen=True):
     wants_usage: bool  # the client asked for the usage event itself
     prompt_tokens_bound: int
     completion_tokens_bound: int
+    choices: int
     prompt_tokens_estimate: int  # for rate limits: four bytes a token
     prefix: bytes
     session: bytes
@@ -132,11 +133,12 @@ def admit(path: str, members: Members, model: ModelEntry) -> Admitted:
         bypass = next(name for name in members if name in _BYPASSES)
         raise BadRequest(f"Use '{_BYPASSES[bypass]}' instead of '{bypass}'.", param=bypass)
     stream = "stream" in members and bool(_read(members, "stream", _decode_flag, "true or false"))
-    completion_bound = 0
+    choices, completion_bound = 1, 0
     if path == EMBEDDINGS:
         stream = False
     else:
-        completion_bound = _choices(path, members, model) * _output_limit(path, members, model)
+        choices = _choices(path, members, model)
+        completion_bound = choices * _output_limit(path, members, model)
     prompt_bytes = 0
     for name, value in members.items():
         if name in _PROMPT_MEMBERS:
@@ -153,6 +155,7 @@ def admit(path: str, members: Members, model: ModelEntry) -> Admitted:
         wants_usage=wants_usage,
         prompt_tokens_bound=prompt_bytes + allowance,
         completion_tokens_bound=completion_bound,
+        choices=choices,
         prompt_tokens_estimate=prompt_bytes // 4 + 1,
         prefix=bytes(memoryview(members[required])[: model.prefix_bytes])
         if model.routing == "prefix_affinity"
