@@ -99,6 +99,7 @@ class ChunkDecoder:
     def __init__(self) -> None:
         self._pending = b""
         self._left = 0  # bytes of the current chunk still to come, its CRLF included
+        self._ended = False
 
     def feed(self, data: bytes) -> bytes:
         """The payload bytes in `data`."""
@@ -106,7 +107,7 @@ class ChunkDecoder:
         self._pending = b""
         out: list[bytes] = []
         at = 0
-        while at < len(data):
+        while at < len(data) and not self._ended:
             if self._left:
                 piece = data[at : at + self._left]
                 at += len(piece)
@@ -120,9 +121,9 @@ class ChunkDecoder:
                 break
             size = data[at:end].partition(b";")[0].strip()
             at = end + 2
-            if not size or size == b"0" * len(size):
-                continue  # last chunk and trailers
-            self._left = int(size, 16) + 2
+            length = int(size, 16)
+            self._left = length + 2
+            self._ended = length == 0  # trailers follow
         return b"".join(out)
 
 
