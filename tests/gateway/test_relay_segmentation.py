@@ -1,7 +1,6 @@
 """However a stream is cut into chunks and reads, the client gets the same events and the ledger the same usage."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from http_client import CHAT, COMPLETIONS, MESSAGES, RESPONSES, body_for, events_of, is_usage_event, parse_head, post

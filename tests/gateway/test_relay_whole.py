@@ -59,8 +59,6 @@ async def test_the_client_gets_the_same_however_the_replica_frames_it(
     script = msgspec.structs.replace(script, chunks=4)
     plain = msgspec.structs.replace(script, framing=Framing.LENGTH, writes=Writes.EVENT, interim=False)
     plain = msgspec.structs.replace(plain, close=False, silent_close=False)
-        script, framing=Framing.LENGTH, writes=Writes.EVENT, close=False, silent_close=False, interim=False
-    )
     expected = await connection.ask(path, body_for(path, plain))
     for _ in range(2):
         answer = await connection.ask(path, body_for(path, script))

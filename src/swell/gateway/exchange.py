@@ -266,10 +266,11 @@ class Exchange:
                 self.replica.failed()
             self._relay.cut(Refusal(502, f"The answer was cut: {reason}.", code="replica_lost"))
         elif stale and self.replica is not None:
-            self._relay = None
-            replica, self.replica = self.replica, None
-            self._let_go()
-            self._dispatch(replica)  # a kept connection had timed out: no fault of the replica, and not a retry
+            # A kept connection had timed out: no fault of the replica, and not a retry. Its place there is kept.
+            release = self._release
+            self._dispatch(self.replica)
+            if release is not None:
+                release()
         else:
             self._relay = None
             self._replica_failed(reason)
