@@ -55,8 +55,10 @@ def _change(
             prompt_tokens = completion_tokens = 0
     if not (0 <= prompt_tokens <= MAX_TOKENS and 0 <= completion_tokens <= MAX_TOKENS):
         prompt_tokens, completion_tokens = _clamp(prompt_tokens), _clamp(completion_tokens)
-    return UsageChange(
-        request_id, spool, *identity, was_sent, settled_at, status, prompt_tokens, completion_tokens, *ending
+    # Past the named tuple's own constructor, which is written in Python: this runs once for every request.
+    return tuple.__new__(
+        UsageChange,
+        (request_id, spool, *identity, was_sent, settled_at, status, prompt_tokens, completion_tokens, *ending),
     )
 
 

@@ -179,14 +179,14 @@ def _read_segment(
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size <= start:
             return start, False
-        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages, memoryview(pages) as view:
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages:
             end = start
-            for record, after in read_frames(view, start):
+            for record, after in read_frames(pages, start):
                 records.append(record)
                 end = after
                 if len(records) >= max_records:
                     return end, False
-            return end, is_sealed and (is_damaged(view, end) or _has_hole(pages, end))
+            return end, is_sealed and (is_damaged(pages, end) or _has_hole(pages, end))
 
 
 def _has_hole(pages: mmap.mmap, end: int) -> bool:

@@ -16,6 +16,7 @@ worker killed between the two leaves a zero length and not a torn record; the ch
 power cut can tear.
 """
 
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator
@@ -91,19 +92,22 @@ def encode_frame(record: SpoolRecord) -> tuple[bytes, bytes]:
     return _HEADER.pack(len(payload), zlib.crc32(payload)), payload
 
 
-def read_frames(segment: bytes | memoryview, offset: int = 0) -> Iterator[tuple[SpoolRecord, int]]:
+def read_frames(segment: bytes | mmap.mmap, offset: int = 0) -> Iterator[tuple[SpoolRecord, int]]:
     """Yield `(record, offset after it)` from `offset` until the first unwritten or damaged frame.
 
     A damaged frame ends the segment: what follows it cannot be trusted to be aligned. The caller
     tells the two apart with `is_damaged`.
     """
-    while offset + HEADER_BYTES <= len(segment):
-        length, checksum = _HEADER.unpack_from(segment, offset)
-        end = offset + HEADER_BYTES + length
-        if length == 0 or length > MAX_RECORD_BYTES or end > len(segment):
+    size = len(segment)
+    unpack, crc32 = _HEADER.unpack_from, zlib.crc32  # every request passes here twice
+    start = offset + HEADER_BYTES
+    while start <= size:
+        length, checksum = unpack(segment, offset)
+        end = start + length
+        if length == 0 or length > MAX_RECORD_BYTES or end > size:
             return
-        payload = bytes(segment[offset + HEADER_BYTES : end])
-        if zlib.crc32(payload) != checksum:
+        payload = segment[start:end]
+        if crc32(payload) != checksum:
             return
         try:
             record = _decode(payload)
@@ -111,9 +115,10 @@ def read_frames(segment: bytes | memoryview, offset: int = 0) -> Iterator[tuple[
             return
         yield record, end
         offset = end
+        start = end + HEADER_BYTES
 
 
-def is_damaged(segment: bytes | memoryview, offset: int) -> bool:
+def is_damaged(segment: bytes | mmap.mmap, offset: int) -> bool:
     """Whether the frame at `offset` was begun but cannot be read (as opposed to never written)."""
     if offset + HEADER_BYTES > len(segment):
         return False
