@@ -134,7 +134,10 @@ class Exchange:
 
     def _find_replica(self) -> None:
         route = self.route
-        replica = None if route.queued else self._choose()
+        replica = None
+        if not route.queued:
+            admitted = self.admitted
+            replica = route.choose(admitted.prefix, admitted.session)
         if replica is not None:
             self._dispatch(replica)
         elif len(route.queues[self.priority]) >= self.service.bounds.queued_requests:
@@ -153,11 +156,11 @@ class Exchange:
         return True
 
     def _choose(self) -> Replica | None:
-        """A replica with room; one that failed this request only if there is no other."""
+        """A replica with room; one that failed this request only if there is no other, not even a busy one."""
         admitted = self.admitted
         if self._failed_on:
             other = self.route.choose(admitted.prefix, admitted.session, avoid=self._failed_on)
-            if other is not None:
+            if other is not None or self.route.has_healthy(self._failed_on):
                 return other
         return self.route.choose(admitted.prefix, admitted.session)
 

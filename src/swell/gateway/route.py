@@ -153,13 +153,19 @@ class ModelRoute:
         view = self.view
         if len(view.candidates) == 1 and not avoid:  # nothing to choose
             only = self._only
-            return only if only is not None and only.has_room else None
+            if only is None or only.in_flight >= only.limit or (only.health is not HEALTHY and not only.has_room):
+                return None
+            return only
         self._turn += 1
         request = Request(key_hash(prefix) if prefix else 0, key_hash(session) if session else 0, self._turn)
         if avoid:
             view = build_view(tuple(c for c in view.candidates if c.replica_id not in avoid))
         chosen = self._choose(view, request)
         return None if chosen is None else self.replicas[chosen.replica_id]
+
+    def has_healthy(self, avoid: frozenset[str]) -> bool:
+        """Whether a replica besides those of `avoid` is not ejected, with room or without."""
+        return any(not r.health.is_ejected for name, r in self.replicas.items() if name not in avoid)
 
     def enqueue(self, priority: str, waiting: Waiting, *, first: bool = False) -> None:
         """Let a request wait; `first` for one that had a replica already."""
