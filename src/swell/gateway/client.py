@@ -8,6 +8,7 @@ as a request. Requests are authenticated when their headers are complete, before
 
 import asyncio
 import hmac
+import ipaddress
 import re
 from collections import deque
 from typing import TYPE_CHECKING, cast
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from swell.gateway.exchange import Exchange
     from swell.gateway.service import Service
 
-_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})  # everything else needs a key
+_OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # everything else needs a key
+_LOCAL_PATH = "/metrics"  # needs one from elsewhere than this machine: it names models and tells their traffic
 JSON = b"application/json"
 LINGER_SECONDS = 2.0  # reading and dropping what a refused client still sends, so that it gets the answer
 URL_BYTES = 8 * 1024
@@ -268,7 +270,7 @@ class ClientConnection(asyncio.Protocol):
             self._close_with(refusal)
             return
         self._deadline = request.started + service.timeouts.body_seconds
-        if request.path not in _OPEN_PATHS:
+        if request.path not in _OPEN_PATHS and not (request.path == _LOCAL_PATH and self._is_local()):
             try:
                 request.key = self._authenticate(request)
             except Refusal as error:
@@ -367,7 +369,7 @@ class ClientConnection(asyncio.Protocol):
             return
         close = self._closes_after()
         self.transport.write(head(status, headers, content_type=content_type, length=len(body), close=close) + body)
-        self.finish()
+        self._finish(close)
 
     def begin(self, status: int, headers: bytes, content_type: bytes) -> bool:
         """The head of a stream (exchange.Client)."""
@@ -381,7 +383,9 @@ class ClientConnection(asyncio.Protocol):
 
     def finish(self) -> None:
         """The answer is complete; the next request may begin."""
-        close = self._closes_after()
+        self._finish(self._closes_after())
+
+    def _finish(self, close: bool) -> None:
         self.exchange = None
         self._serving = None
         if self._closing:
@@ -425,6 +429,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _closes_after(self) -> bool:
         return self._service.draining or self._serving is None or not self._serving.keep_alive
+
+    def _is_local(self) -> bool:
+        peer = self.transport.get_extra_info("peername")
+        return bool(peer) and ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
 
     def _malformed(self, reason: str) -> None:
         self._close_with(Refusal(400, f"This is not an HTTP request Swell accepts: {reason}.", code="bad_http"))

@@ -15,6 +15,7 @@ _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permi
           413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}  # fmt: skip
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 _encode = msgspec.json.Encoder().encode
@@ -56,6 +57,8 @@ def error_event(refusal: Refusal, *, anthropic: bool = False) -> bytes:
 
 def head(status: int, headers: bytes, *, content_type: bytes, length: int | None, close: bool) -> bytes:
     """A response head. `length` None means chunked; `headers` are complete lines ending in CRLF."""
+    if status == 200 and length is not None and not close:
+        return _PLAIN % (content_type, length, headers)
     framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
     return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n%b\r\n%b%b\r\n" % (
         status,
