@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scripted_upstream import UpstreamThread
+from swell.policy.ejection import FAILURES_TO_EJECT
 from swell.testing.upstream_script import Script
 from swell_process import Reply, SwellProcess
 
@@ -37,3 +38,20 @@ def test_a_request_waits_for_the_replica_that_is_only_busy(
         assert [reply.status for reply in replies] == [200, 200]
         assert len(broken.seen) == before + 1
         assert [row["status"] for row in server.command("usage")] == ["settled", "settled"]
+
+
+def test_a_request_waits_for_the_replica_that_is_ejected_rather_than_ask_the_one_that_failed_it(
+    swell_up: Callable[..., SwellProcess], tmp_path: Path
+) -> None:
+    with (
+        UpstreamThread(tmp_path / "one.jsonl") as one,
+        UpstreamThread(tmp_path / "other.jsonl", Script(die_after=-1)) as other,
+    ):
+        urls = f'"{one.url}", "{other.url}"'
+        server = swell_up(f"models: [{{name: m, engine: external, endpoints: [{urls}], routing: round_robin}}]")
+        while len(other.seen) < FAILURES_TO_EJECT:
+            assert server.chat().status == 200
+        one.set_script(Script(die_after=-1))
+        other.set_script(Script())
+        assert server.chat().status == 200
+        assert server.command("usage", "--limit", "1")[0]["status"] == "settled"

@@ -156,13 +156,13 @@ class Exchange:
         return True
 
     def _choose(self) -> Replica | None:
-        """A replica with room; one that failed this request only if there is no other, not even a busy one."""
-        admitted = self.admitted
+        """A replica with room. One that failed this request only if it has answered since, or if there is no other."""
+        admitted, route = self.admitted, self.route
         if self._failed_on:
-            other = self.route.choose(admitted.prefix, admitted.session, avoid=self._failed_on)
-            if other is not None or self.route.has_healthy(self._failed_on):
-                return other
-        return self.route.choose(admitted.prefix, admitted.session)
+            failed = route.failing(self._failed_on)
+            if len(failed) < len(route.replicas):  # None: wait for one that is busy or ejected
+                return route.choose(admitted.prefix, admitted.session, avoid=failed)
+        return route.choose(admitted.prefix, admitted.session)
 
     # Going out
 
@@ -257,6 +257,8 @@ class Exchange:
 
     def answer_ends(self, *, reusable: bool) -> None:
         """Complete."""
+        if self.paused_since and self._connection is not None:
+            self._connection.transport.resume_reading()  # it serves others now
         self._connection = None
         if self._relay is not None:
             self._relay.end()

@@ -163,9 +163,9 @@ class ModelRoute:
         chosen = self._choose(view, request)
         return None if chosen is None else self.replicas[chosen.replica_id]
 
-    def has_healthy(self, avoid: frozenset[str]) -> bool:
-        """Whether a replica besides those of `avoid` is not ejected, with room or without."""
-        return any(not r.health.is_ejected for name, r in self.replicas.items() if name not in avoid)
+    def failing(self, names: frozenset[str]) -> frozenset[str]:
+        """Those of `names` that are still here and have not answered since they failed."""
+        return frozenset(n for n in names if n in self.replicas and self.replicas[n].health is not HEALTHY)
 
     def enqueue(self, priority: str, waiting: Waiting, *, first: bool = False) -> None:
         """Let a request wait; `first` for one that had a replica already."""
