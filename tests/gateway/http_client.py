@@ -122,7 +122,7 @@ def unchunk(raw: bytes) -> bytes:
     payload = b""
     while True:
         size, _, rest = raw.partition(b"\r\n")
-        length = int(size, 16)
+        length = int(size.partition(b";")[0], 16)
         assert rest[length : length + 2] == b"\r\n"
         payload += rest[:length]
         raw = rest[length + 2 :]

@@ -85,6 +85,7 @@ class ClientConnection(asyncio.Protocol):
     """One client connection; serves one request at a time, in order."""
 
     __slots__ = (
+        "_answered",
         "_body",
         "_cached_key",
         "_cached_token",
@@ -93,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         "_discarding",
         "_fields",
         "_first_read",
+        "_halted",
         "_head",
         "_known",
         "_known_end",
@@ -103,6 +105,8 @@ class ClientConnection(asyncio.Protocol):
         "_reading",
         "_service",
         "_serving",
+        "_unread_bytes",
+        "_unread_since",
         "_url",
         "exchange",
         "on_body",
@@ -133,6 +137,10 @@ class ClientConnection(asyncio.Protocol):
         self._deadline = 0.0
         self._discarding = False
         self._closing = False
+        self._halted = False  # closing, or the client does not read
+        self._answered = False  # the answer is complete, and the client has yet to read it
+        self._unread_bytes = 0
+        self._unread_since = 0.0
         self._cached_token = b""
         self._cached_key: Key | None = None
 
@@ -153,7 +161,7 @@ class ClientConnection(asyncio.Protocol):
         self._parser = None  # type: ignore[assignment]  # it holds this object: no cycle is left to collect
         self._service.clients.discard(self)
         self._pending.clear()
-        self._closing = True
+        self._closing = self._halted = True
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_left()
@@ -220,15 +228,22 @@ class ClientConnection(asyncio.Protocol):
             self._known = request
 
     def pause_writing(self) -> None:
+        """The client does not keep up: nothing more is fetched for it, and its next request waits."""
+        self._halted = True
         if self.exchange is not None:
             self.exchange.pause()
 
     def resume_writing(self) -> None:
+        self._halted = self._closing
         if self.exchange is not None:
             self.exchange.resume()
+        elif self._answered:
+            self._answered = False
+            self.finish()
 
     def eof_received(self) -> None:
         """The client has closed its side; it is gone."""
+        self._closing = self._halted = True
 
     # httptools: reading a request
 
@@ -387,12 +402,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _finish(self, close: bool) -> None:
         self.exchange = None
-        self._serving = None
-        if self._closing:
+        if self._halted:
+            self._answered = not self._closing  # `resume_writing` goes on
             return
+        self._serving = None
         if close:
-            self._closing = True
-            self.transport.close()
+            self._close()
             return
         self._deadline = self._service.coarse_now + self._service.timeouts.keep_alive_seconds
         if self._pending:
@@ -404,9 +419,8 @@ class ClientConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection (exchange.Client)."""
         self.exchange = None
-        if not self._closing:
-            self._closing = True
-            self.transport.abort()
+        self._closing = self._halted = True
+        self.transport.abort()
 
     def refuse(self, refusal: Refusal, headers: bytes = b"") -> None:
         """An error of Swell's own (exchange.Client)."""
@@ -415,17 +429,33 @@ class ClientConnection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Called a few times a second: headers, bodies and idle connections have their time."""
-        if not self._deadline or now < self._deadline or self._serving is not None:
+        if self._halted and self.exchange is None:
+            self._check_unread(now)
+        elif not self._deadline or now < self._deadline or self._serving is not None:
             return
-        if self._discarding or self._head is None:
-            self.transport.close()
+        elif self._discarding or self._head is None:
+            self._close()
         else:
             self._close_with(Refusal(408, "The request did not arrive in time.", code="request_timeout"))
+
+    def _check_unread(self, now: float) -> None:
+        """Cut a client off that has read nothing of its answer for `slow_client_seconds`."""
+        unread = self.transport.get_write_buffer_size()
+        if unread != self._unread_bytes:
+            self._unread_bytes, self._unread_since = unread, now
+        elif unread and now - self._unread_since > self._service.timeouts.slow_client_seconds:
+            self._service.counters.outcome("slow_client")
+            self.abort()
 
     def stop(self) -> None:
         """The worker stops: close now if idle, else when the answer is complete (`_closes_after`)."""
         if self._serving is None and self._head is None:
-            self.transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Close when everything has been read; `check` sees to it that this comes to an end."""
+        self._closing = self._halted = True
+        self.transport.close()
 
     def _closes_after(self) -> bool:
         return self._service.draining or self._serving is None or not self._serving.keep_alive

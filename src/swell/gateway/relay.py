@@ -155,7 +155,7 @@ class Relay:
         if usage.prompt is not None:
             self.prompt_tokens = max(self.prompt_tokens, usage.prompt)
         if usage.completion is not None:
-            self._completion_tokens = max(self._completion_tokens, usage.completion)
+            self._completion_tokens = usage.completion  # counts run on; the last one holds
 
     def _take_slow_path(self) -> EventFilter:
         drop = not self._exchange.admitted.wants_usage
