@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -133,7 +134,7 @@ class Gateway:
                 assert (replica.in_flight, replica.outstanding_tokens) == (0, 0)
         for share in self.shares():
             assert share.in_use == 0
-            assert not share.waiters
+            assert share.waiting == 0
         assert all(entry.settled is not None for entry in self.ledger.values())
 
     def publish(self, **changes: Any) -> None:
@@ -147,8 +148,13 @@ class Gateway:
         whole = Snapshot(1, directory.sequence + 1, 1, (self.model,), (self.key,), (self.tenant,))
         directory.apply(msgspec.structs.replace(whole, **changes))
 
-    async def connect(self, **options: Any) -> Connection:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, **options)
+    async def connect(self) -> Connection:
+        return await self.connect_over(None)
+
+    async def connect_over(self, endpoint: socket.socket | None, **options: Any) -> Connection:
+        """A client's connection; `endpoint` is connected already."""
+        where = (None, None) if endpoint else ("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection(*where, sock=endpoint, **options)
         connection = Connection(reader, writer, self.token)
         self._connections.append(connection)
         return connection

@@ -309,7 +309,8 @@ class ClientConnection(asyncio.Protocol):
                 self._close_with(Refusal(429, "Too many requests are pipelined.", code="too_many_pipelined"))
                 return
             self._pending.append((request, body))
-            self.transport.pause_reading()
+            if len(self._pending) == self._service.bounds.pipelined_requests:
+                self.transport.pause_reading()  # not before: who does not read does not notice that the client left
             return
         self._serve(request, body)
 
@@ -412,8 +413,7 @@ class ClientConnection(asyncio.Protocol):
         self._deadline = self._service.coarse_now + self._service.timeouts.keep_alive_seconds
         if self._pending:
             request, body = self._pending.popleft()
-            if not self._pending:
-                self.transport.resume_reading()
+            self.transport.resume_reading()
             self._serve(request, body)
 
     def abort(self) -> None:

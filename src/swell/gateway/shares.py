@@ -80,6 +80,11 @@ class Share:
         self._waiters: deque[tuple[Waiter, int]] = deque()
 
     @property
+    def waiting(self) -> int:
+        """Requests that wait for it."""
+        return len(self._waiters)
+
+    @property
     def rate_headers(self) -> bytes:
         """The x-ratelimit lines of this share."""
         left = self.remaining + self.balance
