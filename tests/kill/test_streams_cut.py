@@ -48,6 +48,13 @@ def test_leaving_between_the_last_word_and_the_usage_counts_the_words(server: Sw
     assert (row["status"], row["completion_tokens"]) == ("estimated", 2)
 
 
+def test_leaving_after_the_usage_is_settled_with_it(server: SwellProcess, eventually: Any) -> None:
+    script = encode_script(Script(chunks=2, delay_ms=SLOW_MS))
+    read_until(server, {"stream_options": {"include_usage": True}, "user": script}, b'"completion_tokens":2')
+    row = last_row(server, eventually)
+    assert (row["status"], row["completion_tokens"]) == ("settled", 2)
+
+
 def test_the_ends_of_several_choices_are_not_counted_as_words(server: SwellProcess, eventually: Any) -> None:
     first, second = (b'"index":%d,"delta":{},"logprobs":null,"finish_reason":"stop"' % index for index in (0, 1))
     read_until(server, {"n": 2, "user": encode_script(Script(chunks=2, delay_ms=SLOW_MS))}, first, second)

@@ -46,6 +46,7 @@ class Relay:
         "_framed",
         "_last",
         "_mark",
+        "_marks",
         "_several",
         "_write",
         "delivered_tokens",
@@ -57,6 +58,7 @@ class Relay:
     def __init__(self, exchange: "Exchange", connection: UpstreamConnection) -> None:
         self._exchange = exchange
         self._connection_chunked = connection.chunked
+        self._marks = connection.chunk_marks
         self._mark = _CONTENT_MARKS.get(exchange.path, _CHAT_MARK)
         self._several = exchange.admitted.choices > 1
         self._last = b""
@@ -72,10 +74,18 @@ class Relay:
         if not (self._connection_chunked and self._framed):
             self._take_slow_path()
 
-    def data(self, data: bytes, at_boundary: bool) -> None:
-        """Raw body bytes; `at_boundary` tells whether they end where a chunk ends."""
+    def data(self, data: bytes) -> None:
+        """Raw body bytes. They pass as they are if every chunk in them is complete and ends where an event ends."""
         self._exchange.touched = True
-        if self._filter is not None or not at_boundary or not (data.endswith(_EVENT_ENDS) or data == LAST_CHUNK):
+        marks = self._marks
+        count = len(marks)
+        marks.clear()
+        if (
+            self._filter is not None
+            or count & 1
+            or not (data.endswith(_EVENT_ENDS) or data == LAST_CHUNK)
+            or (count > 2 and 2 * data.count(_EVENT_ENDS[0]) + 2 * data.endswith(_EVENT_ENDS[1]) != count)
+        ):
             self._slow(data)
             return
         if b'"usage":' in data:
@@ -116,7 +126,8 @@ class Relay:
         if self._mark is _CHAT_MARK and not self._several:
             delivered -= sum(map(_carries_nothing, self._last.split(b"\n")))
         told = self._completion_tokens
-        if told >= delivered and (told > 1 or self._exchange.path != MESSAGES):
+        is_final = told > 1 and told >= delivered if self._exchange.path == MESSAGES else told >= 0
+        if is_final:
             self._exchange.settle(UsageStatus.SETTLED, self.prompt_tokens, told, http_status)
         else:
             prompt = self.prompt_tokens or self._exchange.admitted.prompt_tokens_estimate
