@@ -53,7 +53,7 @@ scripts = st.builds(
     path=st.sampled_from([CHAT, COMPLETIONS, RESPONSES, MESSAGES]),
     script=scripts,
     chunk_places=places,
-    read_places=places,
+    read_places=st.one_of(st.just([]), places),
     framing=st.sampled_from(["chunked", "length", "eof"]),
     extension=st.sampled_from([b"", b";x=1"]),
     trailer=st.sampled_from([b"", b"x-end: 1\r\n"]),
@@ -100,6 +100,21 @@ def test_any_segmentation_gives_the_same_events_and_usage(
     assert settled.status == ("settled" if reports else "estimated")
     assert settled.completion_tokens == script.chunks
     assert not reports or settled.prompt_tokens == 11
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_chunk_may_end_anywhere_in_a_read(memory_gateway: MemoryGateway, asked: bool) -> None:
+    """Two chunks that arrive together, cut at every byte, the usage event's name among them."""
+    payload = stream(CHAT, Script(chunks=2), True)
+    expected = [event for event in events_of(payload) if asked or not is_usage_event(event)]
+    more = {"stream_options": {"include_usage": asked}}
+    request = post(CHAT, body_for(CHAT, stream=True, **more), memory_gateway.token)
+    head = HEAD % b"transfer-encoding: chunked\r\n"
+    for place in range(1, len(payload)):
+        got = memory_gateway.exchange(request, [head + chunked([payload[:place], payload[place:]], b"", b"")])
+        assert events_of(payload_of(got.partition(b"\r\n\r\n")[2])) == expected
+        settled = memory_gateway.last_settled()
+        assert (settled.status, settled.completion_tokens) == ("settled", 2)
 
 
 @given(

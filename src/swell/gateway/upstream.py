@@ -1,7 +1,7 @@
 """Connections to replicas: keep-alive HTTP/1.1, one request at a time each.
 
 The C parser checks syntax and finds the end of an answer; body bytes are handed on as they were read,
-framing included, to `sink`, with whether what was read ends exactly where a chunk ends.
+framing included, to `sink`; `chunk_marks` holds one entry per chunk begun and one per chunk completed.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_complete", "_first_read", "_head", "_headers", "_headers_done", "_in_body", "_keeps_alive",
-        "_known_end", "_known_start", "_known_type", "_open_chunk", "_parser",
-        "_pool", "chunked", "content_type", "is_reused", "length", "listener", "on_chunk_complete",
+        "_known_end", "_known_start", "_known_type", "_parser",
+        "_pool", "chunk_marks", "chunked", "content_type", "is_reused", "length", "listener", "on_chunk_complete",
         "on_chunk_header", "on_header", "retry_after", "sink", "status", "transport",
     )  # fmt: skip
 
@@ -55,15 +55,14 @@ class UpstreamConnection(asyncio.Protocol):
         # What the parser calls most often are methods written in C, bound to plain containers: a Python
         # frame per header and per chunk would cost a tenth of a short stream.
         self._headers: dict[bytes, bytes] = {}
-        self._open_chunk: list[None] = []
+        self.chunk_marks: list[None] = []
         self.on_header = self._headers.__setitem__
-        self.on_chunk_header = partial(self._open_chunk.append, None)
-        self.on_chunk_complete = self._open_chunk.clear
+        self.on_chunk_header = self.on_chunk_complete = partial(self.chunk_marks.append, None)
         self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.listener: Listener | None = None
         self.is_reused = False
-        self.sink: Callable[[bytes, bool], None] = _nobody
+        self.sink: Callable[[bytes], None] = _nobody
         self._first_read = b""
         self._known_start = _NOTHING_KNOWN
         self._known_end = b""
@@ -77,7 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._complete = False
         self._keeps_alive = False
         self._headers.clear()
-        self._open_chunk.clear()
+        self.chunk_marks.clear()
         self.status = 0
         self.content_type = b""
         self.length = -1
@@ -126,7 +125,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._break(f"the replica's answer is not HTTP: {error}")
             return
         if self._in_body:
-            self.sink(data, not self._open_chunk)
+            self.sink(data)
         elif self._headers_done:
             head = self._head + data if self._head else data
             self._head = b""
@@ -138,7 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
             body = head[head.find(b"\r\n\r\n") + 4 :]
             listener.answer_begins(self)
             if body and self.listener is listener:
-                self.sink(body, not self._open_chunk)
+                self.sink(body)
         else:
             self._head += data
             if len(self._head) > MAX_ANSWER_HEAD_BYTES:
@@ -233,7 +232,7 @@ def _without_interim(head: bytes) -> bytes:
     return head
 
 
-def _nobody(data: bytes, at_boundary: bool) -> None:
+def _nobody(data: bytes) -> None:
     """No answer is expected."""
 
 

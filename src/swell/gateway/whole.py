@@ -20,7 +20,7 @@ _JSON = b"application/json"
 class Held:
     """Gathers an answer that does not come in one piece, or is an error."""
 
-    __slots__ = ("_bytes", "_chunked", "_content_type", "_exchange", "_pieces", "_retry_after", "_status")
+    __slots__ = ("_bytes", "_chunked", "_content_type", "_exchange", "_marks", "_pieces", "_retry_after", "_status")
     has_begun = False  # towards the client
     first_token_at = 0.0
 
@@ -29,14 +29,16 @@ class Held:
         self._status = connection.status
         self._content_type = connection.content_type
         self._chunked = connection.chunked
+        self._marks = connection.chunk_marks
         self._retry_after = connection.retry_after
         self._pieces: list[bytes] = []
         self._bytes = 0
 
-    def data(self, data: bytes, at_boundary: bool) -> None:
+    def data(self, data: bytes) -> None:
         """Raw body bytes."""
         self._exchange.touched = True
         self._pieces.append(data)
+        self._marks.clear()  # nobody asks for them
         self._bytes += len(data)
         if self._bytes > self._exchange.service.bounds.response_bytes:
             self._exchange.stop_answer("it is too large")
