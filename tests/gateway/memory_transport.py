@@ -1,9 +1,9 @@
 """A transport in memory: what would go over a socket is kept, and the test plays the other end."""
 
 import asyncio
+import mmap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from gateway_under_test import PEPPER
 
@@ -77,6 +77,8 @@ class MemoryGateway:
         model = ModelEntry(name="m", upstream_model="m", endpoints=endpoints, replicas=(replica,))
         self.service.directory.apply(Snapshot(1, 1, 1, (model,), (key,), ()))
         self._folder = folder / "spool"
+        self._read_up_to: dict[Path, int] = {}
+        self._last: Settled | None = None
         self.client, self.client_transport = self._client()
 
     def _client(self) -> tuple[ClientConnection, MemoryTransport]:
@@ -118,10 +120,15 @@ class MemoryGateway:
 
     def last_settled(self) -> Settled:
         """The last outcome in the spool."""
-        records: list[Any] = []
-        for path in sorted(self._folder.glob("*.spool"))[-1:]:
-            records = [record for record, _ in read_frames(path.read_bytes()) if isinstance(record, Settled)]
-        return records[-1]
+        for path in sorted(self._folder.glob("*.spool")):
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+                start = self._read_up_to.get(path, 0)
+                for record, end in read_frames(pages, start):
+                    self._read_up_to[path] = end
+                    if isinstance(record, Settled):
+                        self._last = record
+        assert self._last is not None
+        return self._last
 
     def close(self) -> None:
         self.client.connection_lost(None)
