@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
+from swell.gateway.responses import Refusal
 from swell.state.messages import (
     FrameBuffer,
     FromServer,
@@ -26,10 +27,18 @@ if TYPE_CHECKING:
 
 RECONNECT_SECONDS = 0.2
 METRICS_WAITING = 64  # clients that may wait for metrics at once
+METRICS_SECONDS = 2.0  # how long each may wait
+
+
+def no_metrics() -> Refusal:
+    """503 where the server cannot be asked."""
+    return Refusal(503, "The server that gathers metrics does not answer.", code="no_server", retry_after_seconds=5)
 
 
 class _MetricsClient(Protocol):
     def respond(self, status: int, headers: bytes, content_type: bytes, body: bytes) -> None: ...
+
+    def refuse(self, refusal: Refusal, headers: bytes = b"") -> None: ...
 
 
 class ControlLink(asyncio.Protocol):
@@ -41,7 +50,7 @@ class ControlLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._lost = asyncio.Event()
         self._last_heard = service.now()
-        self._metrics: dict[int, _MetricsClient] = {}
+        self._metrics: dict[int, tuple[_MetricsClient, float]] = {}  # by token: who waits, and since when
         self._token = 0
 
     async def run(self) -> None:
@@ -66,10 +75,17 @@ class ControlLink(asyncio.Protocol):
         if self._transport is None or len(self._metrics) >= METRICS_WAITING:
             return False
         self._token += 1
-        self._metrics[self._token] = client
+        self._metrics[self._token] = client, self._service.now()
         self.send_load()
         self._send(MetricsRequest(self._token))
         return True
+
+    def check(self, now: float) -> None:
+        """Called a few times a second: nobody waits for metrics for ever."""
+        for token, (client, since) in list(self._metrics.items()):
+            if now - since > METRICS_SECONDS:
+                del self._metrics[token]
+                client.refuse(no_metrics())
 
     def send_load(self) -> None:
         """What this worker does right now."""
@@ -101,7 +117,9 @@ class ControlLink(asyncio.Protocol):
         self._transport = None
         self._last_heard = self._service.now()
         self._service.shares.disconnected()
-        self._metrics.clear()
+        waiting, self._metrics = self._metrics, {}
+        for client, _ in waiting.values():
+            client.refuse(no_metrics())
         self._lost.set()
 
     def _handle(self, message: FromServer) -> None:
@@ -124,9 +142,9 @@ class ControlLink(asyncio.Protocol):
             case LeaseRecall():
                 service.shares.recall(message.limit)
             case MetricsResponse():
-                client = self._metrics.pop(message.token, None)
-                if client is not None:
-                    client.respond(200, b"", b"text/plain; version=0.0.4; charset=utf-8", message.text)
+                waiting = self._metrics.pop(message.token, None)
+                if waiting is not None:
+                    waiting[0].respond(200, b"", b"text/plain; version=0.0.4; charset=utf-8", message.text)
 
     def _send(self, message: FromWorker) -> None:
         if self._transport is not None:

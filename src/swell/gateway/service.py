@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from swell.errors import AtCapacity
 from swell.gateway.client import JSON, ClientConnection, Head
+from swell.gateway.control_link import ControlLink, no_metrics
 from swell.gateway.counters import Counters
 from swell.gateway.directory import Directory, Key
 from swell.gateway.exchange import Exchange
@@ -26,9 +26,6 @@ from swell.state.messages import Load, ReplicaLoad, Sample
 from swell.state.snapshot import ReplicaEntry
 from swell.state.usage import Settled
 from swell.state.worker import WorkerSettings
-
-if TYPE_CHECKING:
-    from swell.gateway.control_link import ControlLink
 
 UNSETTLED_RECORDS = 10_000  # outcomes kept in memory while the spool has no room; beyond, bounds stand
 _encode = msgspec.json.Encoder().encode
@@ -169,9 +166,7 @@ class Service:
 
     def _answer_metrics(self, client: ClientConnection) -> None:
         if self.link is None or not self.link.ask_for_metrics(client):
-            raise Refusal(
-                503, "The server that gathers metrics does not answer.", code="no_server", retry_after_seconds=5
-            )
+            raise no_metrics()
 
     # Upkeep
 
@@ -187,6 +182,8 @@ class Service:
             if route.queued:
                 route.serve_queue()
         self.shares.turn()
+        if self.link is not None:
+            self.link.check(now)
         if self._unsettled:
             waiting, self._unsettled = self._unsettled, []
             for record in waiting:
