@@ -229,6 +229,11 @@ class Gateway:
         """Of all requests, in order of their reservation."""
         return [entry.outcome for entry in self.ledger.values()]
 
+    def outcomes_of(self, status: str) -> list[tuple[str, int, int, int]]:
+        """Of the requests that are settled so."""
+        settled = [entry.outcome for entry in self.ledger.values() if entry.settled is not None]
+        return [outcome for outcome in settled if outcome[0] == status]
+
     async def settled(self, count: int = 1) -> None:
         """Wait until so many requests are settled."""
         await self.until(lambda: sum(isinstance(record, Settled) for record in self.records) >= count)

@@ -13,6 +13,7 @@ EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 STREAMED = (CHAT, COMPLETIONS, RESPONSES, MESSAGES)
+ANSWER_SECONDS = 5.0
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -54,7 +55,11 @@ class Connection:
         return await self.answer()
 
     async def answer(self) -> Answer:
-        """One whole answer."""
+        """One whole answer, within five seconds."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await self._answer()
+
+    async def _answer(self) -> Answer:
         version, status, headers = parse_head(await self.reader.readuntil(b"\r\n\r\n"))
         if headers.get("transfer-encoding") == "chunked":
             raw = await self._chunks()

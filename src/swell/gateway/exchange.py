@@ -145,6 +145,12 @@ class Exchange:
         elif self._record(sent=False):
             self._enter(Phase.QUEUED)
             route.enqueue(self.priority, self)
+            route.serve_queue()  # those who wait may wait for a certain replica
+
+    @property
+    def is_choosy(self) -> bool:
+        """Whether a replica with room may still be none for this request."""
+        return bool(self._failed_on)
 
     def replica_free(self) -> bool:
         """The queue's head asks for a replica."""
@@ -174,6 +180,8 @@ class Exchange:
         if connection is not None:
             if self._record(sent=True):
                 self._send(connection)
+            else:
+                pool.put(connection)
         elif self._record(sent=False):
             self._enter(Phase.CONNECTING)
             self._cancel_connect = pool.connect(self._connected)
@@ -410,6 +418,8 @@ class Exchange:
             sent = self._recorded == 2
             self.settle(UsageStatus.ESTIMATED if sent else UsageStatus.VOID, 0, 0, refusal.status)
         self.service.counters.outcome(refusal.code)
+        if self.replica is not None:
+            self.replica.undecided()
         self.end()
         self.client.refuse(refusal, self.headers())
 

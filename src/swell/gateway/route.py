@@ -23,6 +23,10 @@ class Waiting(Protocol):
 
     tokens_bound: int
 
+    @property
+    def is_choosy(self) -> bool:
+        """Whether it may find no room where others would."""
+
     def replica_free(self) -> bool:
         """Try to go out now; False if it still finds no room."""
 
@@ -97,6 +101,7 @@ class ModelRoute:
         "_choose",
         "_only",
         "_served",
+        "_serving",
         "_turn",
         "entry",
         "name",
@@ -117,6 +122,7 @@ class ModelRoute:
         self._choose: Choose = POLICIES["least_outstanding_tokens"]
         self._turn = 0
         self._served: dict[str, int] = {}
+        self._serving = False
         self._only: Replica | None = None
         self.queued = 0
 
@@ -184,12 +190,31 @@ class ModelRoute:
 
     def serve_queue(self) -> None:
         """Send out what waits, while there is room."""
+        if self._serving:
+            return  # what is sent out may end at once and free its place: the turn below goes on with it
+        self._serving = True
+        try:
+            self._serve_classes()
+        finally:
+            self._serving = False
+
+    def _serve_classes(self) -> None:
+        stuck: set[str] = set()  # classes in which everybody waits for a certain replica
         while self.queued:
-            waiting = {name: len(queue) for name, queue in self.queues.items()}
+            waiting = {name: len(queue) for name, queue in self.queues.items() if name not in stuck}
             name = next_class(waiting, self._served)
-            if name is None or not self.queues[name][0].replica_free():
+            if name is None:
                 return
-            self._served[name] = self._served.get(name, 0) + 1
+            queue = self.queues[name]
+            for place in range(len(queue)):
+                request = queue[place]
+                if request.replica_free():
+                    self._served[name] = self._served.get(name, 0) + 1
+                    break
+                if not request.is_choosy:
+                    return  # no replica has room
+            else:
+                stuck.add(name)
         self._served.clear()
 
 

@@ -1,6 +1,6 @@
 """Outlier ejection with half-open probes, as a pure state machine per replica.
 
-healthy ── failures in a row ≥ FAILURES_TO_EJECT ──► ejected until a time
+healthy ── failures in a row ≥ FAILURES_TO_EJECT ──► ejected until a time; what else was under way changes nothing
 ejected ── that time passed, one request goes through as a probe ──► half-open
 half-open ── success ──► healthy;   failure ──► ejected for twice as long
 """
@@ -48,7 +48,10 @@ def succeeded(health: Health) -> Health:
 def failed(health: Health, now: float) -> Health:
     """No connection, no answer in time, a broken answer, or 502/503."""
     failures = health.failures + 1
-    if not health.is_ejected and failures < FAILURES_TO_EJECT:
+    if health.is_ejected:
+        if not health.probing:  # it was sent before the ejection
+            return replace(health, failures=failures)
+    elif failures < FAILURES_TO_EJECT:
         return replace(health, failures=failures)
     lasts = min(LONGEST_EJECTION_SECONDS, FIRST_EJECTION_SECONDS * 2**health.ejections)
     return Health(failures=failures, ejected_until=now + lasts, ejections=min(health.ejections + 1, 16))
