@@ -42,7 +42,7 @@ class UpstreamProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "swell.testing.upstream", "--port", str(self.port),
                  "--journal", str(self.journal_path)],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=_end_with_the_tests,  # noqa: PLW1509 - no threads
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=end_with_the_tests,  # noqa: PLW1509 - no threads
             )  # fmt: skip
 
     def wait_ready(self) -> None:
@@ -110,7 +110,7 @@ class JournalWatch:
             self._grown(self._size - before)
 
 
-def _end_with_the_tests() -> None:
+def end_with_the_tests() -> None:
     """In the child: have the kernel end it when the test process dies, however it dies."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

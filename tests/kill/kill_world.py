@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,11 @@ class World:
         of_key = [outcome.end for outcome in self.outcomes if key in (None, outcome.ask.key)]
         return {end: of_key.count(end) for end in End if end in of_key}
 
+    def refusals(self, key: str | None = None) -> Counter[tuple[int, str]]:
+        """Status and code of the asks that were refused, for all keys or one."""
+        refused = (outcome for outcome in self.outcomes if outcome.end is End.REFUSED)
+        return Counter((outcome.status, outcome.code) for outcome in refused if key in (None, outcome.ask.key))
+
     async def point(self, what: str, action: Callable[[], None]) -> None:
         """Do `action` at a point that the dice choose, and note it."""
         measure = self.dice.choice(sorted(_MEASURES))
@@ -193,6 +199,7 @@ class World:
         assert len(rows) < MAX_LISTED, "more requests than one listing holds: make the run shorter"
         tally = compare(rows, read_journals(upstream.journal() for upstream in self.upstreams), self.outcomes)
         print(f"{len(self.points)} points, {len(self.outcomes)} asks {self.ends()}, ledger {tally}")
+        print(f"refused: {self.refusals()}")
         assert not tally.problems, "\n".join(tally.problems[:10])
         assert not list((self.server.state / "spool").glob("*.damaged"))
         assert self.server.stop() == 0

@@ -48,6 +48,7 @@ class ControlLink(asyncio.Protocol):
         self._service = service
         self._frames = FrameBuffer()
         self._transport: asyncio.Transport | None = None
+        self.informed = asyncio.Event()  # the first snapshot is here
         self._lost = asyncio.Event()
         self._last_heard = service.now()
         self._metrics: dict[int, tuple[_MetricsClient, float]] = {}  # by token: who waits, and since when
@@ -127,6 +128,7 @@ class ControlLink(asyncio.Protocol):
         match message:
             case Snapshot():
                 service.directory.apply(message)
+                self.informed.set()
             case Delta():
                 if not service.directory.apply_delta(message):
                     service.directory.epoch = 0  # ask for everything on the next connection

@@ -39,8 +39,13 @@ async def _serve(settings: WorkerSettings) -> None:
     link = ControlLink(service)
     service.link = link
     stop = asyncio.Event()
+
+    def told_to_stop() -> None:
+        stop.set()
+        link.informed.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, told_to_stop)
     link_task = loop.create_task(link.run())
     upkeep = loop.create_task(_upkeep(service, link))
     listener = _listen(settings.host, settings.port)
@@ -48,9 +53,12 @@ async def _serve(settings: WorkerSettings) -> None:
     if settings.certificate_file:
         context = server_context(settings.certificate_file, settings.private_key_file)
     accept = listener_protocol(lambda: ClientConnection(service), context)
-    server = await loop.create_server(accept, sock=listener, backlog=BACKLOG)
+    server = await loop.create_server(accept, sock=listener, backlog=BACKLOG, start_serving=False)
     with ThreadPoolExecutor(1, thread_name_prefix="spool") as disk:
         spooling = loop.create_task(_keep_spool(service, disk))
+        await link.informed.wait()  # knowing no keys yet, it would tell clients that theirs are wrong
+        if not stop.is_set():
+            await server.start_serving()
         await stop.wait()
         service.draining = True
         server.close()
