@@ -334,7 +334,7 @@ class Exchange:
                 self.service.counters.outcome("slow_client")
                 self.client_left()
         elif self.phase is Phase.SHARES and waited > timeouts.lease_seconds:
-            self.end_with(_overloaded("The server that holds this key's limits does not answer.", "limits_unavailable"))
+            self.end_with(_overloaded("No share of this key's limits could be had in time.", "limits_unavailable"))
         elif self.phase is Phase.QUEUED and waited > self.service.queue_seconds(self.priority):
             self.end_with(_overloaded("No replica became free in time.", "queue_timeout"))
         elif self.phase is Phase.SENT and waited > timeouts.first_byte_seconds:

@@ -14,7 +14,8 @@ from swell.state.messages import FromWorker, LeaseDeny, LeaseGrant, LeaseReport,
 
 REPORT_SECONDS = 0.25  # how often use is reported; also the spacing of asks after a denial
 IDLE_TURNS_TO_RETURN = 4  # report turns without use after which a rate share goes back
-RECALL_RETRIES = 2  # asks after a denied concurrency share: another worker may be handing its idle one back
+RECALL_SECONDS = 1.0  # a denial for no longer than this: another worker may be handing its idle share back
+RECALL_RETRIES = 2  # asks after such a denial
 WINDOW_SECONDS = 60.0
 
 _MEASURES = {
@@ -47,6 +48,7 @@ class Share:
         "_recent",
         "_waiters",
         "ask",
+        "asked_amount",
         "asked_at",
         "balance",
         "denials",
@@ -72,6 +74,7 @@ class Share:
         self.remaining = limit_value  # over all workers, when the server last said
         self.last_grant = 0
         self.asked_at = -1.0  # monotonic time of the unanswered ask; negative: none
+        self.asked_amount = 0
         self.denied_until = 0.0
         self.denials = 0  # in a row
         self._idle_turns = 0
@@ -126,12 +129,13 @@ class Share:
         """Call `waiter` when more has arrived, or was denied."""
         self._waiters.append((waiter, amount))
         if self.asked_at < 0:
-            self.ask(self, amount - min(0, self.balance))
+            self.ask(self, max(1, amount - self.balance))
 
     def granted(self, grant: LeaseGrant) -> None:
         """The server gave more."""
         self.asked_at = -1.0
         self.denials = 0
+        self.denied_until = 0.0
         self.balance += grant.amount
         self.last_grant = grant.amount
         self.limit_value = grant.limit_value
@@ -145,12 +149,17 @@ class Share:
         self.limit_value = deny.limit_value
         self.remaining = 0
         self.denied_until = now + REPORT_SECONDS
-        if self.is_concurrency and self._waiters and self.denials <= RECALL_RETRIES:
+        if self._waiters and deny.retry_after_seconds <= RECALL_SECONDS and self.denials <= RECALL_RETRIES:
             return  # `turn` asks again
+        self.denials = 0
         refusal = limit_refusal(self, deny.retry_after_seconds)
+        denied = self.balance + self.asked_amount  # who needs less may still get it
         waiting, self._waiters = self._waiters, deque()
-        for waiter, _ in waiting:
-            waiter.share_denied(refusal)
+        for waiter, amount in waiting:
+            if amount >= denied:
+                waiter.share_denied(refusal)
+            else:
+                self._waiters.append((waiter, amount))
 
     def forget(self, waiter: Waiter) -> None:
         """The request has left."""
@@ -159,7 +168,7 @@ class Share:
     def turn(self, now: float, *, give_all: bool = False) -> LeaseReport | None:
         """Once per `REPORT_SECONDS`: what to report and return. Asks again for whoever still waits."""
         if self._waiters and self.asked_at < 0 and now >= self.denied_until:
-            self.ask(self, self._waiters[0][1] - min(0, self.balance))
+            self.ask(self, max(1, min(amount for _, amount in self._waiters) - self.balance))
         used, self.used = self.used, 0
         if self.is_concurrency:
             idle = self.balance if give_all else max(0, self._least_balance)
@@ -178,6 +187,14 @@ class Share:
         """For a server that has just (re)started. `held` is negative where more was used than granted."""
         recent = sum(amount for at, amount in self._recent if at >= now - WINDOW_SECONDS)
         return LimitBalance(self.limit, self.balance + self.in_use, recent + self.used)
+
+    def state(self, now: float) -> LimitBalance:
+        """The statement, after which what was used so far counts as reported."""
+        statement = self.statement(now)
+        if self.used:
+            self._recent.append((now, self.used))
+            self.used = 0
+        return statement
 
     def _wake(self) -> None:
         waiting, self._waiters = self._waiters, deque()
@@ -230,8 +247,7 @@ class Shares:
         statements: list[LimitBalance] = []
         for share in self._shares.values():
             share.asked_at = -1.0
-            statements.append(share.statement(now))
-            share.used = 0  # stated as used in the last minute
+            statements.append(share.state(now))
         return tuple(statements)
 
     def disconnected(self) -> None:
@@ -242,8 +258,9 @@ class Shares:
 
     def _ask(self, share: Share, amount: int) -> None:
         now = self._clock()
-        if self.send is not None and (now >= share.denied_until or share.denials == 0):
+        if self.send is not None and now >= share.denied_until:
             share.asked_at = now
+            share.asked_amount = amount
             self.send(LeaseRequest(share.limit, amount))
 
 
