@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _CONTENT_MARKS = {MESSAGES: b"event: content_block_delta", RESPONSES: b"event: response.output_text.delta"}
 _CHAT_MARK = b'data: {"'  # a quote inside generated text is escaped, so text cannot forge it
 _ROLE_ONLY = re.compile(rb'"delta"\s*:\s*\{\s*"role"\s*:\s*"[a-z]+"\s*(?:,\s*"content"\s*:\s*(?:""|null)\s*)?\}')
+TAIL_BYTES = 4096  # of a read: what is looked at closely; a usage event and the end of the body are shorter
 _EVENT_ENDS = (b"\n\n\r\n", b"\n\n\r\n0\r\n\r\n")  # of an event that ends its chunk; then of the whole body
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|arguments)"\s*:\s*"[^"]')
@@ -48,6 +49,7 @@ class Relay:
         "_mark",
         "_marks",
         "_several",
+        "_usage_tail",
         "_write",
         "delivered_tokens",
         "first_token_at",
@@ -60,6 +62,7 @@ class Relay:
         self._connection_chunked = connection.chunked
         self._marks = connection.chunk_marks
         self._mark = _CONTENT_MARKS.get(exchange.path, _CHAT_MARK)
+        self._usage_tail = TAIL_BYTES if self._mark is _CHAT_MARK else 0  # elsewhere usage also comes first
         self._several = exchange.admitted.choices > 1
         self._last = b""
         self._decoder: ChunkDecoder | None = None
@@ -84,11 +87,11 @@ class Relay:
             self._filter is not None
             or count & 1
             or not (data.endswith(_EVENT_ENDS) or data == LAST_CHUNK)
-            or (count > 2 and 2 * data.count(_EVENT_ENDS[0]) + 2 * data.endswith(_EVENT_ENDS[1]) != count)
+            or (count > 2 and not _ends_in_whole_events(data))
         ):
             self._slow(data)
             return
-        if b'"usage":' in data:
+        if data.find(b'"usage":', self._usage_tail and max(0, len(data) - self._usage_tail)) >= 0:
             data = self._read_usage(data)
             if not data:
                 return
@@ -141,7 +144,8 @@ class Relay:
                 events -= sum(map(_carries_nothing, data.split(b"\n")))
             if not self.first_token_at:
                 if self._mark is _CHAT_MARK:
-                    events -= len(_ROLE_ONLY.findall(data))
+                    # Roles come first; of one choice there is one.
+                    events -= len(_ROLE_ONLY.findall(data, 0, len(data) if self._several else TAIL_BYTES))
                 if events:
                     self.first_token_at = self._exchange.service.now()
             self.delivered_tokens += events
@@ -185,6 +189,19 @@ class Relay:
         if data:
             self._count(data)
             self._write(data)
+
+
+def _ends_in_whole_events(data: bytes) -> bool:
+    """Whether every chunk in the last part of `data`, where a usage event would be, ends where an event ends.
+
+    Between two ends of aligned chunks lie two line ends, since JSON text holds no bare CR: the chunk's own and
+    that of the next one's size. The last chunk and the end of the body add two.
+    """
+    start = max(0, len(data) - TAIL_BYTES)
+    if start:
+        start = data.find(_EVENT_ENDS[0], start) + len(_EVENT_ENDS[0])
+    ends = data.count(_EVENT_ENDS[0], start)
+    return data.count(b"\r\n", start) == 2 * ends + 2 * data.endswith(_EVENT_ENDS[1])
 
 
 def _carries_nothing(event: bytes) -> bool:
