@@ -33,20 +33,17 @@ models:
   - name: m
     engine: external
     endpoints: [{urls}]
-    routing: {routing}
     max_tokens: {{default: {tokens}, max: 200}}
     max_in_flight: 8  # fewer than there are clients: some wait in a queue, reserved and not sent
 server:
-  timeouts: {{first_byte_seconds: {first_byte_seconds}}}
+  timeouts: {{first_byte_seconds: {patience_seconds}, idle_seconds: {patience_seconds}}}
 """
 
 
-def spec(
-    upstreams: Sequence[UpstreamProcess], *, routing: str = "least_outstanding_tokens", first_byte_seconds: float = 20
-) -> str:
-    """A swell.yaml that routes model `m` to the upstreams."""
+def spec(upstreams: Sequence[UpstreamProcess], *, patience_seconds: float = 20.0) -> str:
+    """A swell.yaml that routes model `m` to the upstreams, each of which may be silent for so long."""
     urls = ", ".join(f'"{upstream.url}"' for upstream in upstreams)
-    return _SPEC.format(urls=urls, routing=routing, tokens=DEFAULT_MAX_TOKENS, first_byte_seconds=first_byte_seconds)
+    return _SPEC.format(urls=urls, tokens=DEFAULT_MAX_TOKENS, patience_seconds=patience_seconds)
 
 
 class _Admin(http.client.HTTPConnection):
@@ -94,7 +91,16 @@ def worker_pids(server: SwellProcess) -> set[int]:
 class World:
     """Use it as `async with`; the load begins with it. `dice` is what all choices of the test come from."""
 
-    def __init__(self, swell_up: StartSwell, folder: Path, seed: int, *, workers: int = 2, upstreams: int = 1) -> None:
+    def __init__(
+        self,
+        swell_up: StartSwell,
+        folder: Path,
+        seed: int,
+        *,
+        workers: int = 2,
+        upstreams: int = 1,
+        patience_seconds: float = 20.0,
+    ) -> None:
         self.dice = random.Random(seed)
         self.meter = Meter()
         self.points: list[str] = []
@@ -106,7 +112,7 @@ class World:
             upstream.wait_ready()
         self._workers = workers
         self._seed = seed
-        self.server = swell_up(spec(self.upstreams), workers=workers)
+        self.server = swell_up(spec(self.upstreams, patience_seconds=patience_seconds), workers=workers)
         limits = ("--rpm", "1000000", "--tpm", "1000000000", "--concurrent", "1000")
         self.limited_key: str = self.server.command("keys", "create", "limited", *limits)["key"]
         print(f"seed {seed} (SWELL_KILL_SEED={SEED})")
