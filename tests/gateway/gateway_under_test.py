@@ -163,6 +163,15 @@ class Gateway:
         """One request on a connection of its own."""
         return await (await self.connect()).ask(path, body, **headers)
 
+    async def ask_patiently(self, path: str, body: dict[str, Any]) -> Answer:
+        """The same, while the clock moves: for answers that take turns of the worker's upkeep."""
+        answer = asyncio.ensure_future(self.ask(path, body))
+        while not answer.done():
+            for _ in range(10):
+                await asyncio.sleep(0)
+            self.pass_time(0.1)
+        return await answer
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop turn until `condition` holds; fails after five seconds."""
         async with asyncio.timeout(WAIT_SECONDS):

@@ -425,7 +425,15 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, refusal: Refusal, headers: bytes = b"") -> None:
         """An error of Swell's own (exchange.Client)."""
         anthropic = self._serving is not None and self._serving.is_anthropic
-        self.respond(refusal.status, headers + retry_after(refusal), JSON, error_body(refusal, anthropic=anthropic))
+        self.reply(refusal.status, headers + retry_after(refusal), error_body(refusal, anthropic=anthropic))
+
+    def reply(self, status: int, headers: bytes, body: bytes) -> None:
+        """A whole answer of Swell's own. A HEAD request gets its head alone."""
+        if self._serving is None or self._serving.method != b"HEAD":
+            self.respond(status, headers, JSON, body)
+        elif not self._closing:
+            self.transport.write(head(status, headers, content_type=JSON, length=len(body), close=self._closes_after()))
+            self.finish()
 
     def check(self, now: float) -> None:
         """Called a few times a second: headers, bodies and idle connections have their time."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from swell.errors import AtCapacity
-from swell.gateway.client import JSON, ClientConnection, Head
+from swell.gateway.client import ClientConnection, Head
 from swell.gateway.control_link import ControlLink, no_metrics
 from swell.gateway.counters import Counters
 from swell.gateway.directory import Directory, Key
@@ -110,15 +110,15 @@ class Service:
         if request.method not in (b"GET", b"HEAD"):
             raise Refusal(404, f"There is no {path} here.", code="not_found")
         if path == "/healthz":
-            client.respond(200, b"", JSON, b'{"status":"ok"}')
+            client.reply(200, b"", b'{"status":"ok"}')
         elif path == "/readyz":
             self._answer_ready(client)
-        elif path == "/metrics":
+        elif path == "/metrics" and request.method == b"GET":
             self._answer_metrics(client)
         elif path == "/v1/models":
-            client.respond(200, b"", JSON, _encode({"object": "list", "data": list(map(_card, self._models()))}))
+            client.reply(200, b"", _encode({"object": "list", "data": list(map(_card, self._models()))}))
         elif path.startswith("/v1/models/"):
-            client.respond(200, b"", JSON, _encode(_card(self._model(path.removeprefix("/v1/models/")))))
+            client.reply(200, b"", _encode(_card(self._model(path.removeprefix("/v1/models/")))))
         else:
             raise Refusal(404, f"There is no {path} here.", code="not_found")
         return None
@@ -160,7 +160,7 @@ class Service:
 
     def _answer_ready(self, client: ClientConnection) -> None:
         if self.directory.epoch and not self.draining:
-            client.respond(200, b"", JSON, b'{"status":"ready"}')
+            client.reply(200, b"", b'{"status":"ready"}')
         else:
             raise Refusal(503, "No snapshot yet, or stopping.", code="not_ready", retry_after_seconds=1)
 
