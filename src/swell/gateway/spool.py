@@ -36,17 +36,17 @@ class _Segment:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _no_room(path.parent, error) from error
         try:
             os.posix_fallocate(self._file, 0, SEGMENT_BYTES)
             self.map = mmap.mmap(self._file, SEGMENT_BYTES)
         except OSError as error:
             os.close(self._file)
             path.unlink(missing_ok=True)
-            raise AtCapacity(
-                f"no room for usage records in {path.parent}: {error.strerror}; free disk space",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            ) from error
+            raise _no_room(path.parent, error) from error
 
     def sync(self) -> None:
         os.fdatasync(self._file)
@@ -127,11 +127,22 @@ class Spool:
 
     def _next_segment(self) -> _Segment:
         path = self._folder / f"{self._number + 1:08d}{SEGMENT_SUFFIX}"
-        segment, self._spare = self._spare, None
+        segment = self._spare
         if segment is None:
             segment = _Segment(path)
         else:
-            segment.path.rename(path)
+            try:
+                segment.path.rename(path)
+            except OSError as error:
+                raise _no_room(self._folder, error) from error
             segment.path = path
+            self._spare = None  # not before: `maintain` would make another of its name
         self._number += 1
         return segment
+
+
+def _no_room(folder: Path, error: OSError) -> AtCapacity:
+    return AtCapacity(
+        f"no room for usage records in {folder}: {error.strerror}; free disk space",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
