@@ -10,7 +10,7 @@ Contract for every implementation, checked by `swell.testing.store_suite`:
 - Administrative changes take the audit entry that explains them and store both or neither.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from swell.state.records import (
@@ -81,8 +81,10 @@ class UsageStore(Protocol):
     def forget_spools(self, existing: Sequence[str]) -> None:
         """Drop the positions of all spools that are not among `existing`."""
 
-    def recent_use(self, since_unix_ms: int, spool: str | None = None) -> list[SpoolUse]:
-        """What the requests that arrived at or after `since_unix_ms` used, by key; of one spool, or of all.
+    def recent_use(
+        self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()
+    ) -> list[SpoolUse]:
+        """What the requests that arrived at or after `since_unix_ms` used, by key; of one spool, or of all but some.
 
         Unlike a listing it has no bound of rows: it is summed in the store. Void requests are left out.
         """

@@ -191,7 +191,7 @@ class RunningServer:
         await self._fleet.adopt()
         self._living = self._running_workers()
         self._silent = set(self._living)
-        dead = forget_settings(parts.state, self._living)
+        forget_settings(parts.state, self._living)
         await self._check_port()
         epoch = await self._writer.call(parts.store.next_epoch)
         self._keys = await self._writer.call(parts.store.list_keys)
@@ -205,8 +205,7 @@ class RunningServer:
             on_change=self._workers_changed,
             on_load=self._loads_changed,
         )
-        if dead or not self._living:
-            await self._account_for("")
+        await self._account_for("")
         if self._living:
             await self._find_endpoints()
         await self._channel.open(parts.state.control_socket)
@@ -221,10 +220,14 @@ class RunningServer:
         require_free_port(spec.host, spec.port)
 
     async def _account_for(self, incarnation: str) -> None:
-        """Book what a worker used that died without telling this server: it is in the ledger, or about to be."""
-        await self._ingest_all()
-        limits = limits_of(self._channel.publication.picture)
-        used = await self._writer.call(lambda: recent_use(self._parts.store, limits.keys(), self._clock.unix()))
+        """Book what a worker used that died without telling this server; for "", what all used that are dead by now."""
+        limits = limits_of(self._channel.publication.picture).keys()
+        used: dict[str, int] = {}
+        if limits:
+            await self._ingest_all()
+            living = set() if incarnation else set(self._living)
+            store, now = self._parts.store, self._clock.unix()
+            used = await self._writer.call(lambda: recent_use(store, limits, now, worker=incarnation, living=living))
         self._channel.leases.account_for(incarnation, used, self._clock.monotonic())
 
     async def _find_endpoints(self) -> None:

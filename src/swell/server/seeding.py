@@ -1,7 +1,7 @@
 """What the last minute used, read from the ledger: for workers that died before they could tell a restarted server.
 
-The ledger does not say which limits were asked about, so all of the last minute is booked. Where other workers live
-and report their part themselves, that part counts twice for a minute: too strict, never too lenient.
+The ledger does not say which limits were asked about, so all of the last minute is booked, and as if it had been used
+just now: too strict for a minute, never too lenient. Workers that live state their part themselves.
 """
 
 from collections.abc import Collection, Iterable
@@ -11,11 +11,14 @@ from swell.ports.store import Store
 from swell.state.records import SpoolUse
 
 
-def recent_use(store: Store, limits: Collection[str], now_unix: float) -> dict[str, int]:
-    """Use by rate limit, of those in `limits`, over the last window."""
+def recent_use(
+    store: Store, limits: Collection[str], now_unix: float, *, worker: str = "", living: Collection[str] = ()
+) -> dict[str, int]:
+    """Use by rate limit, of those in `limits`, over the last window: by one worker, or by all that do not live."""
     if not limits:
         return {}
-    used = use_of(store.recent_use(int((now_unix - WINDOW_SECONDS) * 1000)))
+    since = int((now_unix - WINDOW_SECONDS) * 1000)
+    used = use_of(store.recent_use(since, worker or None, without=living))
     return {limit: amount for limit, amount in used.items() if limit in limits}
 
 

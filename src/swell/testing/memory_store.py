@@ -1,6 +1,6 @@
 """A store in memory that fails when told to. It fulfils the same contract suite as the real one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec.structs import replace
@@ -98,12 +98,17 @@ class MemoryStore:
         with self._call():
             self._positions = {name: position for name, position in self._positions.items() if name in existing}
 
-    def recent_use(self, since_unix_ms: int, spool: str | None = None) -> list[SpoolUse]:
+    def recent_use(
+        self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()
+    ) -> list[SpoolUse]:
         with self._call():
             rows = [
                 row
                 for row in self._usage.values()
-                if spool in (None, row.spool) and row.status != "void" and (_arrived(row) or 0) >= since_unix_ms
+                if spool in (None, row.spool)
+                and row.spool not in without
+                and row.status != "void"
+                and (_arrived(row) or 0) >= since_unix_ms
             ]
             return [
                 SpoolUse(

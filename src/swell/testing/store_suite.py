@@ -244,7 +244,7 @@ class StoreSuite:
         assert store.list_usage(where, 1) == listed[:1]
         assert store.total_usage(where) == _totals(listed)
 
-    def test_recent_use_is_by_key_since_a_moment_of_one_spool_or_of_all(self, store: Store) -> None:
+    def test_recent_use_is_by_key_since_a_moment_of_one_spool_or_of_all_but_some(self, store: Store) -> None:
         _apply(
             store,
             usage_change("a", "pair", reserved_at_unix_ms=2000),
@@ -260,6 +260,7 @@ class StoreSuite:
         ]
         assert store.recent_use(0, "spool3") == []
         assert sum(use.requests for use in store.recent_use(2000)) == 4
+        assert sum(use.requests for use in store.recent_use(2000, without={"spool1", "spool3"})) == 1
 
     def test_a_process_is_an_intent_first_and_then_known_by_its_pid_and_start_time(self, store: Store) -> None:
         intent = ProcessRecord(

@@ -5,7 +5,7 @@ statement merges: the first reservation seen gives identity and bound, the first
 row that already has both is left alone. Merging is therefore free of order and repeats.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, delete, func, select, update
@@ -93,7 +93,9 @@ class UsageRows:
         with self._database.writing() as connection:
             connection.execute(delete(spool_positions).where(spool_positions.c.spool.not_in(existing)))
 
-    def recent_use(self, since_unix_ms: int, spool: str | None = None) -> list[SpoolUse]:
+    def recent_use(
+        self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()
+    ) -> list[SpoolUse]:
         tokens = func.sum(usage.c.prompt_tokens + usage.c.completion_tokens)
         query = (
             select(usage.c.key_id, usage.c.tenant, func.count(), tokens)
@@ -103,6 +105,8 @@ class UsageRows:
         )
         if spool is not None:
             query = query.where(usage.c.spool == spool)
+        if without:
+            query = query.where(usage.c.spool.not_in(without))
         with self._database.reading() as connection:
             return [
                 SpoolUse(key_id=key_id, tenant=tenant, requests=requests, tokens=used)
