@@ -25,8 +25,11 @@ TEMPLATE_ALLOWANCE_TOKENS = 64
 TOOLS_ALLOWANCE_TOKENS = 512
 
 _PROMPT_MEMBERS = frozenset(
-    {"messages", "prompt", "suffix", "input", "system", "instructions", "tools", "response_format"}
-)
+    {
+        "messages", "prompt", "suffix", "input", "system", "instructions", "tools", "functions", "response_format",
+        "documents", "chat_template", "chat_template_kwargs", "prediction",
+    }
+)  # fmt: skip
 _OUTPUT_LIMITS: dict[str, tuple[str, ...]] = {
     CHAT: ("max_completion_tokens", "max_tokens"),
     COMPLETIONS: ("max_tokens",),
@@ -73,6 +76,7 @@ _decode_prompts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_AS_BRACES = bytes.maketrans(b"[]", b"{}")
 _TRUE = msgspec.Raw(b"true")
 _USAGE_OPTIONS = msgspec.Raw(b'{"include_usage":true}')
 
@@ -85,11 +89,12 @@ def json_depth_exceeds(body: bytes, limit: int) -> bool:
     if not _has_more_brackets(body, limit):
         return False
     outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    brackets = outside.translate(None, _NOT_BRACKETS)
+    brackets = outside.translate(_AS_BRACES, _NOT_BRACKETS)
     for _ in range(limit):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+        inner = brackets.replace(b"{}", b"")
+        if len(inner) == len(brackets):  # none left, or they do not match
+            break
+        brackets = inner
     return bool(brackets)
 
 
