@@ -1,0 +1,59 @@
+"""A real engine as a child: it outlives its server, and is started again where it is killed itself."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kill_world import StartSwell, ask_server, status_of
+
+from swell_process import Reply, SwellProcess, wait_until
+
+pytestmark = [pytest.mark.kill, pytest.mark.process, pytest.mark.model]
+
+MODEL = "smollm2"
+START_SECONDS = 60.0
+
+
+def replica_pids(server: SwellProcess) -> list[int]:
+    """Of the replicas that are ready, as the server knows them."""
+    status = status_of(server) or {"replicas": []}
+    return [replica["pid"] for replica in status["replicas"] if replica["phase"] == "ready"]
+
+
+def until_replica(server: SwellProcess) -> int:
+    [pid] = wait_until(lambda: replica_pids(server), seconds=START_SECONDS, what="the replica is ready")
+    return int(pid)
+
+
+def test_a_real_replica_through_both_kills(swell_up: StartSwell, model_file: Path, eventually: Any) -> None:
+    assert model_file.exists()
+    server = swell_up(None)
+    server.wait_model(MODEL)
+    first = until_replica(server)
+
+    replies: list[Reply] = []
+    words = {"max_tokens": 80, "stream": True, "ignore_eos": True}
+    asking = threading.Thread(target=lambda: replies.append(server.chat(MODEL, **words)))
+    asking.start()
+    eventually(lambda: any(worker["in_flight"] for worker in (status_of(server) or {"workers": []})["workers"]))
+    server.kill()
+    assert server.chat(MODEL, max_tokens=2).status == 200
+    server.start()
+    assert until_replica(server) == first
+    asking.join(60)
+    assert replies[0].body.rstrip().endswith(b"data: [DONE]")
+    assert len(server.replicas()) == 1
+
+    os.kill(first, signal.SIGKILL)
+    second = wait_until(lambda: [pid for pid in replica_pids(server) if pid != first], seconds=START_SECONDS)
+    assert second
+    server.wait_model(MODEL)
+    assert ask_server(server, "GET", "/api/status")["replicas"][0]["restarts"] == 1
+    rows = server.command("usage")
+    assert len({row["request_id"] for row in rows}) == len(rows)
+    assert sorted(row["completion_tokens"] for row in rows if row["status"] == "settled")[-2:] == [2, 80]
+    assert server.stop() == 0
+    assert server.children() == []
