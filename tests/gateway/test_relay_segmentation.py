@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from memory_transport import MemoryGateway
 from msgspec.structs import replace
 
+from swell.gateway.relay import TAIL_BYTES
 from swell.testing.upstream_script import Framing, Script, UsageMode
 from swell.testing.upstream_wire import Question, render
 
@@ -39,10 +40,15 @@ def chunked(pieces: list[bytes], extension: bytes, trailer: bytes) -> bytes:
     return body + b"0\r\n" + trailer + b"\r\n"
 
 
+def miscounts(splits_events: bool, wire: bytes, places: list[int]) -> int:
+    """By how much an estimate may be off: of long reads, only the end is searched for chunks that end anywhere."""
+    return len(places) if splits_events and len(wire) > TAIL_BYTES else 0
+
+
 places = st.lists(st.integers(0, 10**6), max_size=40)
 scripts = st.builds(
     Script,
-    chunks=st.integers(0, 6),
+    chunks=st.one_of(st.integers(0, 6), st.integers(20, 60)),
     crlf=st.booleans(),
     spaces=st.booleans(),
     usage=st.sampled_from(list(UsageMode)),
@@ -96,10 +102,12 @@ def test_any_segmentation_gives_the_same_events_and_usage(
     assert events_of(body) == [event for event in events if asked or not openai or not is_usage_event(event)]
     settled = memory_gateway.last_settled()
     reports = script.usage is not UsageMode.NEVER
-    # A stream without its usage is counted; one of messages begins with a count of one.
     assert settled.status == ("settled" if reports else "estimated")
-    assert settled.completion_tokens == script.chunks
-    assert not reports or settled.prompt_tokens == 11
+    if reports:
+        assert (settled.prompt_tokens, settled.completion_tokens) == (11, script.chunks)
+    else:
+        off = miscounts(framing == "chunked" and not by_event, wire, chunk_places)
+        assert abs(settled.completion_tokens - script.chunks) <= off
 
 
 @pytest.mark.parametrize("asked", [False, True])
@@ -151,6 +159,6 @@ def test_a_stream_cut_anywhere_counts_exactly_the_content_that_was_delivered(
     words = sum(event.count(b'" token"') for event in delivered if b".done" not in event and b".completed" not in event)
     assert settled.http_status == 502
     if settled.status == "estimated":
-        assert settled.completion_tokens == words
+        assert abs(settled.completion_tokens - words) <= miscounts(True, wire, chunk_places)
     else:
         assert words <= settled.completion_tokens <= script.chunks

@@ -87,7 +87,7 @@ class Relay:
             self._filter is not None
             or count & 1
             or not (data.endswith(_EVENT_ENDS) or data == LAST_CHUNK)
-            or (count > 2 and not _ends_in_whole_events(data))
+            or (count > 2 and not _ends_in_whole_events(data, self._usage_tail))
         ):
             self._slow(data)
             return
@@ -191,13 +191,13 @@ class Relay:
             self._write(data)
 
 
-def _ends_in_whole_events(data: bytes) -> bool:
-    """Whether every chunk in the last part of `data`, where a usage event would be, ends where an event ends.
+def _ends_in_whole_events(data: bytes, tail: int) -> bool:
+    """Whether every chunk in the last `tail` bytes of `data` (0: in all), where usage would be, ends with an event.
 
     Between two ends of aligned chunks lie two line ends, since JSON text holds no bare CR: the chunk's own and
     that of the next one's size. The last chunk and the end of the body add two.
     """
-    start = max(0, len(data) - TAIL_BYTES)
+    start = tail and max(0, len(data) - tail)
     if start:
         start = data.find(_EVENT_ENDS[0], start) + len(_EVENT_ENDS[0])
     ends = data.count(_EVENT_ENDS[0], start)
