@@ -261,3 +261,18 @@ async def test_two_answers_to_one_request_reach_nobody(start_gateway: StartGatew
     server.close()
     await server.wait_closed()
     assert (result.status, result.error, requests) == (502, "replica_unavailable", 1)
+
+
+async def test_a_request_that_makes_the_replica_hang_up_does_not_go_round_its_kept_connections(
+    gateway: Gateway,
+) -> None:
+    held = [await gateway.connect() for _ in range(8)]
+    for connection in held:
+        connection.send(CHAT, body_for(CHAT, Script(chunks=1)))
+    for connection in held:
+        assert (await connection.answer()).status == 200
+    before = len(gateway.upstream.seen)
+    asking = await gateway.connect()
+    asking.send(CHAT, body_for(CHAT, Script(die_after=-1)))
+    assert (await asking.answer()).status == 502
+    assert len(gateway.upstream.seen) - before <= 2 + gateway.service.bounds.retries

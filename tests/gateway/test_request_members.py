@@ -20,6 +20,8 @@ LIMITS = {
     RESPONSES: ("max_output_tokens",),
     MESSAGES: ("max_tokens",),
 }
+_NAMES = {name for names in LIMITS.values() for name in names} | {"n_predict", "n_cmpl"}
+FOREIGN = {path: _NAMES.difference(names) for path, names in LIMITS.items()}
 MODEL = ModelEntry(
     name="m", upstream_model="real", endpoints=PATHS, routing="prefix_affinity", default_max_tokens=9,
     max_tokens_cap=50, n_cap=3,
@@ -87,6 +89,9 @@ def try_admit(path: str, body: bytes) -> Admitted | BadRequest:
 def expected_upstream(path: str, sent: dict[str, Any]) -> dict[str, Any]:
     """What the engine must read."""
     expected = {**sent, "model": "real"}
+    for name in FOREIGN[path]:
+        if expected.get(name, 0) is None:
+            del expected[name]
     limits = [name for name in LIMITS[path] if expected.get(name) is not None]
     for name in LIMITS[path]:
         if expected.get(name, 0) is None:
@@ -125,7 +130,8 @@ def test_a_plain_request_is_admitted(path: str, first: dict[str, Any]) -> None:
     verdict = try_admit(path, json.dumps(first).encode())
     options = first.get("stream_options")
     if REQUIRED[path] in first and (options is None or "x" not in options):
-        assert isinstance(verdict, Admitted)
+        is_foreign = any(first.get(name) is not None for name in FOREIGN[path])
+        assert isinstance(verdict, BadRequest if is_foreign else Admitted)
     elif REQUIRED[path] not in first:
         assert isinstance(verdict, BadRequest)
         assert verdict.param == REQUIRED[path]
@@ -184,9 +190,29 @@ def test_everything_that_may_become_prompt_counts(name: str) -> None:
     verdict = try_admit(CHAT, json.dumps({"model": "m", "messages": [], name: ["x" * 1000]}).encode())
     assert isinstance(verdict, Admitted)
     assert verdict.prompt_tokens_bound > 1000
-    other = try_admit(CHAT, json.dumps({"model": "m", "messages": [], "user": "x" * 1000}).encode())
-    assert isinstance(other, Admitted)
-    assert other.prompt_tokens_bound < 1000
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "n_cmpl"])
+def test_a_limit_by_another_paths_name_gets_round_nothing(path: str, name: str) -> None:
+    """llama.cpp obeys max_completion_tokens on every path, before the one that the path has."""
+    verdict = try_admit(path, json.dumps({"model": "m", REQUIRED[path]: [], name: 60}).encode())
+    assert isinstance(verdict, BadRequest)  # over the model's 50, or no name for this path
+    null = try_admit(path, json.dumps({"model": "m", REQUIRED[path]: [], name: None}).encode())
+    assert isinstance(null, Admitted)
+    assert name not in json.loads(null.body) or name in LIMITS[path]
+
+
+@pytest.mark.parametrize("prompts", [["a", "b", "c"], [[1], [2], [3]], [{"prompt_string": "a"}, {}, {}], [[1], "b", 3]])
+def test_every_prompt_of_a_request_counts(prompts: list[Any]) -> None:
+    verdict = try_admit(COMPLETIONS, json.dumps({"model": "m", "prompt": prompts, "max_tokens": 5}).encode())
+    assert isinstance(verdict, Admitted)
+    assert verdict.completion_tokens_bound == 15
+    tokens = try_admit(COMPLETIONS, json.dumps({"model": "m", "prompt": [1, 2, 3], "max_tokens": 5}).encode())
+    assert isinstance(tokens, Admitted)
+    assert tokens.completion_tokens_bound == 5
+    many = try_admit(COMPLETIONS, json.dumps({"model": "m", "prompt": ["a"] * 129}).encode())
+    assert isinstance(many, BadRequest)
 
 
 @pytest.mark.parametrize(

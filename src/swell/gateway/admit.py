@@ -47,10 +47,7 @@ class Claim:
         if not self._holds:
             return
         for share in self._key.token_shares:
-            if used < self._tokens:
-                share.put_back(self._tokens - used)
-            elif used > self._tokens:
-                share.overspend(used - self._tokens)
+            share.settle(self._tokens, used)
 
     def give_back(self, *, went_out: bool) -> None:
         """The request has ended. One that never went out costs nothing."""

@@ -11,8 +11,7 @@ import msgspec
 
 from swell.gateway.responses import chunk
 
-_USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
-_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_USAGE_NAME = b'"usage"'
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}\Z")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 
@@ -24,11 +23,17 @@ class Usage(msgspec.Struct):
     completion_tokens: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None  # Anthropic's: not part of input_tokens
+    cache_creation_input_tokens: int | None = None
 
     @property
     def prompt(self) -> int | None:
-        """Prompt tokens under either name."""
-        return self.prompt_tokens if self.prompt_tokens is not None else self.input_tokens
+        """Prompt tokens under either name, cached ones included."""
+        if self.prompt_tokens is not None:
+            return self.prompt_tokens
+        if self.input_tokens is None:
+            return None
+        return self.input_tokens + (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
 
     @property
     def completion(self) -> int | None:
@@ -40,7 +45,18 @@ class _Answer(msgspec.Struct):
     usage: Usage | None = None
 
 
-_decode_usage = msgspec.json.Decoder(Usage).decode
+class _Event(msgspec.Struct):
+    """The places where the protocols report usage: at the top, in a response that has ended, in a message."""
+
+    type: str | None = None
+    choices: list[msgspec.Raw] | None = None
+    usage: Usage | None = None
+    response: _Answer | None = None
+    message: _Answer | None = None
+
+
+_ENDED = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_decode_event = msgspec.json.Decoder(_Event).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
@@ -53,22 +69,54 @@ def usage_of_answer(body: bytes) -> Usage | None:
 
 
 def usages_in(data: bytes) -> list[Usage]:
-    """Every usage object in a piece of an event stream.
+    """Every usage report in a piece of an event stream, framed or not.
 
-    A quote inside JSON text is always escaped, so `"usage":` cannot stem from generated text.
+    Events are parsed, since engines echo what clients sent: a tool's schema may hold a "usage" of its own.
     """
     found: list[Usage] = []
-    for match in _USAGE_OBJECT.finditer(data):
-        try:
-            found.append(_decode_usage(match[1]))
-        except msgspec.DecodeError:
-            continue
+    at = data.find(_USAGE_NAME)
+    while at >= 0:
+        after = at + len(_USAGE_NAME)
+        if not data[after : after + 8].lstrip(b" :").startswith(b"null"):
+            start = data.rfind(b"\n", 0, at) + 1
+            end = data.find(b"\n", at)
+            after = end if end >= 0 else len(data)
+            event = _parse(data[start:after])
+            usage = None if event is None else _usage_of(event)
+            if usage is not None:
+                found.append(usage)
+        at = data.find(_USAGE_NAME, after)
     return found
 
 
 def is_usage_event(event: bytes) -> bool:
     """Whether an event carries usage and nothing that a client who did not ask would miss."""
-    return _NO_CHOICES.search(event) is not None and _USAGE_OBJECT.search(event) is not None
+    for line in event.split(b"\n"):
+        parsed = _parse(line) if _USAGE_NAME in line else None
+        if parsed is not None and parsed.usage is not None and parsed.choices == []:
+            return True
+    return False
+
+
+def _parse(line: bytes) -> _Event | None:
+    """The JSON of a `data:` line; None for anything else."""
+    name, _, text = line.partition(b":")
+    if name.strip() != b"data":
+        return None
+    try:
+        return _decode_event(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _usage_of(event: _Event) -> Usage | None:
+    if event.usage is not None:
+        return event.usage
+    if event.message is not None:
+        return event.message.usage
+    if event.response is not None and event.type in _ENDED:
+        return event.response.usage
+    return None
 
 
 def without_usage_chunk(data: bytes, at: int) -> bytes | None:

@@ -81,6 +81,7 @@ class Exchange:
     _connection: UpstreamConnection | None = None
     _relay: Relay | Held | None = None
     _retries = 0
+    _was_stale = False  # a kept connection failed it; from then on it gets fresh ones
     _failed_on: frozenset[str] = frozenset()
 
     def __init__(
@@ -176,7 +177,7 @@ class Exchange:
         self.replica = replica
         self._release = replica.acquire(self.tokens_bound)
         pool = _pool_of(replica)
-        connection = pool.take()
+        connection = None if self._was_stale else pool.take()
         if connection is not None:
             if self._record(sent=True):
                 self._send(connection)
@@ -278,8 +279,10 @@ class Exchange:
             if self.replica is not None:
                 self.replica.failed()
             self._relay.cut(Refusal(502, f"The answer was cut: {reason}.", code="replica_lost"))
-        elif stale and self.replica is not None:
+        elif stale and self.replica is not None and not self._was_stale:
             # A kept connection had timed out: no fault of the replica, and not a retry. Its place there is kept.
+            # Once: a request that makes a replica hang up must not go round all of its kept connections.
+            self._was_stale = True
             release = self._release
             self._dispatch(self.replica)
             if release is not None:

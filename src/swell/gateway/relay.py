@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CONTENT_MARKS = {MESSAGES: b"event: content_block_delta", RESPONSES: b"event: response.output_text.delta"}
 _CHAT_MARK = b'data: {"'  # a quote inside generated text is escaped, so text cannot forge it
+_OTHER_CHAT_MARKS = (b'data:{"', b"data: { ", b"data:")  # legal as well, and rare
 _ROLE_ONLY = re.compile(rb'"delta"\s*:\s*\{\s*"role"\s*:\s*"[a-z]+"\s*(?:,\s*"content"\s*:\s*(?:""|null)\s*)?\}')
 TAIL_BYTES = 4096  # of a read: what is looked at closely; a usage event and the end of the body are shorter
 _EVENT_ENDS = (b"\n\n\r\n", b"\n\n\r\n0\r\n\r\n")  # of an event that ends its chunk; then of the whole body
@@ -45,6 +46,7 @@ class Relay:
         "_exchange",
         "_filter",
         "_framed",
+        "_is_chat",
         "_last",
         "_mark",
         "_marks",
@@ -63,6 +65,7 @@ class Relay:
         self._marks = connection.chunk_marks
         self._mark = _CONTENT_MARKS.get(exchange.path, _CHAT_MARK)
         self._usage_tail = TAIL_BYTES if self._mark is _CHAT_MARK else 0  # elsewhere usage also comes first
+        self._is_chat = exchange.path not in _CONTENT_MARKS
         self._several = exchange.admitted.choices > 1
         self._last = b""
         self._decoder: ChunkDecoder | None = None
@@ -126,7 +129,7 @@ class Relay:
         The count with which a stream of messages begins is none of what it delivered.
         """
         delivered = self.delivered_tokens
-        if self._mark is _CHAT_MARK and not self._several:
+        if self._is_chat and not self._several:
             delivered -= sum(map(_carries_nothing, self._last.split(b"\n")))
         told = self._completion_tokens
         is_final = told > 1 and told >= delivered if self._exchange.path == MESSAGES else told >= 0
@@ -138,12 +141,15 @@ class Relay:
 
     def _count(self, data: bytes) -> None:
         events = data.count(self._mark)
+        if not events and not self._last and self._is_chat:
+            self._mark = next((mark for mark in _OTHER_CHAT_MARKS if mark in data), self._mark)
+            events = data.count(self._mark)
         if events:
             self._last = data
-            if self._several and self._mark is _CHAT_MARK:  # they end at different times
+            if self._several and self._is_chat:  # they end at different times
                 events -= sum(map(_carries_nothing, data.split(b"\n")))
             if not self.first_token_at:
-                if self._mark is _CHAT_MARK:
+                if self._is_chat:
                     # Roles come first; of one choice there is one.
                     events -= len(_ROLE_ONLY.findall(data, 0, len(data) if self._several else TAIL_BYTES))
                 if events:

@@ -24,12 +24,6 @@ INFERENCE_PATHS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
 TEMPLATE_ALLOWANCE_TOKENS = 64
 TOOLS_ALLOWANCE_TOKENS = 512
 
-_PROMPT_MEMBERS = frozenset(
-    {
-        "messages", "prompt", "suffix", "input", "system", "instructions", "tools", "functions", "response_format",
-        "documents", "chat_template", "chat_template_kwargs", "prediction",
-    }
-)  # fmt: skip
 _OUTPUT_LIMITS: dict[str, tuple[str, ...]] = {
     CHAT: ("max_completion_tokens", "max_tokens"),
     COMPLETIONS: ("max_tokens",),
@@ -40,6 +34,9 @@ _OUTPUT_LIMITS: dict[str, tuple[str, ...]] = {
 _REQUIRED = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input", RESPONSES: "input", MESSAGES: "messages"}
 # Engine-specific names that would get round the limits; the public name is given in the refusal.
 _BYPASSES = {"n_predict": "max_tokens", "n_cmpl": "n"}
+_LIMIT_NAMES = frozenset(name for names in _OUTPUT_LIMITS.values() for name in names)
+# What must not be in a request for a path: names of limits that count elsewhere, which some engines obey here too.
+_FOREIGN = {path: _LIMIT_NAMES.difference(names) | _BYPASSES.keys() for path, names in _OUTPUT_LIMITS.items()}
 
 
 class BadRequest(Exception):  # noqa: N818 - it is a verdict on the request, named as HTTP names it
@@ -134,9 +131,8 @@ def admit(path: str, members: Members, model: ModelEntry) -> Admitted:
     required = _REQUIRED[path]
     if required not in members:
         raise BadRequest(f"The member '{required}' is missing.", param=required)
-    if not members.keys().isdisjoint(_BYPASSES):
-        bypass = next(name for name in members if name in _BYPASSES)
-        raise BadRequest(f"Use '{_BYPASSES[bypass]}' instead of '{bypass}'.", param=bypass)
+    if not members.keys().isdisjoint(_FOREIGN[path]):
+        _refuse_foreign(path, members)
     stream = "stream" in members and bool(_read(members, "stream", _decode_flag, "true or false"))
     choices, completion_bound = 1, 0
     if path == EMBEDDINGS:
@@ -144,18 +140,16 @@ def admit(path: str, members: Members, model: ModelEntry) -> Admitted:
     else:
         choices = _choices(path, members, model)
         completion_bound = choices * _output_limit(path, members, model)
-    prompt_bytes = 0
-    for name, value in members.items():
-        if name in _PROMPT_MEMBERS:
-            prompt_bytes += memoryview(value).nbytes
     allowance = TEMPLATE_ALLOWANCE_TOKENS + (TOOLS_ALLOWANCE_TOKENS if "tools" in members else 0)
     wants_usage = True
     if stream and path in (CHAT, COMPLETIONS):
         wants_usage = _ask_for_usage(members)
     if model.upstream_model != model.name:
         members["model"] = msgspec.Raw(_encode(model.upstream_model))
+    body = _encode(members)
+    prompt_bytes = len(body)  # engines take prompt text from members that no list can name in full
     return Admitted(
-        body=_encode(members),
+        body=body,
         stream=stream,
         wants_usage=wants_usage,
         prompt_tokens_bound=prompt_bytes + allowance,
@@ -196,8 +190,10 @@ def _choices(path: str, members: Members, model: ModelEntry) -> int:
         choices = max(choices, value)
     if path == COMPLETIONS and bytes(memoryview(members["prompt"])[:1]) == b"[":
         prompts = _read(members, "prompt", _decode_prompts, "a string or an array")
-        if prompts and bytes(memoryview(prompts[0])[:1]) in (b'"', b"["):
-            choices *= len(prompts)
+        if not all(bytes(memoryview(prompt)[:1]).isdigit() for prompt in prompts):  # else one prompt as token ids
+            if len(prompts) > model.prompts_cap:
+                raise BadRequest(f"{len(prompts)} prompts; this model takes {model.prompts_cap}.", param="prompt")
+            choices *= max(1, len(prompts))
     return choices
 
 
@@ -216,6 +212,17 @@ def _output_limit(path: str, members: Members, model: ModelEntry) -> int:
         limit = model.default_max_tokens
         members[_OUTPUT_LIMITS[path][-1]] = msgspec.Raw(b"%d" % limit)
     return limit
+
+
+def _refuse_foreign(path: str, members: Members) -> None:
+    """Raise BadRequest for a name that would get round the limits; drop it where it is null."""
+    for name in [name for name in members if name in _FOREIGN[path]]:
+        if bytes(members[name]) == b"null":
+            del members[name]
+            continue
+        instead = _BYPASSES.get(name) or next(iter(_OUTPUT_LIMITS[path]), "")
+        hint = f"Use '{instead}' instead of '{name}'." if instead else f"Leave out '{name}'; it means nothing here."
+        raise BadRequest(hint, param=name)
 
 
 def _session(members: Members) -> bytes:

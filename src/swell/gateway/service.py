@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
+from urllib.parse import unquote
 
 import msgspec
 
@@ -118,7 +119,7 @@ class Service:
         elif path == "/v1/models":
             client.reply(200, b"", _encode({"object": "list", "data": list(map(_card, self._models()))}))
         elif path.startswith("/v1/models/"):
-            client.reply(200, b"", _encode(_card(self._model(path.removeprefix("/v1/models/")))))
+            client.reply(200, b"", _encode(_card(self._model(unquote(path.removeprefix("/v1/models/"))))))
         else:
             raise Refusal(404, f"There is no {path} here.", code="not_found")
         return None

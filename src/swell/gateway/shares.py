@@ -55,6 +55,7 @@ class Share:
         "denied_until",
         "in_use",
         "is_concurrency",
+        "is_tokens",
         "last_grant",
         "limit",
         "limit_value",
@@ -66,11 +67,12 @@ class Share:
         self.limit = limit
         self.limit_value = limit_value
         self.is_concurrency = limit.endswith("concurrent_requests")
-        self._rate_lines = _RATE_LINES.replace(b"*", b"tokens" if limit.endswith("tokens_per_minute") else b"requests")
+        self.is_tokens = limit.endswith("tokens_per_minute")
+        self._rate_lines = _RATE_LINES.replace(b"*", b"tokens" if self.is_tokens else b"requests")
         self.ask = ask
         self.balance = 0
         self.used = 0  # since the last report
-        self.in_use = 0  # concurrency only
+        self.in_use = 0  # places of running requests; of tokens, the estimates of running requests
         self.remaining = limit_value  # over all workers, when the server last said
         self.last_grant = 0
         self.asked_at = -1.0  # monotonic time of the unanswered ask; negative: none
@@ -104,14 +106,17 @@ class Share:
             self.in_use += amount
             self._least_balance = min(self._least_balance, left)
         else:
-            self.used += amount
+            if self.is_tokens:
+                self.in_use += amount  # what it really used is reported when it is known: reported use is final
+            else:
+                self.used += amount
             if left * 4 < self.last_grant and self.asked_at < 0:
                 self.ask(self, 1)
         return True
 
     def put_back(self, amount: int) -> None:
-        """A request that was not sent after all, or used less; or, for concurrency, one that has ended."""
-        if self.is_concurrency:
+        """A request that was not sent after all; or, for concurrency, one that has ended."""
+        if self.is_concurrency or self.is_tokens:
             self.in_use -= amount
         else:
             amount = min(amount, self.used)  # what is reported already stays spent
@@ -120,10 +125,13 @@ class Share:
         if self._waiters:
             self._wake()
 
-    def overspend(self, amount: int) -> None:
-        """A request used more than its estimate."""
-        self.used += amount
-        self.balance -= amount
+    def settle(self, estimate: int, used: int) -> None:
+        """A request that had taken `estimate` tokens used `used`, more or less."""
+        self.in_use -= estimate
+        self.used += used
+        self.balance += estimate - used
+        if self._waiters and used < estimate:
+            self._wake()
 
     def wait(self, waiter: Waiter, amount: int) -> None:
         """Call `waiter` when more has arrived, or was denied."""

@@ -48,7 +48,7 @@ class Held:
         body = b"".join(self._pieces)
         if self._chunked:
             body = ChunkDecoder().feed(body)
-        if self._status < 400:
+        if 200 <= self._status < 300:
             deliver(self._exchange, self._status, self._content_type or _JSON, body)
         else:
             self._deliver_error(body)
@@ -60,6 +60,8 @@ class Held:
     def _deliver_error(self, body: bytes) -> None:
         """Engines' own error objects pass; anything else is put into the common shape."""
         exchange = self._exchange
+        if self._status < 400:
+            self._status, body = 502, b"a redirection, which is not followed"
         exchange.settle(UsageStatus.SETTLED, 0, 0, self._status)
         headers = exchange.headers()
         if self._retry_after.isdigit():

@@ -64,6 +64,7 @@ class ModelEntry(msgspec.Struct, frozen=True):
     default_max_tokens: int = 512
     max_tokens_cap: int = 8192
     n_cap: int = 8
+    prompts_cap: int = 128  # prompts in one request for completions
     created_unix: int = 0
     replicas: tuple[ReplicaEntry, ...] = ()
 
