@@ -9,7 +9,8 @@ from swell.adapters.stores import open_store
 from swell.clock import ManualClock
 from swell.errors import UserError
 from swell.security.keys import digest_key, parse_key
-from swell.server.administration import Administration, NewKey, key_facts
+from swell.server.administration import MAX_LIFE_SECONDS, Administration, NewKey, key_facts
+from swell.spec.tenants import MAX_LIMIT
 from swell.state.snapshot import Limits
 
 PEPPER = b"p" * 32
@@ -44,7 +45,11 @@ def test_a_key_is_made_audited_and_stored_as_a_digest(office: Administration) ->
         (NewKey(" "), "1 to 200 printable"),
         (NewKey("a\nb"), "printable"),
         (NewKey("ci", expires_seconds=-1), "must expire in the future"),
-        (NewKey("ci", limits=Limits(tokens_per_minute=-1)), "tokens_per_minute must not be negative"),
+        (NewKey("ci", expires_seconds=MAX_LIFE_SECONDS + 1), "at most 100 years"),
+        (NewKey("ci", expires_seconds=float("inf")), "at most 100 years"),
+        (NewKey("ci", limits=Limits(tokens_per_minute=-1)), "tokens_per_minute must lie between 0 .* and 10+"),
+        (NewKey("ci", limits=Limits(10**20)), "requests_per_minute must lie between 0 .* and 10+"),
+        (NewKey("ci", limits=Limits(concurrent_requests=MAX_LIMIT + 1)), "concurrent_requests must lie between"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(office: Administration, request_: NewKey, sentence: str) -> None:
@@ -52,6 +57,14 @@ def test_what_cannot_be_is_refused_with_what_can(office: Administration, request
         office.create_key(request_, "me(1)")
     assert office.store.list_keys() == []
     assert office.store.list_audit(10) == []
+
+
+def test_the_largest_limits_and_the_longest_life_are_admitted(office: Administration) -> None:
+    limits = Limits(MAX_LIMIT, MAX_LIMIT, 0)
+    made = office.create_key(NewKey("ci", expires_seconds=MAX_LIFE_SECONDS, limits=limits), "me(1)")
+    stored = office.store.get_key(made.id)
+    assert stored is not None
+    assert stored.limits == limits
 
 
 def test_rotation_keeps_the_old_secret_for_its_grace(office: Administration) -> None:

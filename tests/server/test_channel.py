@@ -135,6 +135,21 @@ async def test_a_new_worker_gets_everything_and_then_each_change(bench: Bench) -
     assert (delta.sequence, delta.removed_keys) == (2, ("k1",))
 
 
+async def test_a_change_that_cannot_be_sent_fails_each_time_and_is_never_taken_for_sent(bench: Bench) -> None:
+    worker = await bench.join("a")
+    await worker.receive()
+    unsendable = msgspec.structs.replace(KEY, key_id="bad", limits=Limits(10**20))
+    for keys in ((KEY, unsendable), (unsendable,)):
+        with pytest.raises(OverflowError):
+            bench.channel.publish(Picture(2, (), keys, (TENANT,)))
+    assert bench.channel.publication.picture == PICTURE
+    assert await (await bench.join("b")).receive() == PICTURE.numbered(EPOCH, 1)
+    bench.channel.publish(Picture(2, (), (), (TENANT,)))
+    delta = await worker.receive()
+    assert isinstance(delta, Delta)
+    assert (delta.sequence, delta.removed_keys) == (2, ("k1",))
+
+
 async def test_a_worker_that_was_away_gets_what_it_missed(bench: Bench) -> None:
     bench.channel.publish(Picture(3, (), (KEY,), (TENANT,)))
     worker = await bench.join("a", EPOCH, 1)

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from swell.control.replica import Replica
 from swell.ports.engine import Address
-from swell.server.publish import Served, limits_of, picture_of
+from swell.server.publish import Served, limits_of, picture_of, refused_keys
 from swell.spec import parse_spec
+from swell.spec.tenants import MAX_LIMIT
+from swell.state.messages import encode_message
 from swell.state.records import KeyRecord
 from swell.state.replica import Phase
 from swell.state.snapshot import Limits
@@ -60,6 +64,18 @@ def test_an_endpoint_keeps_its_prefix_and_tls() -> None:
 def test_revoked_and_expired_keys_are_not_sent() -> None:
     keys = [key("live"), key("revoked", revoked_at_unix=1.0), key("expired", expires_at_unix=999.0)]
     assert [entry.key_id for entry in picture(keys=keys).keys] == ["live"]
+
+
+@pytest.mark.parametrize("limits", [Limits(10**20), Limits(None, -1), Limits(None, None, MAX_LIMIT + 1)])
+def test_a_stored_key_with_impossible_limits_is_refused_and_takes_nobody_down(
+    limits: Limits,
+) -> None:
+    keys = [key("bad", limits=limits), key("good")]
+    told = picture(keys=keys)
+    assert [entry.key_id for entry in told.keys] == ["good"]
+    assert encode_message(told.numbered(1, 1))
+    [(refused, why)] = refused_keys(keys, 1000.0)
+    assert (refused.key_id, "must lie between" in why) == ("bad", True)
 
 
 def test_tenants_carry_limits_and_the_default_one_is_always_there() -> None:

@@ -22,6 +22,7 @@ from swell.state.snapshot import Limits
 DEFAULT_TENANT = "default"
 DEFAULT_GRACE_SECONDS = 24 * 3600.0
 MAX_GRACE_SECONDS = 30 * 86400.0
+MAX_LIFE_SECONDS = 100 * 365 * 86400.0  # of a key that ends at all: its date can be shown
 MAX_NAME_CHARACTERS = 200
 PRIORITIES = ("interactive", "standard", "batch")
 
@@ -114,9 +115,11 @@ class Administration:
             raise UserError(f"unknown priority {request.priority!r}; {_suggest(request.priority, PRIORITIES)}")
         if request.expires_seconds is not None and request.expires_seconds <= 0:
             raise UserError("a key must expire in the future; give a length of time such as --expires 30d")
-        for name, value in msgspec.structs.asdict(request.limits).items():
-            if value is not None and value < 0:
-                raise UserError(f"{name} must not be negative; leave it out for no limit (0 admits nothing)")
+        if request.expires_seconds is not None and not request.expires_seconds <= MAX_LIFE_SECONDS:
+            raise UserError("a key may live at most 100 years; leave its expiry out for a key without end")
+        problem = limits_problem(request.limits)
+        if problem:
+            raise UserError(problem)
 
     def _no_such_key(self, key_id: str) -> UserError:
         record = self.store.get_key(key_id)
@@ -125,6 +128,16 @@ class Administration:
             return UserError(f"key {key_id} is {state}; make another with: swell keys create NAME")
         live = [key.key_id for key in self.store.list_keys() if key.is_live(self.clock.unix())]
         return UserError(f"no key has the id {key_id!r}; {_suggest(key_id, live)}")
+
+
+def limits_problem(limits: Limits) -> str:
+    """What is wrong with the limits and what to do, or nothing: what a spec may say, a key may have."""
+    from swell.spec.tenants import MAX_LIMIT  # late: commands that ask a server need no spec
+
+    for name, value in msgspec.structs.asdict(limits).items():
+        if value is not None and not 0 <= value <= MAX_LIMIT:
+            return f"{name} must lie between 0 (admits nothing) and {MAX_LIMIT}; leave it out for no limit"
+    return ""
 
 
 def key_facts(record: KeyRecord, now_unix: float) -> dict[str, object]:

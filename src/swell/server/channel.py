@@ -143,8 +143,11 @@ class ControlChannel:
             connection.close()
 
     def publish(self, picture: Picture) -> None:
-        """Make `picture` the truth and send what changed to every worker, at once."""
-        delta = self.publication.update(picture)
+        """Make `picture` the truth and send what changed to every worker, at once.
+
+        What cannot be encoded raises, and does not become the truth: the next attempt would have to send it too.
+        """
+        delta = self.publication.update(picture, check=encode_message)
         if delta is not None:
             self._set_limits(picture)
             for connection in list(self._by_incarnation.values()):

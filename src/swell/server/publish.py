@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from swell.control.replica import Replica
-from swell.server.administration import DEFAULT_TENANT
+from swell.server.administration import DEFAULT_TENANT, limits_problem
 from swell.spec import ModelSpec, TenantSpec
 from swell.state.records import KeyRecord
 from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
@@ -96,9 +96,19 @@ def picture_of(
             for model in models
             for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix)
         ),
-        keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix)),
+        keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not _key_problem(key)),
         tenants=tuple(_tenant_entry(tenant) for tenant in with_default_tenant(tenants)),
     )
+
+
+def refused_keys(keys: Iterable[KeyRecord], now_unix: float) -> list[tuple[KeyRecord, str]]:
+    """Live keys that workers are not told about, each with the reason and what to do."""
+    return [(key, problem) for key in keys if key.is_live(now_unix) and (problem := _key_problem(key))]
+
+
+def _key_problem(key: KeyRecord) -> str:
+    problem = limits_problem(key.limits)
+    return f"{problem}: revoke it and make another" if problem else ""
 
 
 def with_default_tenant(tenants: Sequence[TenantSpec]) -> tuple[TenantSpec, ...]:
@@ -167,10 +177,14 @@ class Publication:
         self.picture = picture
         self._log: deque[Delta] = deque(maxlen=LOG_DELTAS)
 
-    def update(self, picture: Picture) -> Delta | None:
-        """Make `picture` the current one; the delta to send, or None where nothing changed."""
+    def update(self, picture: Picture, *, check: Callable[[Delta], object] = lambda delta: None) -> Delta | None:
+        """Make `picture` the current one; the delta to send, or None where nothing changed.
+
+        Where `check` raises, nothing has happened.
+        """
         delta = change(self.picture, picture, self.epoch, self.sequence + 1)
         if delta is not None:
+            check(delta)
             self.picture = picture
             self.sequence = delta.sequence
             self._log.append(delta)

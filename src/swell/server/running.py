@@ -16,6 +16,7 @@ from swell import __version__
 from swell.control.fleet import Fleet, FleetTimes
 from swell.control.probe import HttpAsk
 from swell.control.workload import GATEWAY_WORKER
+from swell.errors import SwellError
 from swell.metering.ingest import SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.server.administration import Administration, NewKey, current_principal
@@ -24,7 +25,7 @@ from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, 
 from swell.server.loops import Loop
 from swell.server.parts import Parts
 from swell.server.port import require_free_port
-from swell.server.publish import Picture, Publication, limits_of, picture_of, with_default_tenant
+from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
 from swell.server.troubles import Troubles
@@ -64,6 +65,7 @@ class RunningServer:
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
         self._keys: list[KeyRecord] = []
+        self._refused: dict[str, str] = {}  # why, by id of a key that is live in the store and yet not published
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
         self._silent: set[str] = set()  # adopted workers that have not told what they hold
         self._background: set[asyncio.Task[None]] = set()
@@ -144,8 +146,7 @@ class RunningServer:
         """Run an administrative act on the writer thread; when it changes keys, return after they were published."""
         result = await self._writer.call(lambda: function(self._office))
         if keys_changed:
-            self._keys = await self._writer.call(self._parts.store.list_keys)
-            self._publish()
+            await self._publish_keys()
         return result
 
     async def usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
@@ -195,6 +196,7 @@ class RunningServer:
         await self._check_port()
         epoch = await self._writer.call(parts.store.next_epoch)
         self._keys = await self._writer.call(parts.store.list_keys)
+        self._tell_refused_keys()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
             publication=Publication(epoch, self._picture()),
@@ -261,6 +263,27 @@ class RunningServer:
         self._troubles.look(self._fleet.replicas)
         self._publish()
         self._changed.set()
+
+    async def _publish_keys(self) -> None:
+        """Tell the workers of the keys that are stored now. Raises SwellError where they could not be told."""
+        self._keys = await self._writer.call(self._parts.store.list_keys)
+        self._tell_refused_keys()
+        try:
+            self._publish()
+        except Exception as error:
+            _log.exception("the keys could not be published")
+            raise SwellError(
+                "the change is stored, but the gateway workers could not be told of it and go on as before; "
+                "restart the server, and see why with: swell logs server"
+            ) from error
+
+    def _tell_refused_keys(self) -> None:
+        refused = {key.key_id: why for key, why in refused_keys(self._keys, self._clock.unix())}
+        for key_id, why in refused.items():
+            if self._refused.get(key_id) != why:
+                _log.error("a stored key is refused", extra={"key_id": key_id, "reason": why})
+                self._troubles.say(f"key {key_id} is refused: {why}")
+        self._refused = refused
 
     def _publish(self) -> None:
         self._channel.publish(self._picture())

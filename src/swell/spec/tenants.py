@@ -9,9 +9,10 @@ from swell.spec.aliases import AliasTable
 from swell.spec.base import Count, SpecModel, Text
 
 MAX_TENANTS = 10_000
+MAX_LIMIT = 10**15  # of a tenant or a key; far above any use, far below what a message can carry
 
 TenantName = Annotated[Text, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Limit = Annotated[Count, Field(ge=0, le=10**15)]
+Limit = Annotated[Count, Field(ge=0, le=MAX_LIMIT)]
 
 
 class Priority(StrEnum):
