@@ -142,6 +142,20 @@ def test_keys_and_usage_work_without_a_server_and_the_next_one_starts_quickly(
     assert reply.status == 200
 
 
+def test_a_tenant_that_left_the_spec_takes_its_keys_with_it(swell_up: SwellUp, upstream: UpstreamThread) -> None:
+    spec = SPEC.format(url=upstream.url)
+    server = swell_up(spec + "\ntenants: [{name: search, limits: {requests_per_minute: 1}}]")
+    made = server.command("keys", "create", "theirs", "--tenant", "search")
+    assert server.stop() == 0
+    (server.state.parent / "swell.yaml").write_text(spec)
+    server.start()
+    server.wait_ready()
+    assert server.request("GET", "/v1/models", headers={"authorization": f"Bearer {made['key']}"}).status == 401
+    assert server.chat().status == 200
+    assert f"clients with the key {made['id']} are refused: the spec has no tenant 'search'" in server.output
+    assert list(server.command("status")["refused_keys"]) == [made["id"]]
+
+
 def test_a_killed_worker_is_replaced_and_its_usage_kept(
     swell_up: SwellUp, upstream: UpstreamThread, eventually
 ) -> None:

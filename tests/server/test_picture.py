@@ -36,7 +36,8 @@ def replica(workload: str, phase: Phase, address: Address | None, key: str = "")
 
 
 def key(key_id: str, **fields: object) -> KeyRecord:
-    return KeyRecord(key_id=key_id, name=key_id, tenant="search", digest=b"d", created_at_unix=0, **fields)
+    fields = {"tenant": "search"} | fields
+    return KeyRecord(key_id=key_id, name=key_id, digest=b"d", created_at_unix=0, **fields)
 
 
 def picture(replicas: list[Replica] | None = None, keys: list[KeyRecord] | None = None):
@@ -74,8 +75,18 @@ def test_a_stored_key_with_impossible_limits_is_refused_and_takes_nobody_down(
     told = picture(keys=keys)
     assert [entry.key_id for entry in told.keys] == ["good"]
     assert encode_message(told.numbered(1, 1))
-    [(refused, why)] = refused_keys(keys, 1000.0)
+    [(refused, why)] = refused_keys(SPEC.tenants, keys, 1000.0)
     assert (refused.key_id, "must lie between" in why) == ("bad", True)
+
+
+def test_keys_of_a_tenant_that_the_spec_lacks_are_refused_because_nothing_would_limit_them() -> None:
+    keys = [key("gone"), key("mine", tenant="default")]
+    told = picture_of(MODELS, (), keys, [], workers=2, created_unix=1, now_unix=1000.0)
+    assert [entry.key_id for entry in told.keys] == ["mine"]
+    [(refused, why)] = refused_keys((), keys, 1000.0)
+    assert refused.key_id == "gone"
+    assert why.startswith("the spec has no tenant 'search'; ")
+    assert refused_keys(SPEC.tenants, keys, 1000.0) == []
 
 
 def test_tenants_carry_limits_and_the_default_one_is_always_there() -> None:

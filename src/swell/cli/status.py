@@ -20,6 +20,8 @@ def status(state: StateOption = DEFAULT_STATE_PATH, as_json: JsonOption = False)
     print_table(("replica", "model", "phase", "address", "in flight", "says"), replicas, empty="There are no replicas.")
     workers = [_worker_row(worker) for worker in seen["workers"]]
     print_table(("worker", "process", "state", "in flight", "queued"), workers, empty="There are no workers.")
+    for key_id, why in seen.get("refused_keys", {}).items():
+        print(f"Clients with the key {key_id} are refused: {why}")
 
 
 def _replica_row(replica: dict[str, Any]) -> tuple[object, ...]:

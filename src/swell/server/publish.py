@@ -6,7 +6,7 @@ that was away briefly is sent only what it missed.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -89,6 +89,8 @@ def picture_of(
     for replica in replicas:
         if replica.routable and replica.address is not None:
             routable.setdefault(replica.workload, []).append(replica)
+    known = with_default_tenant(tenants)
+    names = {tenant.name for tenant in known}
     return Picture(
         workers=workers,
         models=tuple(
@@ -96,17 +98,22 @@ def picture_of(
             for model in models
             for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix)
         ),
-        keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not _key_problem(key)),
-        tenants=tuple(_tenant_entry(tenant) for tenant in with_default_tenant(tenants)),
+        keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not _key_problem(key, names)),
+        tenants=tuple(_tenant_entry(tenant) for tenant in known),
     )
 
 
-def refused_keys(keys: Iterable[KeyRecord], now_unix: float) -> list[tuple[KeyRecord, str]]:
+def refused_keys(
+    tenants: Sequence[TenantSpec], keys: Iterable[KeyRecord], now_unix: float
+) -> list[tuple[KeyRecord, str]]:
     """Live keys that workers are not told about, each with the reason and what to do."""
-    return [(key, problem) for key in keys if key.is_live(now_unix) and (problem := _key_problem(key))]
+    names = {tenant.name for tenant in with_default_tenant(tenants)}
+    return [(key, problem) for key in keys if key.is_live(now_unix) and (problem := _key_problem(key, names))]
 
 
-def _key_problem(key: KeyRecord) -> str:
+def _key_problem(key: KeyRecord, tenants: Collection[str]) -> str:
+    if key.tenant not in tenants:  # whose limits nobody knows any more: none at all would be the wrong guess
+        return f"the spec has no tenant {key.tenant!r}; put it back into the spec, or revoke the key"
     problem = limits_problem(key.limits)
     return f"{problem}: revoke it and make another" if problem else ""
 

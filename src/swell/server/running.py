@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,6 +45,7 @@ END_MARGIN_SECONDS = 10.0  # beyond what workers and replicas were promised
 FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
 FIND_POLL_SECONDS = 0.02
 UNTIL_POLL_SECONDS = 0.2
+NAMED_KEYS = 10  # in one sentence
 HURRIED_SECONDS = 1.0  # from a second signal to the kill
 
 _log = logging.getLogger(__name__)
@@ -163,6 +164,7 @@ class RunningServer:
             "url": self.url,
             "up_seconds": round(self._clock.monotonic() - self._started, 3),
             "stopping": self._stop.is_set(),
+            "refused_keys": self._refused,
             "replicas": replica_rows(replicas, loads),
             "workers": worker_rows(replicas, loads, self._channel.connected()),
         }
@@ -278,12 +280,15 @@ class RunningServer:
             ) from error
 
     def _tell_refused_keys(self) -> None:
-        refused = {key.key_id: why for key, why in refused_keys(self._keys, self._clock.unix())}
-        for key_id, why in refused.items():
-            if self._refused.get(key_id) != why:
-                _log.error("a stored key is refused", extra={"key_id": key_id, "reason": why})
-                self._troubles.say(f"key {key_id} is refused: {why}")
-        self._refused = refused
+        before, self._refused = self._refused, {}
+        new: dict[str, list[str]] = {}  # ids by reason: a tenant may have had many keys
+        for key, why in refused_keys(self._parts.spec.tenants, self._keys, self._clock.unix()):
+            self._refused[key.key_id] = why
+            if before.get(key.key_id) != why:
+                _log.error("a stored key is refused", extra={"key_id": key.key_id, "reason": why})
+                new.setdefault(why, []).append(key.key_id)
+        for why, ids in new.items():
+            self._troubles.say(f"clients with {_named(ids)} are refused: {why}")
 
     def _publish(self) -> None:
         self._channel.publish(self._picture())
@@ -411,3 +416,8 @@ class RunningServer:
         self._background.add(task)  # the loop itself holds tasks only weakly
         task.add_done_callback(ended)
         return task
+
+
+def _named(ids: Sequence[str]) -> str:
+    more = len(ids) - NAMED_KEYS
+    return f"the key {', '.join(ids[:NAMED_KEYS])}" + (f" and {more} more (see: swell status)" if more > 0 else "")
