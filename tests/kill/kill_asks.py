@@ -101,7 +101,7 @@ def draw(dice: random.Random, key: str) -> Ask:
         stream=stream,
         prompt="word " * dice.randint(1, 60),
         script=shape,
-        max_tokens=dice.choice((None, 64)),
+        max_tokens=dice.choice((None, 64)) if path != EMBEDDINGS else None,
         choices=2 if path == CHAT and dice.random() < 0.1 else 1,
         include_usage=stream and dice.random() < 0.3,
         leave_after=dice.randint(0, chunks) if stream and dice.random() < 0.12 else None,

@@ -35,6 +35,7 @@ class Tally:
     sent_twice: int = 0
     reserved_unseen: int = 0  # marked as sent in the instant before the kill
     estimated_unseen: int = 0  # cut off before the upstream had read it
+    reserved_answered: int = 0  # the kill came between the last byte to the client and the record of it
     problems: list[str] = field(default_factory=list)
 
 
@@ -73,9 +74,13 @@ def compare(rows: Sequence[dict[str, Any]], journal: dict[str, Journaled], outco
         if fault:
             tally.problems.append(f"{fault}: {row} {entry}")
     for outcome in outcomes:
-        fault = _against_client(outcome, by_id)
+        row = by_id.get(outcome.request_id)
+        if outcome.end is End.COMPLETE and row is not None and row["status"] == "reserved":
+            tally.reserved_answered += 1
+            continue
+        fault = _against_client(outcome, row)
         if fault:
-            tally.problems.append(f"{fault}: {outcome} {by_id.get(outcome.request_id)}")
+            tally.problems.append(f"{fault}: {row} {outcome}")
     return tally
 
 
@@ -107,8 +112,7 @@ def _against_journal(row: dict[str, Any], entry: Journaled) -> str:
     return ""
 
 
-def _against_client(outcome: Outcome, by_id: dict[str, dict[str, Any]]) -> str:
-    row = by_id.get(outcome.request_id)
+def _against_client(outcome: Outcome, row: dict[str, Any] | None) -> str:
     match outcome.end:
         case End.HUNG:
             return "a client got no end"

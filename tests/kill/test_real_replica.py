@@ -35,7 +35,7 @@ def test_a_real_replica_through_both_kills(swell_up: StartSwell, model_file: Pat
     first = until_replica(server)
 
     replies: list[Reply] = []
-    words = {"max_tokens": 80, "stream": True, "ignore_eos": True}
+    words = {"max_tokens": 40, "stream": True, "ignore_eos": True}
     asking = threading.Thread(target=lambda: replies.append(server.chat(MODEL, **words)))
     asking.start()
     eventually(lambda: any(worker["in_flight"] for worker in (status_of(server) or {"workers": []})["workers"]))
@@ -54,6 +54,6 @@ def test_a_real_replica_through_both_kills(swell_up: StartSwell, model_file: Pat
     assert ask_server(server, "GET", "/api/status")["replicas"][0]["restarts"] == 1
     rows = server.command("usage")
     assert len({row["request_id"] for row in rows}) == len(rows)
-    assert sorted(row["completion_tokens"] for row in rows if row["status"] == "settled")[-2:] == [2, 80]
+    assert sorted(row["completion_tokens"] for row in rows if row["status"] == "settled")[-2:] == [2, 40]
     assert server.stop() == 0
     assert server.children() == []
