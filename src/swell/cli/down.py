@@ -46,7 +46,7 @@ def _stop_leftovers(path: Path, timeout_seconds: float) -> str:
     from swell.server.state_directory import StateDirectory
 
     state = StateDirectory(path.absolute())
-    if not state.root.exists():
+    if not state.lock.exists():  # no server ever ran there
         return ""
     from swell.server.leftovers import stop_leftovers
 

@@ -73,21 +73,38 @@ class StateDirectory:
         return self.secrets / "default.key"
 
     def create(self) -> None:
-        """Make the folders, readable by their owner alone. Raises StateError where that is impossible."""
+        """Make the folders, readable by their owner alone. Raises StateError where that is impossible or unsafe.
+
+        A folder that is there already keeps its mode, and must be empty or Swell's own.
+        """
         if len(os.fsencode(self.control_socket)) > _SOCKET_PATH_BYTES:
             raise StateError(
                 f"the path of the state directory is too long for a Unix socket: {self.root} "
                 f"(choose one of at most {_SOCKET_PATH_BYTES - len('/control.sock')} bytes with --state)"
             )
         try:
-            for folder in (self.root, self.secrets, self.workers, self.spool, self.logs):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.root.stat().st_mode & 0o077:
-                self.root.chmod(0o700)
+            try:
+                self.root.mkdir(mode=0o700, parents=True)
+            except FileExistsError:
+                self._require_usable()
+            for folder in (self.secrets, self.workers, self.spool, self.logs):  # secrets first: it marks whose it is
+                folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StateError(
                 f"cannot use {self.root} as the state directory: {error.strerror}; choose another with --state"
             ) from error
+
+    def _require_usable(self) -> None:
+        if self.root.stat().st_mode & 0o022:
+            raise StateError(
+                f"others may write to {self.root}, so it cannot be the state directory; choose another with --state, "
+                f"or, if nobody else uses it, run: chmod go-w {self.root}"
+            )
+        if not any(own.exists() for own in (self.lock, self.secrets, self.store)) and any(self.root.iterdir()):
+            raise StateError(
+                f"{self.root} holds other files, so it cannot be the state directory; "
+                f"choose another with --state, such as {self.root / 'swell'}"
+            )
 
     def holder(self) -> int | None:
         """Process id in the lock file, or None; says nothing about whether it still holds the lock."""
