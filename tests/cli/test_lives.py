@@ -156,6 +156,18 @@ def test_a_tenant_that_left_the_spec_takes_its_keys_with_it(swell_up: SwellUp, u
     assert list(server.command("status")["refused_keys"]) == [made["id"]]
 
 
+def test_a_revoked_default_key_is_not_shown_again(swell_up: SwellUp, upstream: UpstreamThread, eventually) -> None:
+    server = swell_up(SPEC.format(url=upstream.url))
+    kept = server.state / "secrets" / "default.key"
+    eventually(lambda: f"Key       {kept.read_text()}" in server.output)
+    [default] = [key for key in server.command("keys", "list") if key["name"] == "default"]
+    server.command("keys", "revoke", default["id"])
+    assert not kept.exists()
+    assert server.stop() == 0
+    server.start()
+    eventually(lambda: "Key       make one with: swell keys create NAME" in server.output, seconds=WARM_START_SECONDS)
+
+
 def test_a_killed_worker_is_replaced_and_its_usage_kept(
     swell_up: SwellUp, upstream: UpstreamThread, eventually
 ) -> None:

@@ -19,7 +19,8 @@ PEPPER = b"p" * 32
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[Administration]:
     store = open_store(tmp_path / "swell.db", b"k" * 32)
-    yield Administration(store, PEPPER, ("default", "search", "research"), ManualClock())
+    kept = tmp_path / "default.key"
+    yield Administration(store, PEPPER, ("default", "search", "research"), ManualClock(), kept)
     store.close()
 
 
@@ -92,3 +93,36 @@ def test_a_revoked_key_is_ended_once_and_says_so(office: Administration) -> None
     with pytest.raises(UserError, match="no key has the id"):
         office.revoke_key("a" * 12, "me(1)")
     assert [entry.action for entry in office.store.list_audit(10)] == ["key.revoke", "key.create"]
+
+
+@pytest.mark.parametrize("end", ["rotate", "revoke"])
+def test_a_kept_text_goes_with_its_key_and_with_no_other(office: Administration, end: str) -> None:
+    kept = office.kept_key
+    assert kept is not None
+    made, other = office.create_key(NewKey("default"), "me(1)"), office.create_key(NewKey("other"), "me(1)")
+    kept.write_text(made.key)
+    for key_id, stays in ((other.id, True), (made.id, False)):
+        if end == "rotate":
+            office.rotate_key(key_id, 60, "me(1)")
+        else:
+            office.revoke_key(key_id, "me(1)")
+        assert kept.exists() is stays
+
+
+def test_a_kept_text_is_told_only_while_it_is_the_keys_own(office: Administration) -> None:
+    kept = office.kept_key
+    assert kept is not None
+    assert office.kept_text() == ""
+    made = office.create_key(NewKey("default", expires_seconds=60), "me(1)")
+    kept.write_text(made.key)
+    assert office.kept_text() == made.key
+    rotated = office.rotate_key(made.id, 3600, "me(1)")
+    kept.write_text(made.key)  # as it was left before keys took their text with them
+    assert office.kept_text() == ""
+    kept.write_text(rotated.key)
+    assert office.kept_text() == rotated.key
+    assert isinstance(office.clock, ManualClock)
+    office.clock.advance(61)
+    assert office.kept_text() == ""
+    kept.write_bytes(b"\xffno key")
+    assert office.kept_text() == ""

@@ -5,17 +5,19 @@ no server runs. Every act names its principal and lands in the audit log with th
 """
 
 import difflib
+import hmac
 import os
 import pwd
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from swell.clock import Clock
-from swell.errors import UserError
+from swell.errors import KeyFormatError, UserError
 from swell.ports.store import Store
-from swell.security.keys import digest_key, new_key, new_secret_for
+from swell.security.keys import digest_key, new_key, new_secret_for, parse_key
 from swell.state.records import AuditEntry, KeyRecord
 from swell.state.snapshot import Limits
 
@@ -50,12 +52,16 @@ class ShownKey(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Administration:
-    """The acts, over one store. `tenants` are the names that keys may be made for."""
+    """The acts, over one store. `tenants` are the names that keys may be made for.
+
+    `kept_key` is the file with the text of the one key that `swell up` made by itself.
+    """
 
     store: Store
     pepper: bytes
     tenants: Sequence[str]
     clock: Clock
+    kept_key: Path | None = None
 
     def create_key(self, request: NewKey, principal: str) -> ShownKey:
         """Make a key. Raises UserError for an unknown tenant or priority."""
@@ -86,6 +92,7 @@ class Administration:
         record = self.store.rotate_key(key_id, digest_key(self.pepper, text), ends, audit)
         if record is None:
             raise self._no_such_key(key_id)
+        self._forget_text(key_id)
         return ShownKey(
             key_id, text, record.name, record.tenant, record.expires_at_unix, record.previous_expires_at_unix
         )
@@ -95,7 +102,30 @@ class Administration:
         record = self.store.revoke_key(key_id, self.clock.unix(), self._audit(principal, "key.revoke", key_id, {}))
         if record is None:
             raise self._no_such_key(key_id)
+        self._forget_text(key_id)
         return record
+
+    def kept_text(self) -> str:
+        """The kept key's text, or nothing where none is kept or it is not the text of a live key any more."""
+        text, key_id = self._kept()
+        record = self.store.get_key(key_id) if key_id else None
+        if record is None or not record.is_live(self.clock.unix()):
+            return ""
+        return text if hmac.compare_digest(record.digest, digest_key(self.pepper, text)) else ""
+
+    def _kept(self) -> tuple[str, str]:
+        """The kept text and the id in it; empty where there is none."""
+        if self.kept_key is None:
+            return "", ""
+        try:
+            text = self.kept_key.read_text().strip()
+            return text, parse_key(text)
+        except (OSError, ValueError, KeyFormatError):
+            return "", ""
+
+    def _forget_text(self, key_id: str) -> None:
+        if self.kept_key is not None and self._kept()[1] == key_id:
+            self.kept_key.unlink(missing_ok=True)
 
     def note(self, principal: str, action: str, subject: str, **detail: str | int | float | bool | None) -> None:
         """Put an act that changes nothing in the store, such as `up`, into the audit log."""

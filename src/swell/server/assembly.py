@@ -80,7 +80,7 @@ def administration(state: StateDirectory, clock: Clock | None = None) -> Iterato
     """Administrative acts without a server. The caller holds the state lock."""
     store = open_store(state)
     try:
-        yield Administration(store, pepper(state)[0], known_tenants(state), clock or SystemClock())
+        yield Administration(store, pepper(state)[0], known_tenants(state), clock or SystemClock(), state.default_key)
     finally:
         store.close()
 

@@ -62,7 +62,7 @@ class RunningServer:
         self._started = parts.clock.monotonic()
         self._created_unix = int(parts.clock.unix())
         tenants = tuple(tenant.name for tenant in with_default_tenant(parts.spec.tenants))
-        self._office = Administration(parts.store, parts.pepper, tenants, parts.clock)
+        self._office = Administration(parts.store, parts.pepper, tenants, parts.clock, parts.state.default_key)
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
         self._keys: list[KeyRecord] = []

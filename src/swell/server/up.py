@@ -126,7 +126,7 @@ async def _serve(parts: Parts, audience: Audience, ca_file: Path | None) -> None
         if not serving.done():
             audience.starting(names)
         if await serving:
-            known = _kept(parts.state.default_key)
+            known = await server.act(lambda office: office.kept_text())
             audience.serving(Greeting(server.url, names, known, parts.state.default_key if known else None, ca_file))
 
     await RunningServer(parts, audience.trouble).run(greet)
@@ -141,10 +141,3 @@ def _logging(state: StateDirectory, spec: Spec, level: str) -> Iterator[None]:
         yield
     finally:
         stop_logging(handler)
-
-
-def _kept(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
