@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from swell import __version__
+from swell.cli.keys import seconds_of
+from swell.cli.output import moment
+from swell.errors import UserError
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -64,6 +67,24 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path, free_port: int) -> None:
     assert (wrong.returncode, finding["verdict"]) == (1, "wrong")
     assert "pepper" in finding["found"]
     assert "chmod" in finding["advice"]
+
+
+@pytest.mark.parametrize("text", ["99999999d", "36501d", "99999999999999999999w", "9" * 400 + "s"])
+def test_a_length_of_time_has_an_end(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="longer than 100 years") as refused:
+        seconds_of(text)
+    assert len(refused.value.message) < 200
+    assert seconds_of("36500d") == 36500 * 86400
+    ended = run("usage", "--since", text, "--state", str(tmp_path / "s"))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "longer than 100 years" in ended.stderr
+
+
+@pytest.mark.parametrize("at_unix", [1e18, -1e18, 253402300800.0, float("inf"), float("nan")])
+def test_a_date_beyond_all_calendars_can_be_listed(at_unix: float) -> None:
+    assert moment(at_unix) == "(beyond the calendar)"
+    assert moment(0) == "1970-01-01 00:00 UTC"
+    assert moment(None) == ""
 
 
 @pytest.mark.parametrize("missing", ["pass", "0o700"])

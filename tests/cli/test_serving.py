@@ -85,6 +85,8 @@ def test_rotation_has_two_live_secrets_and_then_one(server: SwellProcess) -> Non
         (("keys", "create", "x", "--tenant", "serch"), "did you mean search or research?"),
         (("keys", "create", "x", "--priority", "batches"), "did you mean batch?"),
         (("keys", "create", "x", "--expires", "soon"), "'soon' is no length of time"),
+        (("keys", "create", "x", "--expires", "99999999d"), "longer than 100 years"),
+        (("keys", "create", "x", "--rpm", "9" * 20), "requests_per_minute must lie between 0"),
         (("keys", "revoke", "nokeynokey12"), "no key has the id 'nokeynokey12'"),
         (("keys", "rotate", "../status"), "is no key id"),
         (("usage", "--status", "done"), "valid are: reserved, settled, estimated, void"),

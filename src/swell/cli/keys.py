@@ -5,23 +5,29 @@ from typing import Annotated, Any
 
 import typer
 
-from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, print_json, print_table
+from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, moment, print_json, print_table
 from swell.errors import UserError
 
 app = typer.Typer(help="API keys: make, list, rotate and revoke them.", no_args_is_help=True)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LONGEST_DAYS = 36_500
+_SHOWN_CHARACTERS = 40
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `swell keys list` shows it.")]
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of a length of time such as 90s, 15m, 24h, 30d, 2w."""
+    """Seconds of a length of time such as 90s, 15m, 24h, 30d, 2w; at most 100 years."""
     match = _LENGTH.fullmatch(text.strip())
     if match is None:
         raise UserError(f"{text!r} is no length of time; write a number and a unit, such as 90s, 15m, 24h, 30d or 2w")
-    return float(match[1]) * _UNITS[match[2]]
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST_DAYS * 86400:
+        shown = text.strip()[:_SHOWN_CHARACTERS]
+        raise UserError(f"{shown} is longer than 100 years; write at most {_LONGEST_DAYS}d")
+    return seconds
 
 
 @app.command("create")
@@ -59,7 +65,7 @@ def list_keys(state: StateOption = DEFAULT_STATE_PATH, as_json: JsonOption = Fal
         print_json(keys)
         return
     columns = ("id", "name", "tenant", "state", "created", "expires", "limits")
-    rows = ((k["id"], k["name"], k["tenant"], k["state"], _day(k["created_at_unix"]), _day(k["expires_at_unix"]),
+    rows = ((k["id"], k["name"], k["tenant"], k["state"], moment(k["created_at_unix"]), moment(k["expires_at_unix"]),
              _limits(k["limits"])) for k in keys)  # fmt: skip
     print_table(columns, rows, empty="There are no keys; make one with: swell keys create NAME")
 
@@ -101,13 +107,7 @@ def _show(key: dict[str, Any], as_json: bool) -> None:
     print(key["key"])
     print(f"This is key {key['id']} ({key['name']}) of tenant {key['tenant']}. It is not shown again.")
     if key.get("previous_expires_at_unix"):
-        print(f"The old secret works until {_day(key['previous_expires_at_unix'])}.")
-
-
-def _day(at_unix: float | None) -> str:
-    from datetime import UTC, datetime
-
-    return "" if at_unix is None else datetime.fromtimestamp(at_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        print(f"The old secret works until {moment(key['previous_expires_at_unix'])}.")
 
 
 def _limits(limits: dict[str, int | None]) -> str:

@@ -74,6 +74,19 @@ def print_json(document: Any) -> None:
     print(to_json(document), flush=True)
 
 
+def moment(at_unix: float | None, *, seconds: bool = False) -> str:
+    """A point in time, to the minute or the second; nothing for None. No value stops a listing."""
+    from datetime import UTC, datetime
+
+    if at_unix is None:
+        return ""
+    try:
+        at = datetime.fromtimestamp(at_unix, UTC)
+    except (OverflowError, ValueError, OSError):
+        return "(beyond the calendar)"
+    return at.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M UTC")
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """A table for people; `empty` is said where there are no rows."""
     listed = [[("" if cell is None else str(cell)) for cell in row] for row in rows]

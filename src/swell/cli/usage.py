@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, print_json, print_table
+from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, moment, print_json, print_table
 from swell.errors import UserError
 
 _TABLE_ROWS = 50
@@ -56,10 +56,8 @@ def _status(text: str | None) -> Any:
 
 
 def _row(record: dict[str, Any]) -> tuple[object, ...]:
-    from datetime import UTC, datetime
-
     at = record["reserved_at_unix_ms"]
-    arrived = "" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    arrived = moment(None if at is None else at / 1000, seconds=True)
     duration = record["duration_ms"]
     return (
         arrived, record["request_id"], record["key_id"], record["tenant"], record["model"], record["prompt_tokens"],
