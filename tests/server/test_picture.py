@@ -96,3 +96,11 @@ def test_tenants_carry_limits_and_the_default_one_is_always_there() -> None:
         ("search", "interactive"),
     ]
     assert limits_of(told) == {"tenant:search:requests_per_minute": 5, "key:k:concurrent_requests": 0}
+
+
+def test_llama_cpp_is_asked_for_one_choice_at_a_time() -> None:
+    """It reports the usage of one choice only, so more could not be billed."""
+    spec = parse_spec("models: [{name: small, source: file:///m.gguf, engine: llama.cpp, n_max: 4}]", origin="test")
+    served = [Served(spec.models[0], ("/v1/completions",))]
+    told = picture_of(served, (), [], [], workers=1, created_unix=1, now_unix=1000.0)
+    assert (told.models[0].n_cap, told.models[0].prompts_cap) == (1, 1)

@@ -14,9 +14,11 @@ import msgspec
 
 from swell.control.replica import Replica
 from swell.server.administration import DEFAULT_TENANT, limits_problem
-from swell.spec import ModelSpec, TenantSpec
+from swell.spec import Engine, ModelSpec, TenantSpec
 from swell.state.records import KeyRecord
 from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
+
+MAX_PROMPTS = 128  # in one request for completions
 
 LOG_DELTAS = 256
 
@@ -139,7 +141,9 @@ def _model_entries(model: Served, replicas: Iterable[Replica], created_unix: int
             prefix_bytes=spec.prefix_bytes,
             default_max_tokens=spec.max_tokens.default,
             max_tokens_cap=spec.max_tokens.max,
-            n_cap=spec.n_max,
+            # llama.cpp reports the usage of one choice, however many there were: one at a time is what can be billed.
+            n_cap=1 if spec.engine is Engine.LLAMA_CPP else spec.n_max,
+            prompts_cap=1 if spec.engine is Engine.LLAMA_CPP else MAX_PROMPTS,
             created_unix=created_unix,
             replicas=entries,
         )
