@@ -108,7 +108,6 @@ class ModelRoute:
         "queued",
         "queues",
         "replicas",
-        "retired",
         "view",
     )
 
@@ -118,7 +117,6 @@ class ModelRoute:
         self.replicas: dict[str, Replica] = {}
         self.view: View = build_view(())
         self.queues: dict[str, deque[Waiting]] = {name: deque() for name in PRIORITIES}
-        self.retired = False
         self._choose: Choose = POLICIES["least_outstanding_tokens"]
         self._turn = 0
         self._served: dict[str, int] = {}
@@ -148,7 +146,6 @@ class ModelRoute:
 
     def retire(self) -> None:
         """The model is gone; running requests finish."""
-        self.retired = True
         for replica in self.replicas.values():
             replica.connector.close()
         self.replicas = {}
