@@ -8,7 +8,7 @@ DEV := .venv/.installed-dev
 NODE_TESTS := tests/sdk/node
 NODE := $(NODE_TESTS)/node_modules/.installed
 PYTEST_ARGS ?=
-COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header \
 	--no-annotate --python-version 3.11 --upgrade pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from source_tree import ROOT, sources
 
 import swell
@@ -23,7 +24,8 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
 
 
 def _locked(path: str) -> dict[str, str]:
-    return dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / path).read_text(), flags=re.MULTILINE))
+    pins = r"^([A-Za-z0-9._-]+)(?:\[[^\]]+\])?==(\S+)"
+    return dict(re.findall(pins, (ROOT / path).read_text(), flags=re.MULTILINE))
 
 
 def _declared() -> dict[str, object]:
@@ -56,6 +58,20 @@ def test_both_locks_agree_and_name_every_dependency() -> None:
     wanted = [*project["dependencies"], *extras["local"], "setuptools"]
     names = {re.split(r"[<>=\[ ]", name)[0].lower().replace("_", "-") for name in wanted}
     assert names - {name.lower().replace("_", "-") for name in local} == set()
+
+
+@pytest.mark.parametrize("path", LOCKS)
+def test_locks_pin_what_is_required_with_extras_with_those_extras(path: str) -> None:
+    """pip before 23.3 looks for a pin of `coverage[toml]` alone, and refuses the first release after the lock."""
+    pinned = set(re.findall(r"^([A-Za-z0-9._-]+(?:\[[^\]]+\])?)==", (ROOT / path).read_text(), flags=re.MULTILINE))
+    installed = {dist.metadata["Name"].lower().replace("_", "-"): dist for dist in metadata.distributions()}
+    needed = set()
+    for name in pinned:
+        for line in installed[name.partition("[")[0].lower().replace("_", "-")].requires or ():
+            requirement = Requirement(line)
+            if requirement.extras and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+                needed.add(f"{requirement.name.lower()}[{','.join(sorted(requirement.extras))}]")
+    assert needed - {name.lower() for name in pinned} == set()
 
 
 def test_every_imported_package_is_declared() -> None:
