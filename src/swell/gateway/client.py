@@ -387,15 +387,12 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(head(status, headers, content_type=content_type, length=len(body), close=close) + body)
         self._finish(close)
 
-    def begin(self, status: int, headers: bytes, content_type: bytes) -> bool:
+    def begin(self, status: int, headers: bytes, content_type: bytes) -> tuple[bytes, bool]:
         """The head of a stream (exchange.Client)."""
         if self._serving is not None and self._serving.is_old:
-            self.transport.write(
-                b"HTTP/1.1 %d OK\r\ncontent-type: %b\r\nconnection: close\r\n%b\r\n" % (status, content_type, headers)
-            )
-            return False
-        self.transport.write(head(status, headers, content_type=content_type, length=None, close=self._closes_after()))
-        return True
+            line = b"HTTP/1.1 %d OK\r\ncontent-type: %b\r\nconnection: close\r\n%b\r\n"
+            return line % (status, content_type, headers), False
+        return head(status, headers, content_type=content_type, length=None, close=self._closes_after()), True
 
     def finish(self) -> None:
         """The answer is complete; the next request may begin."""

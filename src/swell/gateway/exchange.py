@@ -40,8 +40,8 @@ class Client(Protocol):
     def respond(self, status: int, headers: bytes, content_type: bytes, body: bytes) -> None:
         """A whole answer."""
 
-    def begin(self, status: int, headers: bytes, content_type: bytes) -> bool:
-        """The head of a stream; returns whether the body goes out in chunked coding."""
+    def begin(self, status: int, headers: bytes, content_type: bytes) -> tuple[bytes, bool]:
+        """The head of a stream, to be written before it, and whether the stream goes out in chunked coding."""
 
     def finish(self) -> None:
         """The answer is complete."""
@@ -254,8 +254,12 @@ class Exchange:
             replica.answered()
         self._enter(Phase.RELAYING)
         streams = connection.status == 200 and connection.content_type.startswith(EVENT_STREAM)
-        self._relay = Relay(self, connection) if streams else Held(self, connection)
-        connection.sink = self._relay.data
+        if streams:
+            self._relay = relay = Relay(self, connection)
+            connection.sink = relay.first
+        else:
+            self._relay = Held(self, connection)
+            connection.sink = self._relay.data
 
     def answer_whole(self, content_type: bytes, body: bytes) -> None:
         """All at once: the usual case of an answer that is not a stream."""
@@ -267,7 +271,7 @@ class Exchange:
     def answer_ends(self, *, reusable: bool) -> None:
         """Complete."""
         if self.paused_since and self._connection is not None:
-            self._connection.transport.resume_reading()  # it serves others now
+            self._connection.go_on()  # it serves others now
         self._connection = None
         if self._relay is not None:
             self._relay.end()
@@ -363,15 +367,15 @@ class Exchange:
         """The client does not keep up: stop reading from the replica."""
         if self._connection is not None and not self.paused_since:
             self.paused_since = self.service.now()
-            self._connection.transport.pause_reading()
+            self._connection.hold()
 
     def resume(self) -> None:
         """The client has caught up."""
         if self.paused_since:
             self.paused_since = 0.0
             self.touched = True
-            if self._connection is not None and not self._connection.transport.is_closing():
-                self._connection.transport.resume_reading()
+            if self._connection is not None:
+                self._connection.go_on()
 
     def client_left(self) -> None:
         """Cancel at the replica; what was delivered counts."""

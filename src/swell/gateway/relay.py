@@ -31,7 +31,8 @@ _CHAT_MARK = b'data: {"'  # a quote inside generated text is escaped, so text ca
 _OTHER_CHAT_MARKS = (b'data:{"', b"data: { ", b"data:")  # legal as well, and rare
 _ROLE_ONLY = re.compile(rb'"delta"\s*:\s*\{\s*"role"\s*:\s*"[a-z]+"\s*(?:,\s*"content"\s*:\s*(?:""|null)\s*)?\}')
 TAIL_BYTES = 4096  # of a read: what is looked at closely; a usage event and the end of the body are shorter
-_EVENT_ENDS = (b"\n\n\r\n", b"\n\n\r\n0\r\n\r\n")  # of an event that ends its chunk; then of the whole body
+_EVENT_END = b"\n\n\r\n"  # of an event that ends its chunk; nowhere else, since JSON text holds no bare line end
+_BODY_END = _EVENT_END + LAST_CHUNK
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|arguments)"\s*:\s*"[^"]')
 
@@ -41,11 +42,13 @@ class Relay:
 
     __slots__ = (
         "_completion_tokens",
+        "_connection",
         "_connection_chunked",
         "_decoder",
         "_exchange",
         "_filter",
         "_framed",
+        "_head",
         "_is_chat",
         "_last",
         "_mark",
@@ -61,6 +64,7 @@ class Relay:
 
     def __init__(self, exchange: "Exchange", connection: UpstreamConnection) -> None:
         self._exchange = exchange
+        self._connection = connection
         self._connection_chunked = connection.chunked
         self._marks = connection.chunk_marks
         self._mark = _CONTENT_MARKS.get(exchange.path, _CHAT_MARK)
@@ -75,10 +79,23 @@ class Relay:
         self.delivered_tokens = 0
         self.first_token_at = 0.0
         headers = b"cache-control: no-cache\r\n" + exchange.headers()
-        self._framed = exchange.client.begin(200, headers, connection.content_type)
-        self._write = exchange.client.transport.write
+        self._head, self._framed = exchange.client.begin(200, headers, connection.content_type)
+        self._write = self._write_with_head
         if not (self._connection_chunked and self._framed):
             self._take_slow_path()
+
+    def first(self, data: bytes) -> None:
+        """The head, and what of the body came with it, in one write."""
+        self._connection.sink = self.data
+        if data:
+            self.data(data)
+        if self._head:
+            self._write(b"")
+
+    def _write_with_head(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        self._write = self._exchange.client.transport.write
+        self._write(head + data)
 
     def data(self, data: bytes) -> None:
         """Raw body bytes. They pass as they are if every chunk in them is complete and ends where an event ends."""
@@ -86,11 +103,12 @@ class Relay:
         marks = self._marks
         count = len(marks)
         marks.clear()
+        # A chunk leaves two marks. Of those that end with an event, as many must be complete as there are ends.
+        unended = (count >> 1) - data.count(_EVENT_END)
         if (
             self._filter is not None
             or count & 1
-            or not (data.endswith(_EVENT_ENDS) or data == LAST_CHUNK)
-            or (count > 2 and not _ends_in_whole_events(data, self._usage_tail))
+            or not (data.endswith(_EVENT_END) if not unended else unended == 1 and _is_end(data))
         ):
             self._slow(data)
             return
@@ -197,17 +215,9 @@ class Relay:
             self._write(data)
 
 
-def _ends_in_whole_events(data: bytes, tail: int) -> bool:
-    """Whether every chunk in the last `tail` bytes of `data` (0: in all), where usage would be, ends with an event.
-
-    Between two ends of aligned chunks lie two line ends, since JSON text holds no bare CR: the chunk's own and
-    that of the next one's size. The last chunk and the end of the body add two.
-    """
-    start = tail and max(0, len(data) - tail)
-    if start:
-        start = data.find(_EVENT_ENDS[0], start) + len(_EVENT_ENDS[0])
-    ends = data.count(_EVENT_ENDS[0], start)
-    return data.count(b"\r\n", start) == 2 * ends + 2 * data.endswith(_EVENT_ENDS[1])
+def _is_end(data: bytes) -> bool:
+    """Whether `data` ends with the body's last chunk, which holds no event, after a whole event."""
+    return data.endswith(_BODY_END) or data == LAST_CHUNK
 
 
 def _carries_nothing(event: bytes) -> bool:

@@ -16,6 +16,7 @@ from swell.gateway.control_link import ControlLink, no_metrics
 from swell.gateway.counters import Counters
 from swell.gateway.directory import Directory, Key
 from swell.gateway.exchange import Exchange
+from swell.gateway.pacer import Pacer
 from swell.gateway.request import INFERENCE_PATHS, BadRequest, admit, model_name, read_members
 from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
@@ -54,6 +55,7 @@ class Service:
         self.clients: set[ClientConnection] = set()
         self.exchanges: set[Exchange] = set()
         self.link: ControlLink | None = None
+        self.pacer: Pacer | None = None  # without one, bursts are read event by event
         self.draining = False
         self._unsettled: list[Settled] = []
         self._request_prefix = f"req-{settings.incarnation}-"
@@ -210,7 +212,7 @@ class Service:
         return Load(len(self.exchanges) - queued, queued, replicas, samples)
 
     def _make_replica(self, entry: ReplicaEntry) -> Replica:
-        return Replica(entry, self.now, UpstreamPool(entry, self.timeouts, self.bounds))
+        return Replica(entry, self.now, UpstreamPool(entry, self.timeouts, self.bounds, pacer=self.pacer, now=self.now))
 
 
 def _card(route: ModelRoute) -> dict[str, object]:

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 16 * 1024  # the most that one record holds; larger buffers are mapped and faulted in anew for every read
 MAX_HANDSHAKE_BYTES = 64 * 1024  # what a client may send before its handshake is complete
 
 

@@ -7,12 +7,14 @@ framing included, to `sink`; `chunk_marks` holds one entry per chunk begun and o
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
 
 import httptools
 
+from swell.gateway.pacer import BURST_SECONDS, Pacer
 from swell.state.snapshot import ReplicaEntry
 from swell.state.worker import Bounds, Timeouts
 
@@ -44,9 +46,9 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection. `listener` is None while it is idle."""
 
     __slots__ = (
-        "_complete", "_first_read", "_head", "_headers", "_headers_done", "_in_body", "_keeps_alive",
-        "_known_end", "_known_start", "_known_type", "_parser",
-        "_pool", "chunk_marks", "chunked", "content_type", "is_reused", "length", "listener", "on_chunk_complete",
+        "_complete", "_first_read", "_head", "_headers", "_headers_done", "_held", "_in_body", "_keeps_alive",
+        "_known_end", "_known_start", "_known_type", "_pacer", "_parser", "_pool", "_read_at", "_rests",
+        "chunk_marks", "chunked", "content_type", "is_reused", "length", "listener", "on_chunk_complete",
         "on_chunk_header", "on_header", "retry_after", "sink", "status", "transport",
     )  # fmt: skip
 
@@ -67,12 +69,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._known_start = _NOTHING_KNOWN
         self._known_end = b""
         self._known_type = b""
+        self._held = False  # the client does not keep up
+        self._rests = False  # between two reads of a burst
         self._reset()
 
     def _reset(self) -> None:
         self._head = b""
         self._headers_done = False
         self._in_body = False
+        self._pacer: Pacer | None = None  # of an event stream
+        self._read_at = 0.0
         self._complete = False
         self._keeps_alive = False
         self._headers.clear()
@@ -92,6 +98,35 @@ class UpstreamConnection(asyncio.Protocol):
         """Drop the connection; its listener hears nothing more. The replica cancels the request."""
         self.listener = None
         self.transport.abort()
+
+    def hold(self) -> None:
+        """Read no more until `go_on`: the client does not keep up."""
+        if not self._rests and not self._held:
+            self.transport.pause_reading()
+        self._held = True
+
+    def go_on(self) -> None:
+        """Read again, if `hold` was called before."""
+        if self._held:
+            self._held = False
+            self._resume()
+
+    def rested(self) -> None:
+        """Read again after a pause in a burst (pacer.Resting)."""
+        self._rests = False
+        self._resume()
+
+    def _resume(self) -> None:
+        if not self._rests and not self._held and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _pace(self, pacer: Pacer) -> None:
+        now = self._pool.now()
+        if now - self._read_at < BURST_SECONDS and not self._held:
+            self._rests = True
+            self.transport.pause_reading()
+            pacer.rest(self)
+        self._read_at = now
 
     # asyncio.Protocol
 
@@ -136,15 +171,18 @@ class UpstreamConnection(asyncio.Protocol):
                 self._learn_head(head)
             body = head[head.find(b"\r\n\r\n") + 4 :]
             listener.answer_begins(self)
-            if body and self.listener is listener:
-                self.sink(body)
+            if self.listener is listener:
+                self.sink(body)  # also where none has come: a stream's head waits for what came with it
         else:
             self._head += data
             if len(self._head) > MAX_ANSWER_HEAD_BYTES:
                 self._break("the replica's answer has too large a head")
             return
-        if self._complete and self.listener is listener:
-            self._finish(listener)
+        if self.listener is listener:
+            if self._complete:
+                self._finish(listener)
+            elif self._pacer is not None and self._pacer.is_busy:
+                self._pace(self._pacer)
 
     def _take_known(self, listener: Listener, data: bytes) -> bool:
         """Take an answer that came in one read and whose head equals the last one's but for its length's digits."""
@@ -198,6 +236,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.status != 200:
             self._note_unusual()
         self.content_type = self._header(b"content-type")
+        if self.content_type.startswith(EVENT_STREAM):
+            self._pacer = self._pool.pacer
         length = self._header(b"content-length")
         if length:
             self.length = int(length)
@@ -239,8 +279,18 @@ def _nobody(data: bytes) -> None:
 class UpstreamPool:
     """Connections to one replica. Idle ones are reused, the latest first."""
 
-    def __init__(self, entry: ReplicaEntry, timeouts: Timeouts, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        entry: ReplicaEntry,
+        timeouts: Timeouts,
+        bounds: Bounds,
+        *,
+        pacer: Pacer | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._entry = entry
+        self.pacer = pacer
+        self.now = now
         self._timeouts = timeouts
         self._bounds = bounds
         self._idle: list[UpstreamConnection] = []

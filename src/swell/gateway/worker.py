@@ -6,12 +6,14 @@ import logging
 import resource
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import uvloop
 
 from swell.gateway.client import ClientConnection
 from swell.gateway.control_link import ControlLink
+from swell.gateway.pacer import Pacer
 from swell.gateway.service import Service
 from swell.gateway.tls import listener_protocol, server_context
 from swell.state.worker import WorkerSettings
@@ -38,6 +40,7 @@ async def _serve(settings: WorkerSettings) -> None:
     service = Service(settings)
     link = ControlLink(service)
     service.link = link
+    service.pacer = Pacer(loop)
     stop = asyncio.Event()
 
     def told_to_stop() -> None:
@@ -67,6 +70,7 @@ async def _serve(settings: WorkerSettings) -> None:
             task.cancel()
         await asyncio.gather(spooling, upkeep, link_task, return_exceptions=True)
         link.send_load()
+    service.pacer.close()
     service.spool.close()
 
 
@@ -77,6 +81,8 @@ async def _upkeep(service: Service, link: ControlLink) -> None:
         turns += 1
         try:
             service.check()
+            if service.pacer is not None:
+                service.pacer.look(service.now(), time.thread_time())
             if turns % LOAD_EVERY_CHECKS == 0:
                 link.send_load()
         except Exception:  # upkeep must outlive a fault in one turn; the fault is in the worker's log

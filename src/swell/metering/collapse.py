@@ -1,6 +1,6 @@
 """Spool records of the same request become one change of the ledger."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from swell.state.records import UsageChange
 from swell.state.usage import Reserved, Settled, SpoolRecord, UsageStatus
@@ -14,8 +14,11 @@ _OUTCOMES = {
 }
 
 
-def collapse(spool: str, records: Iterable[SpoolRecord]) -> list[UsageChange]:
-    """One change per request, in order of first appearance; of repeated records the first counts."""
+def collapse(spool: str, records: Iterable[SpoolRecord]) -> Iterator[UsageChange]:
+    """One change per request, in order of first appearance; of repeated records the first counts.
+
+    Made one by one as they are asked for, so that whoever enters them can give way in between.
+    """
     reserved: dict[str, Reserved] = {}
     settled: dict[str, Settled] = {}
     seen: dict[str, bool] = {}  # request id: whether it was sent
@@ -29,10 +32,8 @@ def collapse(spool: str, records: Iterable[SpoolRecord]) -> list[UsageChange]:
             seen.setdefault(request_id, False)
         else:
             seen[request_id] = True
-    return [
-        _change(spool, request_id, was_sent, reserved.get(request_id), settled.get(request_id))
-        for request_id, was_sent in seen.items()
-    ]
+    for request_id, was_sent in seen.items():
+        yield _change(spool, request_id, was_sent, reserved.get(request_id), settled.get(request_id))
 
 
 def _change(

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from swell.clock import give_way
 from swell.metering.collapse import collapse
 from swell.ports.store import UsageStore
 from swell.state.records import SpoolPosition
@@ -33,7 +34,8 @@ from swell.state.usage import (
 )
 
 DAMAGED_SUFFIX = ".damaged"
-MAX_RECORDS = 4_000  # per folder and step, so that a step stays around 20 ms
+MAX_RECORDS = 1_000  # per folder and step: committing them takes less than a millisecond
+PIECE_RECORDS = 250  # read without giving way: half a millisecond
 
 _log = logging.getLogger(__name__)
 
@@ -186,6 +188,8 @@ def _read_segment(
                 end = after
                 if len(records) >= max_records:
                     return end, False
+                if not len(records) % PIECE_RECORDS:
+                    give_way()
             return end, is_sealed and (is_damaged(pages, end) or _has_hole(pages, end))
 
 

@@ -10,7 +10,7 @@ Contract for every implementation, checked by `swell.testing.store_suite`:
 - Administrative changes take the audit entry that explains them and store both or neither.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from swell.state.records import (
@@ -65,7 +65,7 @@ class UsageStore(Protocol):
     when request ids rise with time (neighbouring rows share pages), and merely correct when they do not.
     """
 
-    def apply_usage(self, changes: Sequence[UsageChange], position: SpoolPosition) -> None:
+    def apply_usage(self, changes: Iterable[UsageChange], position: SpoolPosition) -> None:
         """Enter a batch and the new read position of its spool, together."""
 
     def finalise_spool(self, spool: str, *, damaged: bool) -> FinalisedSpool:

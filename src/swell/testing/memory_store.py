@@ -1,6 +1,6 @@
 """A store in memory that fails when told to. It fulfils the same contract suite as the real one."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec.structs import replace
@@ -75,7 +75,7 @@ class MemoryStore:
             key = self._keys.get(key_id)
             return None if key is None else self._change(replace(key, revoked_at_unix=revoked_at_unix), audit)
 
-    def apply_usage(self, changes: Sequence[UsageChange], position: SpoolPosition) -> None:
+    def apply_usage(self, changes: Iterable[UsageChange], position: SpoolPosition) -> None:
         with self._call():
             for change in changes:
                 known = self._usage.get(change.request_id)

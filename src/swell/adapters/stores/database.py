@@ -22,12 +22,14 @@ from swell.ports.store import BUSY_TIMEOUT_SECONDS
 KEY_BYTES = 32
 RETRY_SECONDS = 1.0  # what AtCapacity suggests
 CACHE_KIBIBYTES = 8 * 1024
+CHECKPOINT_PAGES = 400  # the default of 1,000 keeps the disk and a core busy for tens of milliseconds at a time
 JOURNAL_BYTES = 64 * 1024 * 1024  # the write-ahead log is cut back to this at a checkpoint
 
 _PRAGMAS = (
     "PRAGMA cipher_log_level = NONE",  # a wrong key is reported as an error, not on stderr
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
+    f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
     f"PRAGMA cache_size = -{CACHE_KIBIBYTES}",
     f"PRAGMA journal_size_limit = {JOURNAL_BYTES}",
     "PRAGMA recursive_triggers = ON",  # else REPLACE would slip past the audit table's DELETE trigger
