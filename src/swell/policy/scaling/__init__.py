@@ -1,0 +1,1 @@
+"""How many replicas, of what kind, and which ones go. Pure."""

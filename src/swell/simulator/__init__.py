@@ -1,0 +1,1 @@
+"""Replays traffic through the policies and the loop that run live, on a virtual clock."""
