@@ -15,4 +15,4 @@ class ScaledFleet(Protocol):
         """Order `count` more replicas of `pool`."""
 
     def drain(self, replica_id: str) -> None:
-        """Let a replica finish what it has, send it nothing more, then stop it. One that is gone already is no error."""
+        """Send a replica nothing more, let it finish what it has, then stop it. One that is gone is no error."""

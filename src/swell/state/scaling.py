@@ -11,7 +11,7 @@ from enum import StrEnum
 class LatencyProfile:
     """How long one replica takes: a model on an accelerator.
 
-    `prefill_ms(n) = a + b·n + c·n²` for a prompt of n tokens; `step_ms(B, S) = α + β·B + γ·S` for one decode step of B
+    `prefill_ms(n) = a + b·n + c·n²` for a prompt of n tokens; `step_ms(B, S) = s + q·B + t·S` for one decode step of B
     sequences whose contexts sum to S tokens. `kv_tokens` fit into its KV cache.
     """
 
@@ -21,9 +21,9 @@ class LatencyProfile:
     prefill_fixed_ms: float  # a
     prefill_ms_per_token: float  # b
     prefill_ms_per_token2: float  # c
-    step_fixed_ms: float  # α
-    step_ms_per_sequence: float  # β
-    step_ms_per_context_token: float  # γ
+    step_fixed_ms: float  # s
+    step_ms_per_sequence: float  # q
+    step_ms_per_context_token: float  # t
     kv_tokens: int
     max_sequences: int = 256
     chunk_tokens: int = 2048  # of prompts in one engine step
