@@ -1,0 +1,67 @@
+"""What a replay yields."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swell.state.scaling import Objective, Pool
+from swell.state.traffic import Traffic
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is replayed, on what. The same for every policy that is compared.
+
+    The fleet starts warm, with the replicas that the first `warm_seconds` of traffic need. Start-up is billed.
+    """
+
+    traffic: Traffic
+    pools: tuple[Pool, ...]
+    objective: Objective
+    min_replicas: int = 0
+    max_replicas: int = 10_000
+    max_in_flight: int | None = None  # at one replica; None: what its batch may hold inside the objective
+    routing: str = "least_outstanding_tokens"
+    warm_seconds: float = 600.0
+    history: Traffic | None = None  # what happened before the trace begins, for forecasts
+    seed: int = 1
+    spot: object | None = None  # a spot market of swell.simulator.spot; without one, spot is never taken away
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The fleet over time, one entry per tick."""
+
+    seconds: NDArray[np.float64]
+    ready: NDArray[np.int32]
+    present: NDArray[np.int32]  # ready or starting
+    in_system: NDArray[np.int32]  # requests running or waiting
+    queued: NDArray[np.int32]
+    usd_per_hour: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One replay of one policy."""
+
+    policy: str
+    requests: int
+    attained: int
+    cost_usd: float
+    usd_by_market: dict[str, float]
+    replica_hours: float
+    accelerator_hours: float
+    starts: int
+    preemptions: int
+    ttft_ms: dict[str, float]  # p50, p95, p99
+    itl_ms: dict[str, float]
+    wall_seconds: float
+    timeline: Timeline
+    knob: float | None = None
+    reasons: dict[str, int] = field(default_factory=dict)  # how often each rule set the number
+
+    @property
+    def attainment(self) -> float:
+        """The share of requests that met the objective; refusals and errors are misses."""
+        return self.attained / self.requests if self.requests else 1.0
