@@ -3,6 +3,7 @@
 from swell.spec.default import default_spec
 from swell.spec.document import Spec
 from swell.spec.models import Engine, LoraAdapter, MaxTokens, ModelSpec, Routing, resolve_engine
+from swell.spec.objectives import ObjectivesSpec, ScalingSpec
 from swell.spec.parse import check_spec, load_spec, parse_spec, spec_json_schema, with_server
 from swell.spec.problems import Problem, SpecRefusedError
 from swell.spec.providers import ProviderKind, ProviderSpec
@@ -17,6 +18,7 @@ __all__ = [
     "LoraAdapter",
     "MaxTokens",
     "ModelSpec",
+    "ObjectivesSpec",
     "Priority",
     "Problem",
     "ProviderKind",
@@ -24,6 +26,7 @@ __all__ = [
     "QueueSeconds",
     "ReplicaRange",
     "Routing",
+    "ScalingSpec",
     "ServerSpec",
     "Spec",
     "SpecRefusedError",

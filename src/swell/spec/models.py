@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, LocalPath, Seconds, SpecModel, Text
 from swell.spec.endpoints import Endpoint
+from swell.spec.objectives import ObjectivesSpec, ScalingSpec
 from swell.spec.replicas import ReplicaRange
 
 SOURCE_SCHEMES = ("hf", "s3", "gs", "file", "pypi")
@@ -121,6 +122,7 @@ class ModelSpec(SpecModel):
         "minReplicas": ("replicas", "min"),
         "maxReplicas": ("replicas", "max"),
         "max_model_len": ("context_tokens",),
+        "slo": ("objectives",),
     }
 
     name: ModelName = Field(description="The name clients send, such as `chat` or `org/name:tag`.")
@@ -137,6 +139,8 @@ class ModelSpec(SpecModel):
     api_key_file: LocalPath | None = Field(default=None, description="File with the endpoints' key.")
     upstream_model: Text = Field(default="", description="The name the engine knows the model by; default: `name`.")
     replicas: ReplicaRange = ReplicaRange()
+    objectives: ObjectivesSpec = ObjectivesSpec()
+    scaling: ScalingSpec = ScalingSpec()
     routing: Routing = Routing.LEAST_OUTSTANDING_TOKENS
     prefix_bytes: Annotated[Count, Field(ge=1, le=65_536)] = 256
     context_tokens: Annotated[Count, Field(ge=64, le=100_000_000)] | None = Field(
@@ -166,6 +170,17 @@ class ModelSpec(SpecModel):
         Engine.VLLM: 256,  # vLLM's own default of sequences per batch
         Engine.EXTERNAL: 20_000,  # somebody else's endpoints know their own limit
     }
+    _usual_start_seconds: ClassVar[Mapping[Engine, float]] = {Engine.LLAMA_CPP: 5.0}
+
+    @property
+    def scales(self) -> bool:
+        """Whether Swell decides how many replicas there are."""
+        return self.engine is not Engine.EXTERNAL and self.replicas.min < self.replicas.max
+
+    @property
+    def start_seconds(self) -> float:
+        """How long a start takes, as expected."""
+        return self.scaling.start_seconds or self._usual_start_seconds.get(self.engine, 120.0)
 
     @classmethod
     def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
@@ -200,6 +215,8 @@ class ModelSpec(SpecModel):
         for field in ("source", "sha256", "context_tokens", "parallel", "engine_args", "lora"):
             if getattr(self, field):
                 found.append((field, "has no effect on endpoints that somebody else runs; leave it out"))
+        if self.scaling != ScalingSpec():
+            found.append(("scaling", "has no effect on endpoints that somebody else runs; leave it out"))
         if self.api_key_env and self.api_key_file:
             found.append(("api_key_file", "contradicts api_key_env; keep one of them"))
         return found

@@ -1,0 +1,55 @@
+"""What a model's requests are promised, and how its replicas follow the traffic."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, Strict
+
+from swell.spec.aliases import AliasTable
+from swell.spec.base import Seconds, SpecModel
+
+MAX_MILLISECONDS = 7 * 24 * 3600 * 1000.0
+
+Milliseconds = Annotated[float, Strict(), Field(gt=0, le=MAX_MILLISECONDS)]
+
+
+class ObjectivesSpec(SpecModel):
+    """When a request is well served: its first token and the mean gap between its tokens come in time."""
+
+    aliases: ClassVar[AliasTable] = {
+        "time_to_first_token_ms": ("ttft_ms",),
+        "tpot_ms": ("itl_ms",),
+        "inter_token_latency_ms": ("itl_ms",),
+    }
+
+    ttft_ms: Milliseconds = Field(default=5000.0, description="From arrival to the first token, waiting included.")
+    ttft_ms_per_1k_prompt_tokens: Annotated[float, Strict(), Field(ge=0, le=MAX_MILLISECONDS)] = Field(
+        default=0.0, description="Added to ttft_ms for long prompts."
+    )
+    itl_ms: Milliseconds = Field(default=100.0, description="Mean time between two tokens of one answer.")
+    attainment: Annotated[float, Strict(), Field(ge=0.5, le=0.9999)] = Field(
+        default=0.99, description="Share of requests that shall meet both."
+    )
+
+
+class ScalingSpec(SpecModel):
+    """How replicas are started and stopped between `replicas.min` and `replicas.max`."""
+
+    aliases: ClassVar[AliasTable] = {
+        "pollingInterval": ("interval_seconds",),
+        "cooldownPeriod": ("idle_seconds",),
+        "scaledown_window": ("idle_seconds",),
+    }
+
+    interval_seconds: Annotated[Seconds, Field(ge=0.2, le=3600)] = Field(
+        default=5.0, description="How often the number of replicas is decided."
+    )
+    idle_seconds: Seconds = Field(default=300.0, description="Without requests for so long, the last replica goes.")
+    start_seconds: Seconds | None = Field(
+        default=None, description="From order to ready, as expected; llama.cpp: 5, others: 120."
+    )
+    hold_seconds: Seconds = Field(
+        default=300.0, description="A request that finds no replica waits so long for one, where replicas.min is 0."
+    )
+    drain_seconds: Annotated[Seconds, Field(le=24 * 3600)] = Field(
+        default=600.0, description="Running requests get this to finish on a replica that is let go."
+    )
