@@ -46,6 +46,22 @@ def batch_limit(profile: LatencyProfile, objective: Objective, mean_context: flo
     return max(1, int(min(by_time, by_memory, profile.max_sequences)))
 
 
+CHUNK_SHARE = 0.6  # of the ITL objective that the prompt part of one engine step may take
+FEWEST_CHUNK_TOKENS = 256
+
+
+def chunk_limit(profile: LatencyProfile, objective: Objective) -> int:
+    """Prompt tokens in one engine step, so that a step with prompts in it stays inside the ITL objective.
+
+    What Swell sets when it launches an engine (vLLM's `--max-num-batched-tokens`), and what the simulator assumes for
+    every policy alike. Larger chunks would delay every running sequence by more than the objective allows.
+    """
+    if profile.prefill_ms_per_token <= 0:
+        return profile.chunk_tokens
+    fits = (CHUNK_SHARE * objective.itl_ms - profile.prefill_fixed_ms) / profile.prefill_ms_per_token
+    return int(max(FEWEST_CHUNK_TOKENS, min(profile.chunk_tokens, fits)))
+
+
 def capacity(profile: LatencyProfile, objective: Objective, mix: Mix) -> tuple[float, int]:
     """(requests a second of one replica inside the objective, the batch that carries them)."""
     prompt_seconds = _prompt_ms(profile, mix) / 1000

@@ -1,0 +1,87 @@
+"""The simulated fleet: replicas that are ordered, start, serve, drain and end, and what they cost."""
+
+from collections.abc import Mapping
+
+from swell.simulator.engine import Engine
+from swell.state.scaling import Market, Pool, ReplicaState, ReplicaView
+
+SECONDS_PER_HOUR = 3600.0
+
+
+class SimReplica:
+    """One replica. It is also what the routing policies see as a candidate."""
+
+    __slots__ = (
+        "ends_at",
+        "engine",
+        "in_flight",
+        "limit",
+        "ordered_at",
+        "outstanding_tokens",
+        "pool",
+        "replica_id",
+        "since",
+        "state",
+        "version",
+    )  # fmt: skip
+
+    def __init__(self, replica_id: str, pool: Pool, limit: int, now: float, block_tokens: int) -> None:
+        self.replica_id = replica_id
+        self.pool = pool
+        self.limit = limit
+        self.state = ReplicaState.STARTING
+        self.ordered_at = self.since = now
+        self.engine = Engine(pool.profile, now, block_tokens)
+        self.in_flight = 0
+        self.outstanding_tokens = 0
+        self.version = 0  # of its next event; older ones are void
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may be sent to it."""
+        return self.in_flight < self.limit
+
+    def view(self) -> ReplicaView:
+        """As a scaling policy sees it."""
+        return ReplicaView(
+            self.replica_id, self.pool.name, self.state, self.since, self.in_flight, len(self.engine.waiting),
+            self.outstanding_tokens, self.engine.kv_used, self.ordered_at,
+        )  # fmt: skip
+
+
+class Bill:
+    """Replica-seconds by pool, from order to end: start-up is paid."""
+
+    def __init__(self, pools: Mapping[str, Pool]) -> None:
+        self._pools = pools
+        self.seconds = dict.fromkeys(pools, 0.0)
+        self.starts = 0
+
+    def charge(self, pool: str, seconds: float) -> None:
+        """A replica of `pool` existed for so long."""
+        self.seconds[pool] += seconds
+
+    @property
+    def usd(self) -> float:
+        """All of it."""
+        return sum(self.usd_by_market.values())
+
+    @property
+    def usd_by_market(self) -> dict[str, float]:
+        """By the way it was bought."""
+        found = {market.value: 0.0 for market in Market}
+        for name, seconds in self.seconds.items():
+            pool = self._pools[name]
+            found[pool.market.value] += seconds / SECONDS_PER_HOUR * pool.usd_per_hour
+        return {market: usd for market, usd in found.items() if usd}
+
+    @property
+    def replica_hours(self) -> float:
+        return sum(self.seconds.values()) / SECONDS_PER_HOUR
+
+    @property
+    def accelerator_hours(self) -> float:
+        return (
+            sum(seconds * self._pools[name].profile.accelerator_count for name, seconds in self.seconds.items())
+            / SECONDS_PER_HOUR
+        )

@@ -1,0 +1,292 @@
+"""A replay: traffic, gateway, fleet and scaling loop on one virtual clock, from event to event.
+
+The gateway here keeps one queue and sends a request out as soon as a replica has room, by the same routing functions
+and the same queue as the live one; the scaling loop is the live one. What differs is the clock, the fleet and the
+traffic. One scenario and one scaler give one result, bit for bit.
+"""
+
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import replace
+from heapq import heappop, heappush
+from math import ceil, inf
+
+import numpy as np
+
+from swell.control.scaling import ScalingLoop
+from swell.errors import UserError
+from swell.policy.admission import DeadlineQueue
+from swell.policy.routing import POLICIES, Request, View, build_view
+from swell.policy.scaling.capacity import Mix, capacity, chunk_limit
+from swell.ports.scaler import Scaler
+from swell.simulator.checkers import check_end, check_moment
+from swell.simulator.engine import Job
+from swell.simulator.fleet import Bill, SimReplica
+from swell.simulator.result import Result, Scenario
+from swell.simulator.watch import Watch
+from swell.state.scaling import Decision, LengthSums, Observation, ReplicaState
+
+EXPECTED_OUTPUT_TOKENS = 512  # what the router books for an output, whose length nobody knows before
+PATIENCE_SECONDS = 3600.0  # after the last arrival; what is not answered then is missed
+PROGRESS_EVERY_TICKS = 500
+
+
+class Replay:
+    """One run. It is the `ScaledFleet` that the scaling loop scales."""
+
+    def __init__(self, scenario: Scenario, scaler: Scaler) -> None:
+        """Raises UserError where there is nothing to replay."""
+        traffic = scenario.traffic
+        if not len(traffic) or not scenario.pools:
+            raise UserError("nothing to replay: the trace holds no request, or there is no pool of machines")
+        self._scenario = scenario
+        self._pools = {
+            pool.name: replace(
+                pool, profile=replace(pool.profile, chunk_tokens=chunk_limit(pool.profile, scenario.objective))
+            )
+            for pool in scenario.pools
+        }
+        self._reference = scenario.pools[0].profile
+        self._itl_limit = scenario.objective.itl_ms / 1000
+        self._mix = Mix.of_sums(sums_of(scenario, 0.0, inf)) or Mix.of_means(1, 1)
+        self._limits = {
+            name: scenario.max_in_flight or capacity(pool.profile, scenario.objective, self._mix)[1]
+            for name, pool in self._pools.items()
+        }
+        self._choose = POLICIES[scenario.routing]
+        self._needs_ring = scenario.routing.endswith("affinity")
+        self._replicas: dict[str, SimReplica] = {}
+        self._view = View(())
+        self._queue: DeadlineQueue[Job] = DeadlineQueue()
+        self._events: list[tuple[float, int, SimReplica, int]] = []  # an engine's next, or the end of a start (-1)
+        self._sequence = 0
+        self._ordered = 0
+        self._bill = Bill(self._pools)
+        self._watch = Watch(len(traffic))
+        self._loop = ScalingLoop(self, scaler, self._pools, self._note)
+        self._interval = scaler.interval_seconds
+        self._now = 0.0
+        self._last_decision: Decision | None = None
+
+    # ports.scaled_fleet
+
+    def observe(self, now: float) -> Observation:
+        """One window since the last call, and every replica."""
+        views = tuple(replica.view() for replica in self._replicas.values())
+        start = self._scenario.traffic.start_unix
+        window = self._watch.window(now, self._queue, views)
+        return Observation(now, window, views, None if start is None else start + now)
+
+    def start(self, pool: str, count: int) -> None:
+        for _ in range(count):
+            replica = self._order(pool)
+            self._push(self._now + self._pools[pool].start_seconds, replica, -1)
+
+    def drain(self, replica_id: str) -> None:
+        replica = self._replicas.get(replica_id)
+        if replica is None:
+            return
+        was = replica.state
+        replica.state = ReplicaState.DRAINING
+        replica.since = self._now
+        if was is ReplicaState.READY:
+            self._refresh()
+        if not replica.in_flight:
+            self._end(replica)
+
+    # Running
+
+    def run(self, progress: Callable[[float], None] | None = None) -> None:
+        """To the end of the trace, and until everything is answered."""
+        traffic = self._scenario.traffic
+        arrivals, prompts, outputs = (
+            column.tolist() for column in (traffic.arrival_seconds, traffic.prompt_tokens, traffic.output_tokens)
+        )
+        count, at, events = len(arrivals), 0, self._events
+        end = arrivals[-1] + PATIENCE_SECONDS
+        tick = self._interval
+        self._warm_up()
+        while at < count or self._watch.in_system:
+            arrives = arrivals[at] if at < count else inf
+            happens = events[0][0] if events else inf
+            if tick <= arrives and tick <= happens:
+                if tick > end:
+                    break
+                self._now = tick
+                self._turn(tick)
+                if progress is not None and not int(tick / self._interval) % PROGRESS_EVERY_TICKS:
+                    progress(min(1.0, tick / arrivals[-1]))
+                tick += self._interval
+            elif arrives <= happens:
+                self._now = arrives
+                self._arrive(at, arrives, prompts[at], outputs[at])
+                at += 1
+            else:
+                self._happen(heappop(events))
+        for replica in list(self._replicas.values()):
+            self._end(replica)
+        check_end(self._watch, count, self._bill)
+
+    def _warm_up(self) -> None:
+        """Begin with the replicas that the first minutes need, ready."""
+        scenario = self._scenario
+        sums = sums_of(scenario, 0.0, scenario.warm_seconds)
+        mix = Mix.of_sums(sums)
+        needed = 0
+        if mix is not None:
+            rate = sums.count / min(scenario.warm_seconds, max(1.0, scenario.traffic.seconds))
+            needed = ceil(rate / capacity(self._reference, scenario.objective, mix)[0])
+        for _ in range(min(max(needed, scenario.min_replicas), scenario.max_replicas)):
+            replica = self._order(scenario.pools[0].name)
+            replica.state = ReplicaState.READY
+        self._refresh()
+
+    def _turn(self, now: float) -> None:
+        self._last_decision = self._loop.step(now)
+        check_moment(self._replicas.values(), self._watch, self._queue)
+        self._watch.mark(now, self._replicas.values(), self._queue)
+
+    def _arrive(self, index: int, now: float, prompt: int, output: int) -> None:
+        limit = self._scenario.objective.ttft_limit_ms(prompt, self._reference) / 1000
+        job = Job(index, now, prompt, output, limit)
+        if self._scenario.traffic.prefix_blocks:
+            job.blocks = self._scenario.traffic.prefix_blocks[index]
+        self._watch.arrived(now, prompt)
+        replica = None if self._queue else self._find(job)
+        if replica is None:
+            self._queue.push(job, job.deadline, self._reference.prefill_ms(prompt) / 1000)
+        else:
+            self._dispatch(job, replica, now)
+
+    def _find(self, job: Job) -> SimReplica | None:
+        prefix = job.blocks[0] if job.blocks else 0
+        chosen = self._choose(self._view, Request(prefix_key=prefix, turn=job.index))
+        return chosen if isinstance(chosen, SimReplica) else None
+
+    def _dispatch(self, job: Job, replica: SimReplica, now: float) -> None:
+        job.reserved = job.prompt + EXPECTED_OUTPUT_TOKENS
+        job.replica = replica
+        replica.in_flight += 1
+        replica.outstanding_tokens += job.reserved
+        replica.engine.submit(job, now)
+        replica.version += 1
+        self._push(replica.engine.next_event(), replica, replica.version)
+
+    def _happen(self, event: tuple[float, int, SimReplica, int]) -> None:
+        now, _, replica, version = event
+        if version == -1:
+            self._now = now
+            self._started(replica, now)
+            return
+        if version != replica.version:
+            return
+        self._now = now
+        for job in replica.engine.run_to(now):
+            self._finish(job, replica, now)
+        happens = replica.engine.next_event()
+        if happens != inf:
+            replica.version += 1
+            self._push(happens, replica, replica.version)
+        if replica.state is ReplicaState.DRAINING:
+            if not replica.in_flight:
+                self._end(replica)
+        elif self._queue:
+            self._serve_queue(now)
+
+    def _finish(self, job: Job, replica: SimReplica, now: float) -> None:
+        replica.in_flight -= 1
+        replica.outstanding_tokens -= job.reserved
+        output = job.output + job.tokens
+        self._watch.finished(now, job, job.prompt - job.tokens, output, self._itl_limit)
+
+    def _serve_queue(self, now: float) -> None:
+        while self._queue:
+            if not any(candidate.has_room for candidate in self._view.candidates):
+                return
+            job = self._queue.pop(now)
+            replica = None if job is None else self._find(job)
+            if job is None or replica is None:
+                return
+            self._dispatch(job, replica, now)
+
+    # Replicas
+
+    def _order(self, pool: str) -> SimReplica:
+        self._ordered += 1
+        block_tokens = self._scenario.traffic.block_tokens
+        replica = SimReplica(f"{pool}-{self._ordered}", self._pools[pool], self._limits[pool], self._now, block_tokens)
+        self._replicas[replica.replica_id] = replica
+        self._bill.starts += 1
+        return replica
+
+    def _started(self, replica: SimReplica, now: float) -> None:
+        if replica.state is not ReplicaState.STARTING:
+            return
+        replica.state, replica.since = ReplicaState.READY, now
+        replica.engine.now = now
+        self._refresh()
+        self._serve_queue(now)
+
+    def _end(self, replica: SimReplica) -> None:
+        if self._replicas.pop(replica.replica_id, None) is not None:
+            replica.version += 1
+            self._bill.charge(replica.pool.name, self._now - replica.ordered_at)
+
+    def _refresh(self) -> None:
+        ready = tuple(r for r in self._replicas.values() if r.state is ReplicaState.READY)
+        self._view = build_view(ready) if self._needs_ring else View(ready)
+
+    def _push(self, at: float, replica: SimReplica, version: int) -> None:
+        self._sequence += 1
+        heappush(self._events, (at, self._sequence, replica, version))
+
+    def _note(self, decision: Decision) -> None:
+        self._watch.reason(decision)
+
+    def result(self, name: str, wall_seconds: float) -> Result:
+        """What came of it."""
+        watch, bill = self._watch, self._bill
+        return Result(
+            policy=name,
+            requests=len(self._scenario.traffic),
+            attained=watch.attained,
+            cost_usd=bill.usd,
+            usd_by_market=bill.usd_by_market,
+            replica_hours=bill.replica_hours,
+            accelerator_hours=bill.accelerator_hours,
+            starts=bill.starts,
+            preemptions=0,
+            ttft_ms=percentiles(watch.ttft),
+            itl_ms=percentiles(watch.itl),
+            wall_seconds=wall_seconds,
+            timeline=watch.timeline(),
+            reasons=dict(watch.reasons),
+        )
+
+
+def replay(
+    scenario: Scenario, scaler: Scaler, *, name: str = "", progress: Callable[[float], None] | None = None
+) -> Result:
+    """Replay `scenario` with `scaler`. `progress` gets the share that is done, now and then."""
+    begun = time.perf_counter()
+    run = Replay(scenario, scaler)
+    run.run(progress)
+    return run.result(name or type(scaler).__name__, time.perf_counter() - begun)
+
+
+def sums_of(scenario: Scenario, start: float, end: float) -> LengthSums:
+    """Length sums of the requests that arrive in [start, end)."""
+    traffic = scenario.traffic
+    low, high = np.searchsorted(traffic.arrival_seconds, (start, end))
+    n = traffic.prompt_tokens[low:high].astype(np.float64)
+    o = traffic.output_tokens[low:high].astype(np.float64)
+    return LengthSums(int(high - low), *(float(x) for x in (n.sum(), n @ n, o.sum(), o @ o, n @ o)))
+
+
+def percentiles(milliseconds: "array[float]") -> dict[str, float]:
+    """p50, p95 and p99; empty where nothing was measured."""
+    if not milliseconds:
+        return {}
+    found = np.percentile(np.frombuffer(milliseconds, dtype=np.float32), (50, 95, 99))
+    return {name: float(value) for name, value in zip(("p50", "p95", "p99"), found, strict=True)}

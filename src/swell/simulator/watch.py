@@ -1,0 +1,119 @@
+"""What is observed while a replay runs: windows for the scaling policy, latencies and the timeline for the report."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sized
+
+import numpy as np
+
+from swell.simulator.engine import Job
+from swell.simulator.fleet import SimReplica
+from swell.simulator.result import Timeline
+from swell.state.scaling import Decision, LengthSums, ReplicaState, ReplicaView, Window
+
+
+class Watch:
+    """Counts. One per replay."""
+
+    def __init__(self, requests: int) -> None:
+        self.requests = requests
+        self.in_system = 0
+        self.ended = 0
+        self.attained = 0
+        self.ttft = array("f")  # milliseconds, in order of completion
+        self.itl = array("f")
+        self.reasons: Counter[str] = Counter()
+        self._at = 0.0  # the last window's end
+        self._area = 0.0  # request-seconds in the system since then
+        self._area_at = 0.0
+        self._arrivals = 0
+        self._prompt_tokens = 0
+        self._reset()
+        self._marks: list[tuple[float, int, int, int, int, float]] = []
+
+    def _reset(self) -> None:
+        self._arrivals = self._prompt_tokens = self._judged = self._good = self._cached = 0
+        self._count, self._n, self._n2, self._o, self._o2, self._no = 0, 0, 0, 0, 0, 0
+        self._ttft_sum = self._itl_sum = 0.0
+        self._area = 0.0
+
+    def arrived(self, now: float, prompt: int) -> None:
+        """A request came in."""
+        self._area += self.in_system * (now - self._area_at)
+        self._area_at = now
+        self.in_system += 1
+        self._arrivals += 1
+        self._prompt_tokens += prompt
+
+    def finished(self, now: float, job: Job, prompt: int, output: int, itl_limit: float) -> None:
+        """A request was answered in full; lengths are its own, whatever was computed twice."""
+        self._area += self.in_system * (now - self._area_at)
+        self._area_at = now
+        self.in_system -= 1
+        self.ended += 1
+        ttft = job.first_at - job.arrival
+        itl = (now - job.first_at) / (output - 1) if output > 1 else 0.0
+        good = ttft <= job.ttft_limit and itl <= itl_limit
+        self.attained += good
+        self._good += good
+        self._judged += 1
+        self._count += 1
+        self._n += prompt
+        self._n2 += prompt * prompt
+        self._o += output
+        self._o2 += output * output
+        self._no += prompt * output
+        self._cached += job.cached
+        self._ttft_sum += ttft
+        self._itl_sum += itl
+        self.ttft.append(ttft * 1000)
+        self.itl.append(itl * 1000)
+
+    def window(self, now: float, queue: Sized, views: Iterable[ReplicaView]) -> Window:
+        """Everything since the last window."""
+        self._area += self.in_system * (now - self._area_at)
+        self._area_at = now
+        seconds = now - self._at
+        queued = len(queue)
+        window = Window(
+            at=now,
+            seconds=seconds,
+            arrivals=self._arrivals,
+            arrived_prompt_tokens=self._prompt_tokens,
+            completed=LengthSums(self._count, self._n, self._n2, self._o, self._o2, self._no),
+            decoded_tokens=self._o,
+            judged=self._judged,
+            attained=self._good,
+            ttft_ms_sum=self._ttft_sum * 1000,
+            itl_ms_sum=self._itl_sum * 1000,
+            in_flight=self.in_system - queued,
+            queued=queued,
+            mean_in_flight=self._area / seconds if seconds > 0 else 0.0,
+            cached_prompt_tokens=self._cached,
+        )
+        self._at = now
+        self._reset()
+        return window
+
+    def reason(self, decision: Decision) -> None:
+        """Count which rule set the number."""
+        self.reasons[decision.binding] += 1
+
+    def mark(self, now: float, replicas: Iterable[SimReplica], queue: Sized) -> None:
+        """One entry of the timeline."""
+        ready = present = 0
+        usd = 0.0
+        for replica in replicas:
+            usd += replica.pool.usd_per_hour
+            if replica.state is ReplicaState.READY:
+                ready += 1
+                present += 1
+            elif replica.state is ReplicaState.STARTING:
+                present += 1
+        self._marks.append((now, ready, present, self.in_system, len(queue), usd))
+
+    def timeline(self) -> Timeline:
+        """All marks, as columns."""
+        table = np.array(self._marks, dtype=np.float64).reshape(-1, 6)
+        whole = table[:, 1:5].astype(np.int32)
+        return Timeline(table[:, 0], whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3], table[:, 5])
