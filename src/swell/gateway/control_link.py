@@ -105,6 +105,7 @@ class ControlLink(asyncio.Protocol):
         self._send(
             Hello(settings.worker_id, settings.incarnation, os.getpid(), directory.epoch, directory.sequence, balances)
         )
+        self.send_load()
 
     def data_received(self, data: bytes) -> None:
         self._last_heard = self._service.now()

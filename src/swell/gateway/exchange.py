@@ -8,18 +8,20 @@ way out and runs once: it gives back shares and the replica, settles the spool r
 client.
 """
 
-import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from swell.errors import AtCapacity
 from swell.gateway.admit import Claim, never_fits
+from swell.gateway.asker import Client
+from swell.gateway.held import FIRST_COMMENT_SECONDS, HeldStream
 from swell.gateway.relay import Relay
 from swell.gateway.request import MESSAGES, Admitted
 from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
 from swell.gateway.shares import Share
+from swell.gateway.tally import CLIENT_LEFT
 from swell.gateway.upstream import EVENT_STREAM, UpstreamConnection, UpstreamPool
 from swell.gateway.whole import Held, deliver
 from swell.state.usage import Reserved, Sent, Settled, UsageStatus
@@ -29,28 +31,6 @@ if TYPE_CHECKING:
     from swell.gateway.service import Service
 
 _RETRIED_STATUSES = frozenset({502, 503})
-CLIENT_LEFT = 499
-
-
-class Client(Protocol):
-    """The connection that asked. Body bytes of a stream are written to `transport`, framed already."""
-
-    transport: asyncio.Transport
-
-    def respond(self, status: int, headers: bytes, content_type: bytes, body: bytes) -> None:
-        """A whole answer."""
-
-    def begin(self, status: int, headers: bytes, content_type: bytes) -> tuple[bytes, bool]:
-        """The head of a stream, to be written before it, and whether the stream goes out in chunked coding."""
-
-    def finish(self) -> None:
-        """The answer is complete."""
-
-    def abort(self) -> None:
-        """The answer cannot be completed: cut the connection so that the client notices."""
-
-    def refuse(self, refusal: Refusal, headers: bytes = b"") -> None:
-        """An error of Swell's own."""
 
 
 class Phase(Enum):
@@ -73,6 +53,7 @@ class Exchange:
     replica: Replica | None = None
     paused_since = 0.0
     touched = False
+    _is_held = False  # it came, or was left, without any replica to wait for
     _claim: Claim | None = None
     _recorded = 0  # open record in the spool: 0 none, 1 reserved, 2 sent
     _went_out = False
@@ -134,10 +115,12 @@ class Exchange:
         self.end_with(refusal)
 
     def _find_replica(self) -> None:
-        route = self.route
+        route, admitted = self.route, self.admitted
+        tally = route.tally
+        tally.arrivals += 1
+        tally.arrived_prompt_tokens += admitted.prompt_tokens_estimate
         replica = None
         if not route.queued:
-            admitted = self.admitted
             replica = route.choose(admitted.prefix, admitted.session)
         if replica is not None:
             self._dispatch(replica)
@@ -146,6 +129,8 @@ class Exchange:
         elif self._record(sent=False):
             self._enter(Phase.QUEUED)
             route.enqueue(self.priority, self)
+            if not route.replicas:
+                self.service.hold(route)
             route.serve_queue()  # those who wait may wait for a certain replica
 
     @property
@@ -342,7 +327,7 @@ class Exchange:
                 self.client_left()
         elif self.phase is Phase.SHARES and waited > timeouts.lease_seconds:
             self.end_with(_overloaded("No share of this key's limits could be had in time.", "limits_unavailable"))
-        elif self.phase is Phase.QUEUED and waited > self.service.queue_seconds(self.priority):
+        elif self.phase is Phase.QUEUED and waited > self._queue_seconds(now, waited):
             self.end_with(_overloaded("No replica became free in time.", "queue_timeout"))
         elif self.phase is Phase.SENT and waited > timeouts.first_byte_seconds:
             self._time_out(f"no answer within {timeouts.first_byte_seconds:g} s")
@@ -350,6 +335,19 @@ class Exchange:
             self._time_out(f"silent for {timeouts.idle_seconds:g} s")
         elif now - self.started > timeouts.total_seconds:
             self._time_out(f"not finished within {timeouts.total_seconds:g} s")
+
+    def _queue_seconds(self, now: float, waited: float) -> float:
+        """The longest wait in the queue. One that is held for a replica's start gets that time first."""
+        seconds, route = self.service.queue_seconds(self.priority), self.route
+        if route.entry.hold_seconds and not route.replicas:
+            self._is_held = True
+        if not self._is_held:
+            return seconds
+        if isinstance(self.client, HeldStream):
+            self.client.comment(now)
+        elif self.admitted.stream and waited >= FIRST_COMMENT_SECONDS:
+            self.client = HeldStream(self.client, self.headers(), now, is_anthropic=self.is_anthropic)
+        return seconds + route.entry.hold_seconds
 
     def _time_out(self, reason: str) -> None:
         if self._connection is not None:
@@ -408,14 +406,15 @@ class Exchange:
         self.service.settle(record)
         if self._claim is not None and self._went_out:
             self._claim.settle(prompt_tokens + completion_tokens)
-        counters = self.service.counters
+        counters, seconds, waited = self.service.counters, now - self.started, self.sent_at - self.started
         counters.outcome(status.value)
         if status is not UsageStatus.VOID:
             counters.finished(
-                self.route.name, self.path, http_status, seconds=now - self.started,
-                overhead_seconds=self.sent_at - self.started, first_token_seconds=first,
-                prompt_tokens=prompt_tokens, completion_tokens=completion_tokens,
+                self.route.name, self.path, http_status, seconds=seconds, overhead_seconds=waited,
+                first_token_seconds=first, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens,
             )  # fmt: skip
+        route = self.route
+        route.tally.ends(route.entry, http_status, prompt_tokens, completion_tokens, seconds, first, waited)
 
     def end_with(self, refusal: Refusal) -> None:
         """End without (more of) a replica's answer. Nothing of the answer has been sent yet."""
@@ -424,6 +423,8 @@ class Exchange:
         if self._recorded:
             sent = self._recorded == 2
             self.settle(UsageStatus.ESTIMATED if sent else UsageStatus.VOID, 0, 0, refusal.status)
+        elif refusal.status >= 500:
+            self.route.tally.judged += 1  # refused before it was recorded
         self.service.counters.outcome(refusal.code)
         if self.replica is not None:
             self.replica.undecided()
@@ -473,6 +474,11 @@ class Exchange:
                     tightest = shares[0] if len(shares) == 1 else min(shares, key=_left_of)
                     lines += tightest.rate_headers
         return lines
+
+    @property
+    def delivered_tokens(self) -> int:
+        """What a stream has passed on so far."""
+        return self._relay.delivered_tokens if isinstance(self._relay, Relay) else 0
 
     @property
     def is_anthropic(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import Protocol
 
+from swell.gateway.tally import Tally
 from swell.policy.ejection import HEALTHY, Health, failed, gave_up, may_send, sent, succeeded
 from swell.policy.queueing import PRIORITIES, next_class
 from swell.policy.routing import POLICIES, Choose, Request, View, build_view, key_hash
@@ -22,6 +23,7 @@ class Waiting(Protocol):
     """A request in a queue."""
 
     tokens_bound: int
+    started: float
 
     @property
     def is_choosy(self) -> bool:
@@ -104,10 +106,13 @@ class ModelRoute:
         "_serving",
         "_turn",
         "entry",
+        "is_held",
+        "leaving",
         "name",
         "queued",
         "queues",
         "replicas",
+        "tally",
         "view",
     )
 
@@ -115,6 +120,9 @@ class ModelRoute:
         self.name = name
         self.entry = ModelEntry(name=name, upstream_model=name, endpoints=())
         self.replicas: dict[str, Replica] = {}
+        self.leaving: list[Replica] = []  # routed to no more; some of their requests still run
+        self.is_held = False  # the server knows that requests wait for the first replica
+        self.tally = Tally()
         self.view: View = build_view(())
         self.queues: dict[str, deque[Waiting]] = {name: deque() for name in PRIORITIES}
         self._choose: Choose = POLICIES["least_outstanding_tokens"]
@@ -140,6 +148,9 @@ class ModelRoute:
             self.replicas[replica_entry.replica_id] = replica
         for gone in known.values():
             gone.connector.close()
+        self.leaving += known.values()
+        if self.replicas:
+            self.is_held = False
         self.view = build_view(tuple(self.replicas.values()))
         self._only = next(iter(self.replicas.values()), None)
         self.serve_queue()
@@ -150,6 +161,15 @@ class ModelRoute:
             replica.connector.close()
         self.replicas = {}
         self.view = build_view(())
+
+    def reported(self) -> list[Replica]:
+        """The replicas that the server is to know of: also those that are let go and have requests open."""
+        self.leaving = [replica for replica in self.leaving if replica.in_flight]
+        return [*self.replicas.values(), *self.leaving]
+
+    def oldest_wait(self, now: float) -> float:
+        """How long the one that waits longest has waited since it arrived."""
+        return now - min((queue[0].started for queue in self.queues.values() if queue), default=now)
 
     def choose(self, prefix: bytes, session: bytes, *, avoid: frozenset[str] = frozenset()) -> Replica | None:
         """A replica with room, by the model's policy. `avoid` names replicas that failed this request."""

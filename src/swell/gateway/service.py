@@ -24,7 +24,7 @@ from swell.gateway.shares import Shares
 from swell.gateway.spool import Spool
 from swell.gateway.upstream import UpstreamPool
 from swell.policy.queueing import best_allowed
-from swell.state.messages import Load, ReplicaLoad, Sample
+from swell.state.messages import Load, ModelLoad, ReplicaLoad, Sample
 from swell.state.snapshot import ReplicaEntry
 from swell.state.usage import Settled
 from swell.state.worker import WorkerSettings
@@ -77,6 +77,12 @@ class Service:
     def queue_seconds(self, priority: str) -> float:
         """The longest wait for a replica."""
         return self.settings.queue_seconds.get(priority, self.timeouts.first_byte_seconds)
+
+    def hold(self, route: ModelRoute) -> None:
+        """A request waits for the model's first replica: the server is told at once, and once until there is one."""
+        if route.entry.hold_seconds and not route.is_held and self.link is not None:
+            route.is_held = True
+            self.link.send_load()
 
     def upstream_head(self, replica: Replica, path: str) -> bytes:
         """The request head up to the request id's value. Never holds anything that a client sent."""
@@ -202,14 +208,38 @@ class Service:
 
     def load(self) -> Load:
         """For the server, once a second."""
+        routes = self.directory.models.values()
         replicas = tuple(
             ReplicaLoad(r.replica_id, r.in_flight, r.outstanding_tokens, r.health.is_ejected, r.health.failures)
-            for route in self.directory.models.values()
-            for r in route.replicas.values()
+            for route in routes
+            for r in route.reported()
         )
         samples = (*self.counters.samples(), Sample("swell_gateway_connections", (), len(self.clients)))
-        queued = sum(route.queued for route in self.directory.models.values())
-        return Load(len(self.exchanges) - queued, queued, replicas, samples)
+        queued = sum(route.queued for route in routes)
+        return Load(len(self.exchanges) - queued, queued, replicas, samples, self._model_loads())
+
+    def _model_loads(self) -> tuple[ModelLoad, ...]:
+        now = self.now()
+        decoded: dict[ModelRoute, int] = {}
+        open_seconds: dict[ModelRoute, float] = {}
+        in_flight: dict[ModelRoute, int] = {}
+        for exchange in self.exchanges:
+            route = exchange.route
+            decoded[route] = decoded.get(route, 0) + exchange.delivered_tokens
+            open_seconds[route] = open_seconds.get(route, 0.0) + now - exchange.started
+            in_flight[route] = in_flight.get(route, 0) + (exchange.replica is not None)
+        return tuple(
+            route.tally.report(
+                route.name,
+                decoded=decoded.get(route, 0),
+                open_seconds=open_seconds.get(route, 0.0),
+                in_flight=in_flight.get(route, 0),
+                queued=route.queued,
+                oldest_seconds=route.oldest_wait(now),
+            )
+            for route in self.directory.models.values()
+            if route.tally.arrivals
+        )
 
     def _make_replica(self, entry: ReplicaEntry) -> Replica:
         return Replica(entry, self.now, UpstreamPool(entry, self.timeouts, self.bounds, pacer=self.pacer, now=self.now))

@@ -94,13 +94,37 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     value: float
 
 
+class ModelLoad(msgspec.Struct, frozen=True, array_like=True):
+    """One worker's view of one model. What is not a gauge is a sum since the worker began, and never falls."""
+
+    name: str
+    arrivals: int = 0
+    arrived_prompt_tokens: int = 0
+    completed: int = 0  # answered requests; the sums of their prompt (n) and output (o) lengths follow
+    n_sum: int = 0
+    n2_sum: int = 0
+    o_sum: int = 0
+    o2_sum: int = 0
+    no_sum: int = 0
+    decoded_tokens: int = 0  # those of open requests included
+    judged: int = 0  # requests of which it is known whether they met the objectives
+    attained: int = 0
+    ttft_ms_sum: float = 0.0  # over the completed
+    itl_ms_sum: float = 0.0
+    open_seconds: float = 0.0  # from arrival to end, or until now, over all requests
+    in_flight: int = 0  # gauge: sent to replicas
+    queued: int = 0  # gauge
+    oldest_queued_seconds: float = 0.0  # gauge
+
+
 class Load(msgspec.Struct, frozen=True, tag="load"):
-    """Once a second."""
+    """Once a second, on connecting, and at once when a request finds a model without replicas."""
 
     in_flight: int
     queued: int
     replicas: tuple[ReplicaLoad, ...]
     samples: tuple[Sample, ...]
+    models: tuple[ModelLoad, ...] = ()  # those that were asked for since the worker began
 
 
 class MetricsRequest(msgspec.Struct, frozen=True, tag="metrics_request"):

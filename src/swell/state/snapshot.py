@@ -66,6 +66,10 @@ class ModelEntry(msgspec.Struct, frozen=True):
     n_cap: int = 8
     prompts_cap: int = 128  # prompts in one request for completions
     created_unix: int = 0
+    hold_seconds: float = 0.0  # a request waits so long for the first replica; 0: for its class's time
+    ttft_ms: float = 5000.0  # the objectives that requests are judged by
+    ttft_ms_per_1k_prompt_tokens: float = 0.0
+    itl_ms: float = 100.0
     replicas: tuple[ReplicaEntry, ...] = ()
 
 
