@@ -61,9 +61,9 @@ def _replicas(draw: st.DrawFn) -> list[Replica]:
     return replicas
 
 
-@given(_replicas(), st.integers(0, 5))
-def test_every_decision_is_legal_and_explained(replicas: list[Replica], count: int) -> None:
-    actions = decide({"chat": _workload("chat", count)}, replicas, now=1000.0)
+@given(_replicas(), st.integers(0, 5), st.sets(st.sampled_from([f"r{ordinal}" for ordinal in range(6)])))
+def test_every_decision_is_legal_and_explained(replicas: list[Replica], count: int, let_go: set[str]) -> None:
+    actions = decide({"chat": _workload("chat", count)}, replicas, 1000.0, let_go)
     acts = [action for action in actions if isinstance(action, Act)]
     by_id = {replica.child_id: replica for replica in replicas}
     assert len({act.child_id for act in acts}) == len(acts)
@@ -80,6 +80,17 @@ def test_every_decision_is_legal_and_explained(replicas: list[Replica], count: i
     assert len(set(added)) == len(added)
     assert not own & set(added)
     assert len(added) <= count
+
+
+@given(_replicas(), st.integers(0, 5), st.sets(st.sampled_from([f"r{ordinal}" for ordinal in range(6)])))
+def test_what_is_let_go_leaves_and_is_never_started(replicas: list[Replica], count: int, let_go: set[str]) -> None:
+    actions = decide({"chat": _workload("chat", count)}, replicas, 1000.0, let_go)
+    staying = {Verb.START, Verb.READY, Verb.RETRY, Verb.FAIL}
+    assert not [act for act in actions if isinstance(act, Act) and act.child_id in let_go and act.verb in staying]
+    named = {act.child_id for act in actions if isinstance(act, Act)}
+    for replica in replicas:
+        if replica.child_id in let_go and replica.phase in (Phase.PENDING, Phase.STARTING, Phase.READY):
+            assert replica.child_id in named
 
 
 @given(st.integers(0, 5))

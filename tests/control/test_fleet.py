@@ -239,3 +239,56 @@ async def test_a_server_killed_between_start_and_its_record_finds_the_child_by_i
 async def test_two_workloads_of_one_name_are_refused(world: World) -> None:
     with pytest.raises(ValueError, match="chat"):
         world.fleet.want([world.workload(), world.workload()])
+
+
+async def test_the_replica_that_is_named_leaves_and_no_other(world: World) -> None:
+    world.fleet.want([world.workload(count=3)])
+    await world.steps(4)
+    named = world.fleet.replicas[0].child_id
+    others = world.ready() - {named}
+    assert world.fleet.drain(named, drain_seconds=100.0)
+    assert world.fleet.workload("chat").count == 2
+    world.fleet.report_in_flight({named: 1})
+    await world.steps(4 * 60)
+    assert [r.phase for r in world.fleet.replicas if r.child_id == named] == [Phase.DRAINING]
+    assert world.ready() == others
+    world.fleet.report_in_flight({})
+    await world.steps(4)
+    assert {replica.child_id for replica in world.fleet.replicas} == others == set(world.machine.living)
+    assert not world.fleet.drain(named)
+    assert world.fleet.workload("chat").count == 2
+
+
+async def test_a_replica_that_fails_after_it_was_named_is_not_started_again(world: World) -> None:
+    world.fleet.want([world.workload(count=2)])
+    await world.steps(4)
+    named = world.fleet.replicas[0].child_id
+    assert world.fleet.drain(named)
+    world.machine.crash(named)
+    await world.steps(400)
+    assert len(world.fleet.replicas) == 1
+    assert sum(world.machine.starts.values()) == 2
+
+
+async def test_a_failed_place_that_is_named_is_given_up(world: World) -> None:
+    world.fleet.want([world.workload(count=1)])
+    world.machine.refuse_next.append(LaunchFailed("absent"))
+    await world.steps(1)
+    await world.steps(1)
+    assert world.only().phase is Phase.FAILED
+    assert world.fleet.drain(world.only().child_id)
+    await world.steps(100)
+    assert world.fleet.replicas == ()
+    assert not world.machine.starts
+
+
+async def test_ordering_more_after_one_was_named_starts_a_new_one(world: World) -> None:
+    world.fleet.want([world.workload(count=1)])
+    await world.steps(4)
+    named = world.only().child_id
+    assert world.fleet.drain(named)
+    world.fleet.set_count("chat", world.fleet.workload("chat").count + 1)
+    world.fleet.report_in_flight({named: 1})
+    await world.steps(8)
+    assert len(world.fleet.replicas) == 2
+    assert len(world.ready() - {named}) == 1

@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from fleet_world import ServerKilledError, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swell.control.replica import Replica
 from swell.control.workload import Workload
 from swell.errors import AtCapacity, LaunchFailed, StateError
 
@@ -24,6 +26,8 @@ Operation = (
     | tuple[Literal["store"], bool]
     | tuple[Literal["sick"], int]
     | tuple[Literal["drained"]]
+    | tuple[Literal["order"], int]
+    | tuple[Literal["let go"], int]
 )
 
 operations: st.SearchStrategy[Operation] = st.one_of(
@@ -37,6 +41,8 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(st.just("store"), st.booleans()),
     st.tuples(st.just("sick"), st.integers(0, 5)),
     st.tuples(st.just("drained")),
+    st.tuples(st.just("order"), st.integers(0, 2)),
+    st.tuples(st.just("let go"), st.integers(0, 5)),
 )
 
 
@@ -46,6 +52,8 @@ class _Run:
     def __init__(self, folder: Path) -> None:
         self.world = World(folder)
         self.wanted: tuple[Workload, ...] = ()
+        self.gone: set[str] = set()  # that were let go by name and are gone
+        self.let_go: set[str] = set()
 
     async def play(self, sequence: list[Operation]) -> None:
         for operation in sequence:
@@ -85,8 +93,30 @@ class _Run:
                     world.health[replica.child_id] = None
             case ("drained",):
                 world.fleet.report_in_flight({})
+            case ("order", more):
+                self._count_changes("chat", more)
+            case ("let go", index):
+                for replica in world.fleet.replicas[index : index + 1]:
+                    self._let_go(replica)
+
+    def _count_changes(self, name: str, by: int) -> None:
+        """As the autoscaler orders: relative to what is wanted now."""
+        if name in {workload.name for workload in self.wanted}:
+            count = self.world.fleet.workload(name).count + by
+            self.world.fleet.set_count(name, count)
+            self.wanted = tuple(replace(w, count=count) if w.name == name else w for w in self.wanted)
+
+    def _let_go(self, replica: Replica) -> None:
+        wanted = {workload.name: workload.count for workload in self.wanted}
+        if self.world.fleet.drain(replica.child_id, drain_seconds=2.0):
+            self.let_go.add(replica.child_id)
+            assert not self.world.fleet.drain(replica.child_id), "one replica was let go twice"
+            self.wanted = self.world.fleet.workloads
+        for workload in self.wanted:
+            assert 0 <= wanted[workload.name] - workload.count <= (workload.name == replica.workload)
 
     async def _restart(self) -> None:
+        self.let_go.clear()  # a new server knows how many there shall be, not which ones were to leave
         self.world.intents.failing = None  # a server whose store does not open does not start
         await self.world.restart(*self.wanted)
 
@@ -95,6 +125,8 @@ class _Run:
         places = Counter(child_id.rsplit(".", 1)[0] for child_id in machine.living)
         assert all(count == 1 for count in places.values()), f"two children in one place: {places}"
         assert all(count == 1 for count in machine.starts.values()), "one child was started twice"
+        self.gone |= self.let_go - {replica.child_id for replica in self.world.fleet.replicas}
+        assert not self.gone & set(machine.living), "a replica that was let go runs again"
         assert set(machine.living) <= set(self.world.intents.records), "a child runs that the store does not know"
 
     async def recover(self) -> None:

@@ -45,6 +45,7 @@ class Applier:
             since=now,
             drain_seconds=workload.drain_seconds,
             stop_grace_seconds=workload.stop_grace_seconds,
+            ordered_at=now,
             address=workload.addresses[ordinal] if workload.addresses else None,
             key=workload.key,
         )
@@ -119,7 +120,13 @@ class Applier:
         except SwellError as error:
             return replace(replica, not_before=now + BACKOFF_FIRST_SECONDS, last_error=str(error))
         fresh = self.add(workload, replica.ordinal, now)
-        return replace(fresh, failures=replica.failures, restarts=replica.restarts + 1, last_error=replica.last_error)
+        return replace(
+            fresh,
+            ordered_at=replica.ordered_at,
+            failures=replica.failures,
+            restarts=replica.restarts + 1,
+            last_error=replica.last_error,
+        )
 
     async def _finish(self, replica: Replica, now: float) -> Replica | None:
         try:

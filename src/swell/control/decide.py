@@ -3,7 +3,7 @@
 A replica gets one action at a time; what follows from it is decided in the next step.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,18 +48,24 @@ class Act:
 Action = Add | Act
 
 _PREFERENCE = {Phase.READY: 0, Phase.STARTING: 1, Phase.PENDING: 2, Phase.FAILED: 3}
-_LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING, Phase.STOPPED})
+LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING, Phase.STOPPED})
 
 
-def decide(workloads: Mapping[str, Workload], replicas: Sequence[Replica], now: float) -> list[Action]:
-    """The actions that lead from what is to what is wanted."""
+def decide(
+    workloads: Mapping[str, Workload],
+    replicas: Sequence[Replica],
+    now: float,
+    let_go: Collection[str] = frozenset(),
+) -> list[Action]:
+    """The actions that lead from what is to what is wanted. Children in `let_go` leave, whatever else is wanted."""
     actions: list[Action] = []
     kept: set[str] = set()
     for workload in workloads.values():
         own = [replica for replica in replicas if replica.workload == workload.name]
-        fresh = _fresh(workload, own)
+        staying = [replica for replica in own if replica.child_id not in let_go]
+        fresh = _fresh(workload, staying)
         kept.update(replica.child_id for replica in fresh)
-        kept.update(replica.child_id for replica in _bridging(workload, own, fresh))
+        kept.update(replica.child_id for replica in _bridging(workload, staying, fresh))
         actions.extend(Add(workload.name, ordinal) for ordinal in _free_ordinals(workload, own, len(fresh)))
     for replica in replicas:
         wanted = workloads.get(replica.workload) if replica.child_id in kept else None
@@ -76,7 +82,7 @@ def backoff_seconds(failures: int, most: float) -> float:
 
 def _fresh(workload: Workload, own: Sequence[Replica]) -> list[Replica]:
     """The best `count` of those that run, or shall run, what is wanted now."""
-    candidates = [r for r in own if r.phase not in _LEAVING and r.fingerprint == workload.fingerprint]
+    candidates = [r for r in own if r.phase not in LEAVING and r.fingerprint == workload.fingerprint]
     return sorted(candidates, key=lambda r: (_PREFERENCE[r.phase], r.ordinal))[: workload.count]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from swell.clock import Clock
 from swell.control.apply import Applier
-from swell.control.decide import Action, Add, decide
+from swell.control.decide import LEAVING, Action, Add, decide
 from swell.control.intents import Intents, from_record
 from swell.control.loopback import free_port
 from swell.control.probe import PATIENCE_SECONDS, PROBE_TIMEOUT_SECONDS, Answer, Ask, Prober
@@ -64,6 +64,7 @@ class Fleet:
         self._workloads: dict[str, Workload] = {}
         self._replicas: dict[str, Replica] = {}  # by child id
         self._probed_at: dict[str, float] = {}
+        self._let_go: set[str] = set()  # child ids that were drained by name and are not gone yet
         self._in_flight: tuple[float, Mapping[str, int]] | None = None
         self._logs_checked_at: float | None = None
         self._wake = asyncio.Event()
@@ -87,10 +88,40 @@ class Fleet:
         self._workloads = wanted
         self.wake()
 
+    @property
+    def workloads(self) -> tuple[Workload, ...]:
+        """What shall run, with the counts as they are now."""
+        return tuple(self._workloads.values())
+
+    def workload(self, name: str) -> Workload:
+        """One of them. Raises KeyError for one that is not wanted at all."""
+        return self._workloads[name]
+
     def set_count(self, workload: str, count: int) -> None:
         """Change how many are wanted of a workload. Raises KeyError for one that is not wanted at all."""
         self._workloads[workload] = replace(self._workloads[workload], count=count)
         self.wake()
+
+    def drain(self, child_id: str, *, drain_seconds: float | None = None) -> bool:
+        """Let this very replica go, and want one less. False: it is gone, or leaves already, and nothing changes.
+
+        Its requests get `drain_seconds` to finish, where given. Should it fail meanwhile, it is not started again.
+        """
+        replica = self._replicas.get(child_id)
+        if replica is None or not self.stays(replica):
+            return False
+        if drain_seconds is not None:
+            self._put(replace(replica, drain_seconds=drain_seconds))
+        self._let_go.add(child_id)
+        workload = self._workloads.get(replica.workload)
+        if workload is not None:
+            self._workloads[workload.name] = replace(workload, count=max(0, workload.count - 1))
+        self.wake()
+        return True
+
+    def stays(self, replica: Replica) -> bool:
+        """Whether nobody has decided yet that it shall leave."""
+        return replica.phase not in LEAVING and replica.child_id not in self._let_go
 
     def report_in_flight(self, counts: Mapping[str, int]) -> None:
         """Open requests by child id, over all gateways; what is not named has none. Decides when a drain is over."""
@@ -140,7 +171,7 @@ class Fleet:
         """Observe, decide, apply. Returns what was done."""
         before = self.replicas
         await self._observe(now)
-        actions = decide(self._workloads, self.replicas, now)
+        actions = decide(self._workloads, self.replicas, now, self._let_go)
         for action in actions:
             await self._apply(action, now)
         await self._rotate_logs(now)
@@ -209,6 +240,7 @@ class Fleet:
         after = await self._applier.act(action, replica, workload, now)
         if after is None or after.child_id != action.child_id:
             del self._replicas[action.child_id]
+            self._let_go.discard(action.child_id)
             self._probed_at.pop(action.child_id, None)
         if after is not None:
             self._put(after)

@@ -79,6 +79,7 @@ def from_record(record: ProcessRecord, now: float) -> Replica:
             since=now,
             drain_seconds=float(detail["drain_seconds"] or 0),
             stop_grace_seconds=float(detail["stop_grace_seconds"] or 0),
+            ordered_at=now,
             address=address,
             key=str(detail["key"]),
             handle=handle,

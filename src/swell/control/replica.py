@@ -27,6 +27,7 @@ class Replica:
     since: float  # of the phase
     drain_seconds: float
     stop_grace_seconds: float
+    ordered_at: float = 0.0  # when its place was asked for, or it was adopted; restarts do not change it
     address: Address | None = None
     key: str = field(default="", repr=False)
     handle: ChildHandle | None = None
