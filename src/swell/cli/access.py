@@ -56,6 +56,10 @@ class ServerAccess:
         """Models, replicas and workers as the server sees them."""
         return self._ask("GET", "/api/status")
 
+    def decisions(self, model: str | None, limit: int) -> Any:
+        """The trail of scaling decisions, newest first."""
+        return self._ask("POST", "/api/decisions", {"model": model, "limit": limit})
+
     def stop(self) -> None:
         """Tell the server to drain and stop; it answers before it does."""
         self._ask("POST", "/api/stop")

@@ -1,17 +1,30 @@
 """`swell status`."""
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, print_json, print_table
+from swell.cli.trail import print_trail
+
+_TRAIL_LINES = 30
 
 
 @command
-def status(state: StateOption = DEFAULT_STATE_PATH, as_json: JsonOption = False) -> None:
+def status(
+    why: Annotated[bool, typer.Option("--why", help="Also why there are as many replicas as there are.")] = False,
+    model: Annotated[str | None, typer.Option(help="With --why: only this model's decisions.")] = None,
+    limit: Annotated[int, typer.Option(help="With --why: at most so many decisions.", min=1)] = _TRAIL_LINES,
+    state: StateOption = DEFAULT_STATE_PATH,
+    as_json: JsonOption = False,
+) -> None:
     """Show what the running server serves, and how it fares. Exit code 3 where no server runs."""
     from swell.cli.access import server
 
     with server(state) as running:
         seen = running.status()
+        if why:
+            seen["decisions"] = running.decisions(model, limit)
     if as_json:
         print_json(seen)
         return
@@ -20,8 +33,12 @@ def status(state: StateOption = DEFAULT_STATE_PATH, as_json: JsonOption = False)
     print_table(("replica", "model", "phase", "address", "in flight", "says"), replicas, empty="There are no replicas.")
     workers = [_worker_row(worker) for worker in seen["workers"]]
     print_table(("worker", "process", "state", "in flight", "queued"), workers, empty="There are no workers.")
-    for key_id, why in seen.get("refused_keys", {}).items():
-        print(f"Clients with the key {key_id} are refused: {why}")
+    for scaled in seen.get("scaling", []):
+        print(f"{scaled['model']} has {scaled['wanted']} of {scaled['min']} to {scaled['max']} replicas.")
+    for key_id, reason in seen.get("refused_keys", {}).items():
+        print(f"Clients with the key {key_id} are refused: {reason}")
+    if why:
+        print_trail(seen["decisions"])
 
 
 def _replica_row(replica: dict[str, Any]) -> tuple[object, ...]:

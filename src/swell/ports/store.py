@@ -1,4 +1,4 @@
-"""The store: keys, the usage ledger, processes, spool positions and the audit log.
+"""The store: keys, the usage ledger, processes, spool positions, scaling decisions and the audit log.
 
 Contract for every implementation, checked by `swell.testing.store_suite`:
 
@@ -15,6 +15,7 @@ from typing import Protocol
 
 from swell.state.records import (
     AuditEntry,
+    DecisionRecord,
     FinalisedSpool,
     KeyRecord,
     ProcessRecord,
@@ -112,7 +113,17 @@ class ProcessStore(Protocol):
         """All entries, oldest first."""
 
 
-class Store(KeyStore, UsageStore, ProcessStore, Protocol):
+class DecisionStore(Protocol):
+    """The trail of scaling decisions, bounded per model."""
+
+    def put_decisions(self, decisions: Sequence[DecisionRecord], keep: int) -> None:
+        """Add decisions in their order, or replace those of the same id where they stand; keep a model's newest."""
+
+    def list_decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
+        """The newest `limit` (at most MAX_LISTED) decisions, of one model or of all, newest first."""
+
+
+class Store(KeyStore, UsageStore, ProcessStore, DecisionStore, Protocol):
     """Everything the server keeps."""
 
     def append_audit(self, entry: AuditEntry) -> None:

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from swell.errors import RetryLater, SwellError, UserError
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
 from swell.server.private_socket import private_socket, remove_socket
-from swell.state.records import UsageFilter, UsageRecord
+from swell.state.records import DecisionRecord, UsageFilter, UsageRecord
 
 BODY_BYTES = 64 * 1024
 CONCURRENT_REQUESTS = 64
@@ -43,11 +43,21 @@ class Platform(Protocol):
     async def usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
         """Usage up to now, newest first."""
 
+    async def decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
+        """The trail of scaling decisions up to now, newest first."""
+
     def status(self) -> dict[str, Any]:
         """Models, replicas and workers."""
 
     def request_stop(self, principal: str) -> None:
         """Begin to drain and stop."""
+
+
+class TrailQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a query for decisions."""
+
+    model: str | None = None
+    limit: int = 100
 
 
 class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +110,10 @@ def application(platform: Platform) -> Starlette:
         query = await _body(request, UsageQuery)
         return _json(await platform.usage(query.where, query.limit))
 
+    async def decisions(request: Request) -> Response:
+        query = await _body(request, TrailQuery)
+        return _json(await platform.decisions(query.model, query.limit))
+
     return Starlette(
         routes=[
             Route("/api/status", _told(status)),
@@ -109,6 +123,7 @@ def application(platform: Platform) -> Starlette:
             Route("/api/keys/{key_id}/rotate", _told(rotate_key), methods=["POST"]),
             Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
             Route("/api/usage", _told(usage), methods=["POST"]),
+            Route("/api/decisions", _told(decisions), methods=["POST"]),
         ]
     )
 

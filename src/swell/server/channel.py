@@ -111,7 +111,7 @@ class ControlChannel:
         is_known: Callable[[str], bool],
         server_samples: Callable[[], Iterable[Sample]] = tuple,
         on_change: Callable[[], None] = lambda: None,
-        on_load: Callable[[], None] = lambda: None,
+        on_load: Callable[[str, Load], None] = lambda incarnation, load: None,
     ) -> None:
         self.publication = publication
         self.leases = leases
@@ -213,7 +213,7 @@ class ControlChannel:
                 self.leases.report(hello.incarnation, message.limit, message.used, message.returned, now)
             case Load():
                 self._loads[hello.incarnation] = message
-                self._on_load()
+                self._on_load(hello.incarnation, message)
             case MetricsRequest(token=token):
                 connection.send(MetricsResponse(token, self.metrics_text()))
 

@@ -8,6 +8,7 @@ from swell.control.workload import Workload
 from swell.ports.provider import Provider
 from swell.ports.store import Store
 from swell.server.publish import Served
+from swell.server.scaling import MakeScaler, swell_scaler
 from swell.server.state_directory import StateDirectory
 from swell.spec import Spec
 
@@ -33,3 +34,4 @@ class Parts:
     model_workloads: Sequence[Workload]
     gateway: Workload
     clock: Clock
+    make_scaler: MakeScaler = swell_scaler

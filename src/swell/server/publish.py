@@ -145,6 +145,10 @@ def _model_entries(model: Served, replicas: Iterable[Replica], created_unix: int
             n_cap=1 if spec.engine is Engine.LLAMA_CPP else spec.n_max,
             prompts_cap=1 if spec.engine is Engine.LLAMA_CPP else MAX_PROMPTS,
             created_unix=created_unix,
+            hold_seconds=spec.scaling.hold_seconds if spec.scales and not spec.replicas.min else 0.0,
+            ttft_ms=spec.objectives.ttft_ms,
+            ttft_ms_per_1k_prompt_tokens=spec.objectives.ttft_ms_per_1k_prompt_tokens,
+            itl_ms=spec.objectives.itl_ms,
             replicas=entries,
         )
 

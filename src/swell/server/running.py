@@ -26,13 +26,15 @@ from swell.server.loops import Loop
 from swell.server.parts import Parts
 from swell.server.port import require_free_port
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
+from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
+from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
 from swell.server.views import in_flight, place, replica_rows, server_samples, worker_rows
 from swell.server.writer import Writer
-from swell.state.messages import Sample
-from swell.state.records import KeyRecord, UsageFilter, UsageRecord
+from swell.state.messages import Load, Sample
+from swell.state.records import DecisionRecord, KeyRecord, UsageFilter, UsageRecord
 from swell.state.replica import Phase
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 INGEST_SECONDS = 0.25
 HOUSEKEEPING_SECONDS = 30.0
+TRAIL_SECONDS = 15.0  # until the store knows of a hold; of other decisions it knows at once
 MAX_INGEST_TURNS = 200  # before an answer or an end, so that neither waits for ever
 END_MARGIN_SECONDS = 10.0  # beyond what workers and replicas were promised
 FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
@@ -85,6 +88,8 @@ class RunningServer:
             on_change=self._fleet_changed,
         )
         self._channel: ControlChannel
+        self._scaling: Scaling
+        self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
         self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
 
     async def run(self, greet: Callable[["RunningServer"], Coroutine[Any, Any, None]]) -> None:
@@ -104,6 +109,8 @@ class RunningServer:
         loops = [
             Loop("fleet", lambda now: self._fleet.run(), 0.0, self._clock),
             self._ingest,
+            *self._scaling.loops,
+            self._trail,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
         tasks = [loop.create_task(each.run(), name=each.name) for each in loops]
@@ -155,6 +162,11 @@ class RunningServer:
         await self._ingest_all()
         return await self._writer.call(lambda: self._parts.store.list_usage(where, limit))
 
+    async def decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
+        """The trail of scaling decisions up to now, newest first."""
+        await self._trail_step(0.0)
+        return await self._writer.call(lambda: self._parts.store.list_decisions(model, limit))
+
     def status(self) -> dict[str, Any]:
         """Models, replicas and workers."""
         loads, replicas = self._channel.loads(), self._fleet.replicas
@@ -165,6 +177,7 @@ class RunningServer:
             "up_seconds": round(self._clock.monotonic() - self._started, 3),
             "stopping": self._stop.is_set(),
             "refused_keys": self._refused,
+            "scaling": self._scaling.rows(),
             "replicas": replica_rows(replicas, loads),
             "workers": worker_rows(replicas, loads, self._channel.connected()),
         }
@@ -197,6 +210,17 @@ class RunningServer:
         forget_settings(parts.state, self._living)
         await self._check_port()
         epoch = await self._writer.call(parts.store.next_epoch)
+        self._scaling = Scaling(
+            [model.spec for model in parts.models],
+            self._fleet,
+            self._clock,
+            loads=self._loads,
+            living=lambda: self._living,
+            make_scaler=parts.make_scaler,
+            run=epoch,
+            decided=self._trail.wake.set,
+        )
+        self._scaling.adopted()
         self._keys = await self._writer.call(parts.store.list_keys)
         self._tell_refused_keys()
         now = self._clock.monotonic()
@@ -207,7 +231,7 @@ class RunningServer:
             is_known=self._is_known,
             server_samples=self._samples,
             on_change=self._workers_changed,
-            on_load=self._loads_changed,
+            on_load=self._load_arrived,
         )
         await self._account_for("")
         if self._living:
@@ -262,6 +286,7 @@ class RunningServer:
         if self._living - living:
             forget_settings(self._parts.state, living)
         self._living = living
+        self._scaling.forget(living)
         self._troubles.look(self._fleet.replicas)
         self._publish()
         self._changed.set()
@@ -323,7 +348,11 @@ class RunningServer:
         self._silent -= self._channel.connected().keys()
         self._changed.set()
 
-    def _loads_changed(self) -> None:
+    def _loads(self) -> dict[str, Load]:
+        return self._channel.loads()
+
+    def _load_arrived(self, incarnation: str, load: Load) -> None:
+        self._scaling.report(incarnation, load)
         loads = self._channel.loads()
         if self._living <= loads.keys():  # a worker that has not reported may have requests open
             self._fleet.report_in_flight(in_flight(loads.values()))
@@ -342,6 +371,14 @@ class RunningServer:
         for _ in range(MAX_INGEST_TURNS):
             if not (await self._writer.call(self._reader.step)).folders_with_more:
                 return
+
+    async def _trail_step(self, now: float) -> None:
+        lines = self._scaling.trail.take()
+        try:
+            await self._writer.call(lambda: self._parts.store.put_decisions(lines, KEPT_DECISIONS))
+        except SwellError:
+            self._scaling.trail.put_back(lines)
+            raise
 
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
@@ -365,7 +402,8 @@ class RunningServer:
 
     async def _drain(self) -> None:
         parts, timeouts = self._parts, self._parts.spec.server.timeouts
-        self._fleet.want(parts.model_workloads)
+        self._scaling.stop()
+        self._fleet.want([w for w in self._fleet.workloads if w.kind != GATEWAY_WORKER])
         for replica in self._fleet.replicas:  # at once: a listener has no routes that must settle first
             if replica.kind == GATEWAY_WORKER and replica.handle is not None:
                 provider = self._providers.by_name[replica.provider]
@@ -378,6 +416,7 @@ class RunningServer:
         longest = max((w.drain_seconds + w.stop_grace_seconds for w in parts.model_workloads), default=0.0)
         await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
         await self._ingest_all()
+        await self._trail_step(0.0)
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         try:

@@ -146,3 +146,20 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     action: str  # such as key.create
     subject: str  # what it was done to
     detail: dict[str, str | int | float | bool | None] = {}
+
+
+class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A scaling decision, or a row of holds by the same rule, of which the last one's reason and inputs are kept."""
+
+    decision_id: str
+    model: str
+    at_unix: float
+    until_unix: float  # of the last one
+    times: int
+    before: int  # replicas that there were, starting ones included
+    replicas: int  # that there shall be
+    is_hold: bool
+    binding: str  # the rule that set the number
+    reason: str
+    inputs: dict[str, float] = {}
+    rejected: tuple[tuple[int, str], ...] = ()  # numbers of replicas that were weighed, and why not

@@ -9,6 +9,7 @@ from swell.errors import AlreadyGone, StateError, SwellError
 from swell.ports.store import MAX_LISTED
 from swell.state.records import (
     AuditEntry,
+    DecisionRecord,
     FinalisedSpool,
     KeyRecord,
     ProcessRecord,
@@ -31,6 +32,7 @@ class MemoryStore:
         self._positions: dict[str, SpoolPosition] = {}
         self._processes: dict[str, ProcessRecord] = {}
         self._audit: list[AuditEntry] = []
+        self._decisions: dict[str, DecisionRecord] = {}
         self._epoch = 0
         self._failures: list[SwellError | None] = []
         self._is_closed = False
@@ -160,6 +162,20 @@ class MemoryStore:
     def list_processes(self) -> list[ProcessRecord]:
         with self._call():
             return sorted(self._processes.values(), key=lambda entry: (entry.recorded_at_unix, entry.process_id))
+
+    def put_decisions(self, made: Sequence[DecisionRecord], keep: int) -> None:
+        with self._call():
+            for decision in made:
+                self._decisions[decision.decision_id] = decision
+            for model in {decision.model for decision in made}:
+                own = [known for known, decision in self._decisions.items() if decision.model == model]
+                for known in own[: max(0, len(own) - keep)]:
+                    del self._decisions[known]
+
+    def list_decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
+        with self._call():
+            found = [decision for decision in self._decisions.values() if model in (None, decision.model)]
+            return found[::-1][: min(limit, MAX_LISTED)]
 
     def append_audit(self, entry: AuditEntry) -> None:
         with self._call():

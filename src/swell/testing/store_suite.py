@@ -11,6 +11,7 @@ from swell.errors import AlreadyGone, StateError
 from swell.ports.store import Store
 from swell.state.records import (
     AuditEntry,
+    DecisionRecord,
     FinalisedSpool,
     KeyRecord,
     ProcessRecord,
@@ -45,6 +46,25 @@ def key_record(key_id: str = "abc", **changes: object) -> KeyRecord:
         "priority": "batch",
     }
     return KeyRecord(**fields | changes)  # type: ignore[arg-type]  # the suite's own shorthand
+
+
+def decision(name: str, model: str = "chat", **changes: object) -> DecisionRecord:
+    """A decision with every field set."""
+    fields: dict[str, object] = {
+        "decision_id": name,
+        "model": model,
+        "at_unix": 5.5,
+        "until_unix": 6.5,
+        "times": 1,
+        "before": 1,
+        "replicas": 3,
+        "is_hold": False,
+        "binding": "forecast",
+        "reason": "more is coming",
+        "inputs": {"demand": 2.5},
+        "rejected": ((1, "what there is"),),
+    }
+    return DecisionRecord(**fields | changes)  # type: ignore[arg-type]  # the suite's own shorthand
 
 
 def usage_change(request_id: str, kind: str, **changes: object) -> UsageChange:
@@ -285,6 +305,27 @@ class StoreSuite:
         for act in acts:
             store.append_audit(act)
         assert store.list_audit(2) == [acts[2], acts[1]]
+
+    def test_decisions_are_listed_newest_first(self, store: Store) -> None:
+        made = [decision("a"), decision("b", "other"), decision("c")]
+        store.put_decisions(made, 10)
+        store.put_decisions([], 10)
+        assert store.list_decisions(None, 100) == made[::-1]
+        assert store.list_decisions(None, 2) == [made[2], made[1]]
+        assert store.list_decisions("chat", 100) == [made[2], made[0]]
+        assert store.list_decisions("nobody", 100) == []
+
+    def test_a_decision_of_the_same_id_is_replaced_where_it_stands(self, store: Store) -> None:
+        store.put_decisions([decision("a"), decision("b")], 10)
+        grown = decision("a", times=7, until_unix=99.0, reason="as before", inputs={})
+        store.put_decisions([grown], 10)
+        assert store.list_decisions("chat", 10) == [decision("b"), grown]
+
+    def test_each_models_newest_decisions_are_kept(self, store: Store) -> None:
+        store.put_decisions([decision("x", "other"), *(decision(str(number)) for number in range(5))], 3)
+        assert [kept.decision_id for kept in store.list_decisions(None, 10)] == ["4", "3", "2", "x"]
+        store.put_decisions([decision("5")], 3)
+        assert [kept.decision_id for kept in store.list_decisions("chat", 10)] == ["5", "4", "3"]
 
     def test_epochs_only_rise(self, store: Store) -> None:
         assert [store.next_epoch() for _ in range(3)] == [1, 2, 3]

@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"  # the newest revision in migrations/versions
+HEAD = "0002"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -97,3 +97,23 @@ counters = Table(
     Column("name", Text, primary_key=True),
     Column("value", Integer, nullable=False),
 )
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("entry", Integer, primary_key=True),
+    Column("decision_id", Text, nullable=False, unique=True),
+    Column("model", Text, nullable=False),
+    Column("at_unix", Float, nullable=False),
+    Column("until_unix", Float, nullable=False),
+    Column("times", Integer, nullable=False),
+    Column("before", Integer, nullable=False),
+    Column("replicas", Integer, nullable=False),
+    Column("is_hold", Boolean, nullable=False),
+    Column("binding", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("inputs", Text, nullable=False),  # JSON
+    Column("rejected", Text, nullable=False),  # JSON
+    sqlite_autoincrement=True,
+)
+Index("decisions_of_model", decisions.c.model, decisions.c.entry)

@@ -6,6 +6,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from swell.adapters.stores.audit_rows import AuditRows
 from swell.adapters.stores.database import Database
+from swell.adapters.stores.decision_rows import DecisionRows
 from swell.adapters.stores.key_rows import KeyRows
 from swell.adapters.stores.process_rows import ProcessRows
 from swell.adapters.stores.schema import counters
@@ -13,7 +14,7 @@ from swell.adapters.stores.usage_rows import UsageRows
 from swell.ports.store import Store
 
 
-class SqliteStore(KeyRows, UsageRows, ProcessRows, AuditRows):
+class SqliteStore(KeyRows, UsageRows, ProcessRows, DecisionRows, AuditRows):
     """`swell.ports.store.Store` on an encrypted SQLite file."""
 
     def next_epoch(self) -> int:

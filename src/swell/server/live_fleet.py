@@ -1,0 +1,108 @@
+"""One model's replicas as the autoscaler sees and orders them: `ports.scaled_fleet.ScaledFleet` on the real fleet.
+
+The replicas it shows that count, starting or ready, are always as many as the fleet was told to have, so that every
+order is relative to what was seen: what was ordered and has no place yet is shown as starting, and what was let go as
+draining, from the moment on that it was said.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from swell.control.fleet import Fleet
+from swell.control.replica import Replica
+from swell.state.messages import Load
+from swell.state.replica import Phase
+from swell.state.scaling import Observation, ReplicaState, ReplicaView, Window
+
+_ORDERED = "ordered-"  # begins the ids of replicas that have no place yet
+
+
+class LiveFleet:
+    """The replicas of one model. All of them come from `pool`."""
+
+    def __init__(
+        self,
+        model: str,
+        pool: str,
+        fleet: Fleet,
+        window: Callable[[float], Window | None],
+        loads: Callable[[], Mapping[str, Load]],
+        unix: Callable[[], float],
+        drain_seconds: float,
+    ) -> None:
+        self._model = model
+        self._pool = pool
+        self._fleet = fleet
+        self._window = window
+        self._loads = loads
+        self._unix = unix
+        self._drain_seconds = drain_seconds
+        self._engines: dict[str, tuple[int, float]] = {}
+        self.seen = Observation(0.0, None, ())
+
+    def engine_says(self, replica_id: str, waiting: int, kv_used: float) -> None:
+        """What a replica's own metrics say; it is shown until it says something else."""
+        self._engines[replica_id] = waiting, kv_used
+
+    def observe(self, now: float) -> Observation:
+        """What there is now, and what happened since the last call."""
+        window = self._window(now)
+        views = tuple(self._views(now))
+        self._engines = {view.replica_id: self._engines.get(view.replica_id, (0, 0.0)) for view in views}
+        self.seen = Observation(now, window, views, self._unix())
+        return self.seen
+
+    def start(self, pool: str, count: int) -> None:
+        """Order `count` more."""
+        if pool == self._pool:
+            self._change_count(count)
+
+    def drain(self, replica_id: str) -> None:
+        """Let one go, or take an order back that has no place yet."""
+        if replica_id.startswith(_ORDERED):
+            self._change_count(-1)
+        else:
+            self._fleet.drain(replica_id, drain_seconds=self._drain_seconds)
+
+    def _change_count(self, by: int) -> None:
+        self._fleet.set_count(self._model, max(0, self._fleet.workload(self._model).count + by))
+
+    def _views(self, now: float) -> Iterator[ReplicaView]:
+        workload = self._fleet.workload(self._model)
+        in_flight, tokens = _open_requests(self._loads())
+        missing = workload.count
+        for replica in self._fleet.replicas:
+            if replica.workload != self._model:
+                continue
+            state = self._state(replica, workload.fingerprint)
+            missing -= state is not ReplicaState.DRAINING
+            waiting, kv_used = self._engines.get(replica.child_id, (0, 0.0))
+            yield ReplicaView(
+                replica_id=replica.child_id,
+                pool=self._pool,
+                state=state,
+                since=replica.since,
+                in_flight=in_flight.get(replica.child_id, 0),
+                waiting=waiting,
+                outstanding_tokens=tokens.get(replica.child_id, 0),
+                kv_used=kv_used,
+                ordered_at=replica.ordered_at,
+            )
+        for number in range(max(0, missing)):
+            yield ReplicaView(f"{_ORDERED}{number}", self._pool, ReplicaState.STARTING, now, ordered_at=now)
+
+    def _state(self, replica: Replica, fingerprint: str) -> ReplicaState:
+        """A failed one is started again, so it counts as starting; one of an older spec is on its way out."""
+        if not self._fleet.stays(replica) or replica.fingerprint != fingerprint:
+            return ReplicaState.DRAINING
+        return ReplicaState.READY if replica.phase is Phase.READY else ReplicaState.STARTING
+
+
+def _open_requests(loads: Mapping[str, Load]) -> tuple[dict[str, int], dict[str, int]]:
+    """Requests and their tokens' bounds by replica, over all workers."""
+    in_flight: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    for load in loads.values():
+        for replica in load.replicas:
+            in_flight[replica.replica_id] = in_flight.get(replica.replica_id, 0) + replica.in_flight
+            tokens[replica.replica_id] = tokens.get(replica.replica_id, 0) + replica.outstanding_tokens
+    return in_flight, tokens

@@ -1,0 +1,173 @@
+"""Scaling live: per model that scales one loop, which is the very turn that the simulator takes (`control.scaling`).
+
+A turn comes every `interval_seconds`, and at once when a request waits for a model without replicas.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from swell.clock import Clock
+from swell.control.fleet import Fleet
+from swell.control.scaling import ScalingLoop
+from swell.ports.scaler import Scaler
+from swell.server.live_fleet import LiveFleet
+from swell.server.loops import Loop
+from swell.server.signals import Signals
+from swell.server.trail import Trail
+from swell.spec import Engine, ModelSpec
+from swell.state.messages import Load
+from swell.state.scaling import Decision, LatencyProfile, Objective, Pool
+
+MakeScaler = Callable[[ModelSpec, Pool], Scaler]
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    spec: ModelSpec
+    fleet: LiveFleet
+    turn: ScalingLoop
+    loop: Loop
+
+
+class Scaling:
+    """All models that scale. `run` is this server's epoch; `decided` is called after a decision to change something."""
+
+    def __init__(
+        self,
+        models: Sequence[ModelSpec],
+        fleet: Fleet,
+        clock: Clock,
+        *,
+        loads: Callable[[], Mapping[str, Load]],
+        living: Callable[[], Collection[str]],
+        make_scaler: MakeScaler,
+        run: int,
+        decided: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._loads = loads
+        self._living = living
+        self._decided = decided
+        self._stopped = False
+        self.trail = Trail(run)
+        models = [model for model in models if model.scales]
+        names = {name: model.name for model in models for name in served_names(model)}
+        self._signals = Signals(names, clock.monotonic())
+        self._models = {model.name: self._scaled(model, make_scaler) for model in models}
+
+    @property
+    def loops(self) -> list[Loop]:
+        """To be run, each on its own: one that fails stops no other."""
+        return [scaled.loop for scaled in self._models.values()]
+
+    def adopted(self) -> None:
+        """Want what was found running, inside the bounds: an earlier server had its reasons."""
+        found: dict[str, int] = {}
+        for replica in self._fleet.replicas:
+            found[replica.workload] = found.get(replica.workload, 0) + 1
+        for name, scaled in self._models.items():
+            bounds = scaled.spec.replicas
+            self._fleet.set_count(name, min(max(found.get(name, 0), bounds.min), bounds.max))
+
+    def report(self, incarnation: str, load: Load) -> None:
+        """Take a worker's report; whoever waits at zero is seen to at once."""
+        self._signals.report(incarnation, load, self._clock.monotonic())
+        for name, scaled in self._models.items():
+            if self._signals.queued(name) and not self._fleet.workload(name).count:
+                scaled.loop.wake.set()
+
+    def forget(self, living: Collection[str]) -> None:
+        """Workers that are not among the living are gone."""
+        self._signals.forget(living)
+
+    def stop(self) -> None:
+        """Decide nothing more: the server drains."""
+        self._stopped = True
+
+    def rows(self) -> list[dict[str, object]]:
+        """For `status`."""
+        return [
+            {
+                "model": name,
+                "wanted": self._fleet.workload(name).count,
+                "min": scaled.spec.replicas.min,
+                "max": scaled.spec.replicas.max,
+            }
+            for name, scaled in self._models.items()
+        ]
+
+    def _scaled(self, model: ModelSpec, make_scaler: MakeScaler) -> _Scaled:
+        pool = local_pool(model)
+        scaler = make_scaler(model, pool)
+        live = LiveFleet(
+            model.name,
+            pool.name,
+            self._fleet,
+            lambda now: self._signals.window(model.name, self._living(), now, scaler.interval_seconds),
+            self._loads,
+            self._clock.unix,
+            model.scaling.drain_seconds,
+        )
+
+        def record(decision: Decision) -> None:
+            self.trail.add(model.name, decision, live.seen.present, self._clock.unix())
+            if not decision.is_hold:
+                self._decided()
+
+        turn = ScalingLoop(live, scaler, {pool.name: pool}, record)
+
+        async def step(now: float) -> None:
+            if not self._stopped:
+                turn.step(now)
+                await asyncio.sleep(0)
+
+        loop = Loop(f"scaling of {model.name}", step, scaler.interval_seconds, self._clock)
+        return _Scaled(model, live, turn, loop)
+
+
+def served_names(model: ModelSpec) -> list[str]:
+    """The model's own and its adapters': they share its replicas."""
+    return [model.name, *(adapter.name for adapter in model.lora)]
+
+
+def swell_scaler(model: ModelSpec, pool: Pool) -> Scaler:
+    """Swell's own policy with what the spec says."""
+    from swell.policy.scaling.swell import SwellScaler  # late: a server whose models do not scale needs no forecasts
+
+    wanted = model.objectives
+    objective = Objective(wanted.ttft_ms, wanted.itl_ms, wanted.attainment, wanted.ttft_ms_per_1k_prompt_tokens)
+    return SwellScaler(
+        {pool.name: pool},
+        objective,
+        model.replicas.min,
+        model.replicas.max,
+        interval_seconds=model.scaling.interval_seconds,
+        idle_seconds=model.scaling.idle_seconds,
+    )
+
+
+def local_pool(model: ModelSpec) -> Pool:
+    """Replicas as processes on this machine: they cost nothing, and how fast they are is a modest guess.
+
+    For llama.cpp: a small model in four bits on a few CPU cores. For vLLM: an 8B model on one mid-range GPU.
+    """
+    sequences = model.parallel or model.max_in_flight
+    if model.engine is Engine.LLAMA_CPP:
+        profile = LatencyProfile(
+            model.name, "cpu", 1,
+            prefill_fixed_ms=20.0, prefill_ms_per_token=2.0, prefill_ms_per_token2=0.0,
+            step_fixed_ms=20.0, step_ms_per_sequence=8.0, step_ms_per_context_token=0.0,
+            kv_tokens=sequences * (model.context_tokens or 2048), max_sequences=sequences, chunk_tokens=2048,
+            source="a guess: a small model in four bits on a few cores",
+        )  # fmt: skip
+    else:
+        profile = LatencyProfile(
+            model.name, "gpu", 1,
+            prefill_fixed_ms=20.0, prefill_ms_per_token=0.12, prefill_ms_per_token2=0.0,
+            step_fixed_ms=30.0, step_ms_per_sequence=0.1, step_ms_per_context_token=0.0005,
+            kv_tokens=100_000, max_sequences=sequences,
+            source="a guess: an 8B model on one mid-range GPU",
+        )  # fmt: skip
+    return Pool("process", profile, 0.0, model.start_seconds)
