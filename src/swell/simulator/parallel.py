@@ -105,6 +105,7 @@ def _received(pipe: Connection) -> tuple[str, Any]:
 
 
 def _work(task: Callable[[Progress], Any], pipe: Connection) -> None:
+    """In the child. Where the parent is gone, nobody wants the value."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends us
     told = 0.0
 
@@ -115,8 +116,12 @@ def _work(task: Callable[[Progress], Any], pipe: Connection) -> None:
             pipe.send(("progress", done))
 
     try:
-        value = task(report)
-    except Exception as error:
-        pipe.send(("error", error))
-    else:
-        pipe.send(("value", value))
+        try:
+            outcome = ("value", task(report))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            outcome = ("error", error)
+        pipe.send(outcome)
+    except BrokenPipeError:
+        os._exit(1)

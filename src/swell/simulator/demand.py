@@ -1,0 +1,66 @@
+"""How many replicas a trace's arrivals fill over time, and the same trace at another size."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swell.errors import UserError
+from swell.policy.scaling.capacity import Mix, capacity
+from swell.simulator.traffic import scale_rate
+from swell.state.scaling import LatencyProfile, LengthSums, Objective
+from swell.state.traffic import Traffic
+
+Array = NDArray[np.float64]
+
+SLOT_SECONDS = 600.0
+MAX_REQUESTS = 100_000_000
+_CLOSE = 0.02  # of the peak that was asked for
+_CORRECTIONS = 4
+
+
+def replicas_filled(traffic: Traffic, profile: LatencyProfile, objective: Objective, edges: Array) -> Array:
+    """Per interval between two of `edges` (seconds): the replicas whose capacity its arrivals fill, not rounded up."""
+    n, o = traffic.prompt_tokens.astype(np.float64), traffic.output_tokens.astype(np.float64)
+    slot = np.clip(np.searchsorted(edges, traffic.arrival_seconds, side="right") - 1, 0, len(edges) - 2)
+    columns = [
+        np.bincount(slot, weights=weights, minlength=len(edges) - 1)
+        for weights in (np.ones_like(n), n, n * n, o, o * o, n * o)
+    ]
+    filled = np.zeros(len(edges) - 1)
+    for index, (count, *sums) in enumerate(zip(*columns, strict=True)):
+        mix = Mix.of_sums(LengthSums(int(count), *(float(value) for value in sums)))
+        if mix is not None:
+            seconds = float(edges[index + 1] - edges[index])
+            filled[index] = count / seconds / capacity(profile, objective, mix)[0]
+    return filled
+
+
+def peak_replicas(traffic: Traffic, profile: LatencyProfile, objective: Objective) -> float:
+    """Replicas that the busiest ten minutes fill; a shorter trace counts as a whole."""
+    slots = max(1, int(traffic.seconds // SLOT_SECONDS))
+    edges = np.linspace(0.0, slots * min(SLOT_SECONDS, max(traffic.seconds, 1.0)), slots + 1)
+    return float(replicas_filled(traffic, profile, objective, edges).max())
+
+
+def scaled_to_peak(
+    traffic: Traffic, profile: LatencyProfile, objective: Objective, replicas: float, seed: int = 1
+) -> Traffic:
+    """As much of the same traffic that its busiest ten minutes fill about `replicas`, by superposing or thinning.
+
+    Bursts of superposed copies rarely meet, so the peak grows less than the mean: the factor is corrected for that.
+    Raises UserError where the result would be too large to hold.
+    """
+    if not len(traffic):
+        return traffic
+    factor = replicas / peak_replicas(traffic, profile, objective)
+    for _ in range(_CORRECTIONS):
+        if factor * len(traffic) > MAX_REQUESTS:
+            raise UserError(
+                f"a peak of {replicas:g} replicas takes {factor * len(traffic):,.0f} requests of this trace; at most "
+                f"{MAX_REQUESTS:,} are replayed; give a smaller --peak-replicas or a slower accelerator"
+            )
+        scaled = scale_rate(traffic, factor, seed=seed)
+        reached = peak_replicas(scaled, profile, objective)
+        if abs(reached / replicas - 1) <= _CLOSE:
+            break
+        factor *= replicas / reached
+    return scaled

@@ -1,0 +1,210 @@
+"""What a comparison says: as numbers for machines, rows for tables, and sentences for whoever pays the bill."""
+
+from typing import Any
+
+from swell.simulator.compare import Comparison, Found, Score
+from swell.simulator.result import Scenario
+
+HOURS_PER_MONTH = 730.0
+_REASONS_SAID = 4
+
+COLUMNS = (
+    "policy", "attained", "cost", "/ bound", "/ oracle", "/ rate-clairvoyant", "TTFT p50 / p95 / p99",
+    "ITL p50 / p95 / p99", "GPU-hours", "starts", "preempted", "spend by market",
+)  # fmt: skip
+
+
+def as_json(comparison: Comparison, score: Score) -> dict[str, Any]:
+    """One policy's scores. Costs in USD, times in the unit that the name says; what does not exist is null."""
+    result, scenario = score.found.result, comparison.scenario
+    objective = scenario.objective
+    return {
+        "policy": score.name,
+        "trace": scenario.traffic.name,
+        "requests": result.requests,
+        "attained": result.attained,
+        "attainment": result.attainment,
+        "attainment_asked": comparison.attainment,
+        "reached": score.found.reached,
+        "cost_usd": result.cost_usd,
+        "cost_over_bound": score.cost_over_bound,
+        "cost_over_oracle": score.cost_over_oracle,
+        "cost_over_rate_clairvoyant": score.cost_over_rate_clairvoyant,
+        "bound_usd": comparison.bound_usd,
+        "oracle_usd": comparison.oracle.result.cost_usd if comparison.oracle else None,
+        "rate_clairvoyant_usd": comparison.rate_clairvoyant.result.cost_usd if comparison.rate_clairvoyant else None,
+        "knob": result.knob,
+        "ttft_ms": result.ttft_ms,
+        "itl_ms": result.itl_ms,
+        "objective": {
+            "ttft_ms": objective.ttft_ms,
+            "ttft_ms_per_1k_prompt_tokens": objective.ttft_ms_per_1k_prompt_tokens,
+            "beyond_prefill": objective.beyond_prefill,
+            "itl_ms": objective.itl_ms,
+        },
+        "pools": [pool.name for pool in scenario.pools],
+        "replica_hours": result.replica_hours,
+        "accelerator_hours": result.accelerator_hours,
+        "starts": result.starts,
+        "preemptions": result.preemptions,
+        "usd_by_market": result.usd_by_market,
+        "reasons": result.reasons,
+        "trace_seconds": scenario.traffic.seconds,
+        "seed": scenario.seed,
+        "wall_seconds": result.wall_seconds,
+    }
+
+
+def rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """A row per policy, the cheapest that reaches the attainment first, those that do not reach it last."""
+    return [_row(score) for score in ranked(comparison)] + [
+        _row(Score(found, _over(found, comparison.bound_usd), None, None))
+        for found in (comparison.rate_clairvoyant, comparison.oracle)
+        if found is not None
+    ]
+
+
+def ranked(comparison: Comparison) -> list[Score]:
+    """Scores by cost; policies that do not reach the attainment come last, by what they attain."""
+
+    def order(score: Score) -> tuple[bool, float]:
+        result = score.found.result
+        return (not score.found.reached, result.cost_usd if score.found.reached else -result.attainment)
+
+    return sorted(comparison.scores, key=order)
+
+
+def sentences(comparison: Comparison, score: Score) -> list[str]:
+    """What it would cost, which objectives it meets, how far the best anybody could do is, and what set the number."""
+    said = [_cost(comparison.scenario, score.found), _objectives(comparison, score.found), _distance(comparison, score)]
+    if score.found.result.reasons:
+        said.append(_reasons(score.found))
+    return said
+
+
+def objective_text(scenario: Scenario) -> str:
+    """The objective, as a person would say it."""
+    objective = scenario.objective
+    allowance = objective.ttft_ms_per_1k_prompt_tokens
+    text = f"the first token within {duration(objective.ttft_ms)}"
+    text += " beyond the time its own prompt takes" if objective.beyond_prefill else ""
+    text += f" (and {duration(allowance)} more per 1,000 prompt tokens)" if allowance else ""
+    return f"{text}, then a token every {duration(objective.itl_ms)} or faster"
+
+
+def hardware_text(scenario: Scenario) -> str:
+    """The machines, and what they cost."""
+    return ", ".join(
+        f"{pool.profile.name} ({pool.name}, ${pool.usd_per_hour:,.2f}/h)" for pool in scenario.pools[:3]
+    ) + (f" and {len(scenario.pools) - 3} more" if len(scenario.pools) > 3 else "")
+
+
+def usd(amount: float) -> str:
+    """As on an invoice; cents only where they are seen."""
+    return f"${amount:,.0f}" if amount >= 1000 else f"${amount:,.2f}"
+
+
+def duration(milliseconds: float) -> str:
+    """In the unit that reads best."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.3g} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
+
+
+def span(seconds: float) -> str:
+    """The length of a trace."""
+    if seconds >= 2 * 86400:
+        return f"{seconds / 86400:.1f} days"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} minutes"
+
+
+def share(part: float) -> str:
+    """A percentage with as many digits as an objective of several nines needs."""
+    return f"{part:.2%}" if part < 0.9995 or part == 1 else f"{part:.3%}"
+
+
+def ratio(value: float | None) -> str:
+    """A multiple; nothing where there is none."""
+    return "" if value is None else f"{value:.3f}"
+
+
+def spread(percentiles: dict[str, float]) -> str:
+    """p50 / p95 / p99."""
+    return " / ".join(duration(value) for value in percentiles.values())
+
+
+def reason_shares(found: Found) -> list[tuple[str, float]]:
+    """Which rule set the number in what share of all decisions, the most frequent first."""
+    total = sum(found.result.reasons.values()) or 1
+    counted = sorted(found.result.reasons.items(), key=lambda each: (-each[1], each[0]))
+    return [(name, count / total) for name, count in counted]
+
+
+def _row(score: Score) -> tuple[str, ...]:
+    result = score.found.result
+    markets = ", ".join(f"{name.replace('_', '-')} {usd(amount)}" for name, amount in result.usd_by_market.items())
+    return (
+        score.name,
+        share(result.attainment) + ("" if score.found.reached else " (too little)"),
+        usd(result.cost_usd),
+        ratio(score.cost_over_bound),
+        ratio(score.cost_over_oracle),
+        ratio(score.cost_over_rate_clairvoyant),
+        spread(result.ttft_ms),
+        spread(result.itl_ms),
+        f"{result.accelerator_hours:,.1f}",
+        f"{result.starts:,}",
+        f"{result.preemptions:,}",
+        markets,
+    )
+
+
+def _over(found: Found, amount: float | None) -> float | None:
+    return found.result.cost_usd / amount if amount else None
+
+
+def _cost(scenario: Scenario, found: Found) -> str:
+    result = found.result
+    hours = max(scenario.traffic.seconds / 3600, 1e-9)
+    said = (
+        f"{found.name} would cost {usd(result.cost_usd)} for these {span(scenario.traffic.seconds)} and "
+        f"{result.requests:,} requests, {usd(result.cost_usd / max(1, result.requests) * 1e6)} per million requests"
+    )
+    monthly = result.cost_usd / hours * HOURS_PER_MONTH
+    return f"{said}, or about {usd(monthly)} a month at that pace." if hours >= 24 else f"{said}."
+
+
+def _objectives(comparison: Comparison, found: Found) -> str:
+    attained, asked = found.result.attainment, comparison.attainment
+    verdict = "It meets the objective" if found.reached else "It misses the objective"
+    only = "" if found.reached else "only "
+    return (
+        f"{verdict}: {only}{share(attained)} of the requests, where {asked:.4g} was asked for, get "
+        f"{objective_text(comparison.scenario)}."
+    ).replace(f"{asked:.4g}", f"{asked * 100:.4g} %")
+
+
+def _distance(comparison: Comparison, score: Score) -> str:
+    parts = []
+    if score.cost_over_rate_clairvoyant:
+        parts.append(
+            f"{score.cost_over_rate_clairvoyant:.2f} times what somebody would pay who knew the true rate ahead"
+        )
+    if score.cost_over_oracle:
+        parts.append(f"{score.cost_over_oracle:.2f} times a plan made with full hindsight")
+    if score.cost_over_bound and comparison.bound_usd:
+        parts.append(
+            f"{score.cost_over_bound:.2f} times {usd(comparison.bound_usd)}, which nobody can undercut by any means"
+        )
+    if not parts:
+        return "How far the best possible is from that was not computed."
+    return f"That is {', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}."
+
+
+def _reasons(found: Found) -> str:
+    shares = [(name, part) for name, part in reason_shares(found) if part >= 0.001]
+    said = [f"{name.replace('_', ' ')} {part:.1%}" for name, part in shares[:_REASONS_SAID]]
+    rest = sum(part for _, part in shares[_REASONS_SAID:])
+    said += [f"others {rest:.1%}"] if rest >= 0.001 else []
+    return f"What set the number of replicas, in shares of all decisions: {', '.join(said)}."
