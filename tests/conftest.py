@@ -107,6 +107,7 @@ class _Servers:
         workers: int = 1,
         ready: bool = True,
         environment: dict[str, str] | None = None,
+        program: tuple[str, ...] | None = None,
     ) -> SwellProcess:
         folder = Path(tempfile.mkdtemp(prefix="swell-"))
         self._folders.append(folder)
@@ -117,6 +118,8 @@ class _Servers:
             options += ["-f", str(folder / "swell.yaml")]
         marked = {**os.environ, "COLUMNS": "200", "SWELL_TEST_STATE": str(state), **(environment or {})}
         server = SwellProcess(state, port, options, marked)
+        if program is not None:
+            server.program = program
         self._running.append(server)
         server.start()
         if ready:

@@ -68,6 +68,7 @@ class SwellProcess:
     environment: dict[str, str]
     key: str = ""
     key_id: str = ""
+    program: tuple[str, ...] = ("-m", "swell.cli.main")  # what `swell` is, for starting the server
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -94,7 +95,7 @@ class SwellProcess:
         """Start the server (again, after it was killed) without waiting for it."""
         with self._output_path.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "swell.cli.main", "up", *self.arguments],
+                [sys.executable, *self.program, "up", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
