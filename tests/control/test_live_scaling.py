@@ -51,7 +51,7 @@ class Live:
         self.decided = 0
         self.scaling = Scaling(
             models, self.world.fleet, self.world.clock,
-            loads=dict, living=lambda: {"w"}, make_scaler=make or (lambda spec, pool: OnDemand(pool)), run=1,
+            loads=dict, living=lambda: {"w"}, make_scaler=make or (lambda spec, pool: OnDemand(pool)),
             decided=self._count,
         )  # fmt: skip
 
@@ -104,7 +104,7 @@ async def test_an_adapters_request_starts_its_model(tmp_path: Path) -> None:
 async def test_models_of_a_fixed_number_have_no_loop(tmp_path: Path) -> None:
     live = Live(tmp_path, model("chat", "2..2"), model("zero", "0..0"))
     assert live.scaling.loops == []
-    live.scaling.adopted()
+    live.scaling.adopted(2)
     live.report(chat=1)
     assert live.count("chat") == 2
 
@@ -124,9 +124,9 @@ async def test_a_restarted_server_wants_what_it_finds_inside_the_bounds(
     await live.world.restart(live.world.workload("chat", count=spec.replicas.min))
     live.scaling = Scaling(
         [spec], live.world.fleet, live.world.clock, loads=dict, living=lambda: {"w"},
-        make_scaler=lambda _, pool: OnDemand(pool), run=2,
+        make_scaler=lambda _, pool: OnDemand(pool),
     )  # fmt: skip
-    live.scaling.adopted()
+    live.scaling.adopted(2)
     assert live.count("chat") == wanted
     await live.world.steps(12)
     live.world.fleet.report_in_flight({})
@@ -142,7 +142,7 @@ async def test_a_policy_that_fails_changes_nothing_and_stops_no_other(tmp_path: 
     live = Live(tmp_path, model("broken", "1..4"), model("chat"), make=make)
     live.report()
     live.report(broken=1, chat=1)
-    for loop in live.scaling.loops:
+    for loop in live.scaling.loops[:2]:
         await loop.turn()
     assert (live.count("broken"), live.count("chat")) == (1, 1)
     assert (live.loop("broken").failures, live.loop("chat").failures) == (1, 0)

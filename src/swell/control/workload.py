@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from swell.ports.engine import Address, EngineDescription, LaunchCommand
+from swell.ports.engine import Address, EngineDescription, EngineMetrics, LaunchCommand
 from swell.spec import ModelSpec
 
 REPLICA = "replica"
@@ -60,6 +60,7 @@ class Workload:
     wants_port: bool = True
     key: str = field(default="", repr=False)  # for `addresses`
     health: HealthCheck | None = None  # None: ready as soon as it runs
+    metrics: EngineMetrics = EngineMetrics()  # what its children tell of themselves
     new_id: Callable[[str, int], str] = _random_id
     start_timeout_seconds: float = 600.0
     unhealthy_seconds: float = UNHEALTHY_SECONDS
@@ -123,6 +124,7 @@ def model_workload(
         fingerprint=_digest([*common.argv, *(f"{name}={value}" for name, value in sorted(common.env.items()))]),
         launch=launch,
         health=health,
+        metrics=engine.metrics,
         start_timeout_seconds=model.start_timeout_seconds,
         drain_seconds=model.drain_seconds,
         stop_grace_seconds=engine.stop_grace_seconds,

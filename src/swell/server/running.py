@@ -88,8 +88,16 @@ class RunningServer:
             on_change=self._fleet_changed,
         )
         self._channel: ControlChannel
-        self._scaling: Scaling
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
+        self._scaling = Scaling(
+            [model.spec for model in parts.models],
+            self._fleet,
+            parts.clock,
+            loads=self._loads,
+            living=lambda: self._living,
+            make_scaler=parts.make_scaler,
+            decided=self._trail.wake.set,
+        )
         self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
 
     async def run(self, greet: Callable[["RunningServer"], Coroutine[Any, Any, None]]) -> None:
@@ -210,17 +218,7 @@ class RunningServer:
         forget_settings(parts.state, self._living)
         await self._check_port()
         epoch = await self._writer.call(parts.store.next_epoch)
-        self._scaling = Scaling(
-            [model.spec for model in parts.models],
-            self._fleet,
-            self._clock,
-            loads=self._loads,
-            living=lambda: self._living,
-            make_scaler=parts.make_scaler,
-            run=epoch,
-            decided=self._trail.wake.set,
-        )
-        self._scaling.adopted()
+        self._scaling.adopted(epoch)
         self._keys = await self._writer.call(parts.store.list_keys)
         self._tell_refused_keys()
         now = self._clock.monotonic()
@@ -434,6 +432,7 @@ class RunningServer:
 
     async def _let_go(self) -> None:
         await self._fleet.close()
+        await self._scaling.close()
         await self._ask.close()
         await self._providers.close()
         self._writer.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from swell.clock import Clock
+from swell.control.engine_metrics import MetricsReader
 from swell.control.fleet import Fleet
 from swell.control.scaling import ScalingLoop
 from swell.ports.scaler import Scaler
@@ -18,6 +19,8 @@ from swell.server.trail import Trail
 from swell.spec import Engine, ModelSpec
 from swell.state.messages import Load
 from swell.state.scaling import Decision, LatencyProfile, Objective, Pool
+
+METRICS_SECONDS = 2.0  # between two readings of the engines' own metrics
 
 MakeScaler = Callable[[ModelSpec, Pool], Scaler]
 
@@ -31,7 +34,7 @@ class _Scaled:
 
 
 class Scaling:
-    """All models that scale. `run` is this server's epoch; `decided` is called after a decision to change something."""
+    """All models that scale. `decided` is called after a decision to change something."""
 
     def __init__(
         self,
@@ -42,7 +45,6 @@ class Scaling:
         loads: Callable[[], Mapping[str, Load]],
         living: Callable[[], Collection[str]],
         make_scaler: MakeScaler,
-        run: int,
         decided: Callable[[], None] = lambda: None,
     ) -> None:
         self._fleet = fleet
@@ -51,8 +53,10 @@ class Scaling:
         self._living = living
         self._decided = decided
         self._stopped = False
-        self.trail = Trail(run)
+        self.trail = Trail(0)
         models = [model for model in models if model.scales]
+        self._reader = MetricsReader()
+        self._watch = Loop("engine metrics", self._read_engines, METRICS_SECONDS, clock)
         names = {name: model.name for model in models for name in served_names(model)}
         self._signals = Signals(names, clock.monotonic())
         self._models = {model.name: self._scaled(model, make_scaler) for model in models}
@@ -60,10 +64,12 @@ class Scaling:
     @property
     def loops(self) -> list[Loop]:
         """To be run, each on its own: one that fails stops no other."""
-        return [scaled.loop for scaled in self._models.values()]
+        loops = [scaled.loop for scaled in self._models.values()]
+        return [*loops, self._watch] if loops else []
 
-    def adopted(self) -> None:
-        """Want what was found running, inside the bounds: an earlier server had its reasons."""
+    def adopted(self, epoch: int) -> None:
+        """Want what was found running, inside the bounds: an earlier server had its reasons. Before the first turn."""
+        self.trail = Trail(epoch)
         found: dict[str, int] = {}
         for replica in self._fleet.replicas:
             found[replica.workload] = found.get(replica.workload, 0) + 1
@@ -85,6 +91,18 @@ class Scaling:
     def stop(self) -> None:
         """Decide nothing more: the server drains."""
         self._stopped = True
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._reader.close()
+
+    async def _read_engines(self, now: float) -> None:
+        for name, scaled in self._models.items():
+            ready = [replica for replica in self._fleet.replicas if replica.workload == name and replica.routable]
+            readings = await self._reader.read(ready, self._fleet.workload(name).metrics)
+            for child_id, reading in readings.items():
+                waiting, kv_used = reading.waiting_requests or 0.0, reading.kv_usage_ratio or 0.0
+                scaled.fleet.engine_says(child_id, int(waiting), min(max(kv_used, 0.0), 1.0))
 
     def rows(self) -> list[dict[str, object]]:
         """For `status`."""
