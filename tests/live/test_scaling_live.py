@@ -110,6 +110,18 @@ def _is_accounted_for(server: SwellProcess) -> bool:
     return len(known) <= 3 and {process.pid for process in server.replicas()} == known
 
 
+def test_swells_own_policy_serves_a_burst_from_zero(swell_up: SwellUp, tmp_path: Path) -> None:
+    server = swell_up(spec_of(make_model(tmp_path)), environment=make_engine(tmp_path))
+    burst = Clients(server, count=8, asks=2)
+    burst.start()
+    burst.join()
+    burst.check_whole()
+    numbers = check_trail(trail_of(server))
+    assert numbers[0] == 0
+    assert 1 <= max(numbers) <= 3
+    assert [row["status"] for row in server.command("usage")] == ["settled"] * 16
+
+
 def test_what_is_shown_to_people(swell_up: SwellUp, tmp_path: Path) -> None:
     server = scaled(swell_up, tmp_path)
     assert server.chat().status == 200

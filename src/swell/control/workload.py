@@ -16,6 +16,7 @@ UNHEALTHY_SECONDS = 60.0  # a restart cuts streams, so a stuck process gets a mi
 EXTERNAL_UNHEALTHY_SECONDS = 5.0  # no more is lost than a route
 EXTERNAL_RETRY_SECONDS = 5.0
 BACKOFF_MAX_SECONDS = 60.0
+NO_METRICS = EngineMetrics()
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Workload:
     wants_port: bool = True
     key: str = field(default="", repr=False)  # for `addresses`
     health: HealthCheck | None = None  # None: ready as soon as it runs
-    metrics: EngineMetrics = EngineMetrics()  # what its children tell of themselves
+    metrics: EngineMetrics = NO_METRICS  # how to read what its children tell of themselves
     new_id: Callable[[str, int], str] = _random_id
     start_timeout_seconds: float = 600.0
     unhealthy_seconds: float = UNHEALTHY_SECONDS

@@ -40,9 +40,10 @@ def prepare_model(spec: ModelSpec, state: StateDirectory, progress: Progress) ->
         path = _fetch(spec, progress)
     else:
         key = read_key(spec, os.environ)
-    workload = model_workload(
-        spec, engine, model_path=path, log_dir=state.logs, cores=len(os.sched_getaffinity(0)), key=key
-    )
+    # Replicas of one machine share its cores: llama.cpp's threads wait for one another by spinning, and with more of
+    # them than cores four replicas are many times slower than one.
+    cores = max(1, len(os.sched_getaffinity(0)) // max(1, spec.replicas.max))
+    workload = model_workload(spec, engine, model_path=path, log_dir=state.logs, cores=cores, key=key)
     return Model(Served(spec, engine.endpoints(spec)), workload)
 
 
