@@ -1,0 +1,238 @@
+"""Demand over the time that a start takes, as a quantile. Pure: memory in, memory out.
+
+Demand is in replicas: what arrives in a second, in replica-seconds of work. Three forecasters run side by side:
+
+- level: the mean of the last minutes goes on;
+- trend: the straight line through the last quarter of an hour goes on, as far as it is certain;
+- season: what the same time of day (and of the week) did before, scaled to today's level.
+
+Each keeps what it was wrong by during the last day, e = (came - F) / sqrt(F·G), F its forecast and G the usual demand:
+between noise that grows with demand and noise that does not, as the sum of many clients has it. The quantile of demand
+is then F + e_q·sqrt(F·G), with e_q the empirical quantile of those errors (split conformal prediction, Vovk 2005). So
+burstiness needs no parameter of its own. The forecaster with the least mean pinball loss at that quantile wins; ties go
+to the simplest.
+
+Which quantile: a replica more is worth its price where the chance that it is needed is at least its price over that of
+the misses it saves, at every moment the same ratio (newsvendor). So one quantile over all times costs least for a given
+attainment, and not one multiple of the forecast.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import log, sqrt
+
+LEVEL_SECONDS = 120.0
+TREND_SECONDS = 900.0
+ERRORS_KEPT = 2_880  # a day of them, one every half minute
+USUAL_SECONDS = 21_600.0  # over which the usual demand is smoothed
+BODY, TAIL = 0.8, 0.96  # shares of errors
+LOSS_MEMORY = 0.999  # per learning step
+# What is assumed before anything was seen: errors like these, as many as there are here.
+_FIRST_ERRORS = (-0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+SEASON_BIN_SECONDS = 600.0
+DAY_SECONDS = 86_400.0
+WEEK_SECONDS = 7 * DAY_SECONDS
+SEASON_MEMORY = 0.5  # how much of the old value a bin keeps when it is seen again
+TREND_CERTAINTY = 2.0  # standard errors at which half of a slope is believed
+NAMES = ("level", "trend", "season")
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What one forecaster was wrong by: in order of time, and in order of size."""
+
+    errors: tuple[float, ...] = ()
+    ordered: tuple[float, ...] = _FIRST_ERRORS
+    loss: float = 0.0
+    weight: float = 0.0  # of the losses in `loss`
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / self.weight if self.weight else 0.0
+
+    def quantile(self, q: float) -> float:
+        """The error that the share `q` of all stays under: as seen up to TAIL, beyond with an exponential tail.
+
+        The largest errors of a day are too few to be counted; their fall from BODY to TAIL tells how they go on.
+        """
+        if q <= TAIL:
+            return self._seen(q)
+        tail = self._seen(TAIL)
+        decay = (tail - self._seen(BODY)) / log((1 - BODY) / (1 - TAIL))
+        return tail + decay * log((1 - TAIL) / max(1 - q, 1e-12))
+
+    def _seen(self, q: float) -> float:
+        place = q * (len(self.ordered) - 1)
+        low = min(int(place), len(self.ordered) - 2)
+        return self.ordered[low] + (self.ordered[low + 1] - self.ordered[low]) * (place - low)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A forecast that has not come true yet: for the mean demand around `due`."""
+
+    due: float
+    values: tuple[float, ...]  # by forecaster, without margin
+    usual: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastMemory:
+    """Samples of (time, demand), latest last, what was learnt, and the seasons."""
+
+    samples: tuple[tuple[float, float], ...] = ()
+    learnt: tuple[Learnt, ...] = (Learnt(), Learnt(), Learnt())
+    pending: tuple[Pending, ...] = ()
+    day: tuple[float, ...] = ()  # mean demand by time of day; -1 where unknown
+    week: tuple[float, ...] = ()
+    bin_sum: float = 0.0
+    bin_count: int = 0
+    bin_index: int = -1
+    usual: float = -1.0
+    slope: float = 0.0  # of demand, a second; computed when there is something to learn, since it moves slowly
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The quantile of demand over the horizon, in replicas."""
+
+    value: float
+    winner: str
+    level: float  # demand now
+    margin: float  # of the value over the forecast itself, in replicas
+    by_name: tuple[tuple[str, float], ...]  # every forecaster's quantile
+
+
+def observe(memory: ForecastMemory, now: float, demand: float, quantile: float) -> ForecastMemory:
+    """Add a sample of demand at `now`; forecasts that come due are learnt from."""
+    samples, oldest, first = memory.samples, now - TREND_SECONDS, 0
+    while first < len(samples) and samples[first][0] <= oldest:
+        first += 1
+    usual = demand
+    if memory.usual >= 0 and samples:
+        usual = memory.usual + (demand - memory.usual) * min(1.0, (now - samples[-1][0]) / USUAL_SECONDS)
+    memory = replace(memory, samples=(*samples[first:], (now, demand)), usual=usual)
+    due = [pending for pending in memory.pending if pending.due <= now]
+    if due:
+        actual = _mean_since(memory.samples, now - LEVEL_SECONDS / 2)
+        learnt = memory.learnt
+        for pending in due:
+            learnt = tuple(
+                _learn(each, value, _scale(value, pending.usual), actual, quantile)
+                for each, value in zip(learnt, pending.values, strict=True)
+            )
+        memory = replace(memory, learnt=learnt, pending=memory.pending[len(due) :])
+    return memory
+
+
+def observe_season(memory: ForecastMemory, clock: float, demand: float) -> ForecastMemory:
+    """Add a sample to the seasons; `clock` is seconds since some Monday 00:00, of whatever calendar is known."""
+    index = int(clock % WEEK_SECONDS // SEASON_BIN_SECONDS)
+    if index == memory.bin_index:
+        return replace(memory, bin_sum=memory.bin_sum + demand, bin_count=memory.bin_count + 1)
+    if memory.bin_count:
+        mean = memory.bin_sum / memory.bin_count
+        memory = replace(
+            memory,
+            day=_put(memory.day, int(DAY_SECONDS // SEASON_BIN_SECONDS), memory.bin_index, mean),
+            week=_put(memory.week, int(WEEK_SECONDS // SEASON_BIN_SECONDS), memory.bin_index, mean),
+        )
+    return replace(memory, bin_index=index, bin_sum=demand, bin_count=1)
+
+
+def forecast(
+    memory: ForecastMemory, now: float, horizon_seconds: float, clock: float, quantile: float, *, pend: bool
+) -> tuple[Forecast, ForecastMemory]:
+    """The highest demand to be expected until `now + horizon_seconds`; `pend` to learn from it later."""
+    if pend:
+        memory = replace(memory, slope=_slope(memory.samples))
+    level = _mean_since(memory.samples, now - LEVEL_SECONDS)
+    values = (
+        level,
+        max(level, level + memory.slope * horizon_seconds),
+        level * _season_ratio(memory, clock, horizon_seconds),
+    )
+    learnt = memory.learnt
+    margins = tuple(_scale(v, memory.usual) * each.quantile(quantile) for v, each in zip(values, learnt, strict=True))
+    best = min(range(len(NAMES)), key=lambda i: (round(learnt[i].mean_loss, 4), i))
+    quantiles = tuple((name, max(0.0, values[i] + margins[i])) for i, name in enumerate(NAMES))
+    if pend:
+        memory = replace(memory, pending=(*memory.pending, Pending(now + horizon_seconds, values, memory.usual)))
+    return Forecast(quantiles[best][1], NAMES[best], level, margins[best], quantiles), memory
+
+
+def _scale(value: float, usual: float) -> float:
+    return sqrt(max(value, 0.0) * max(usual, 0.0))
+
+
+def _learn(learnt: Learnt, value: float, scale: float, actual: float, quantile: float) -> Learnt:
+    if scale <= 0:
+        return learnt
+    over = actual - value - scale * learnt.quantile(quantile)
+    loss = quantile * over if over > 0 else (quantile - 1) * over
+    error = (actual - value) / scale
+    ordered = list(learnt.ordered)
+    insort(ordered, error)
+    errors = (*learnt.errors, error)
+    if len(errors) > ERRORS_KEPT:
+        del ordered[bisect_left(ordered, errors[0])]
+        errors = errors[1:]
+    return Learnt(errors, tuple(ordered), learnt.loss * LOSS_MEMORY + loss, learnt.weight * LOSS_MEMORY + 1)
+
+
+def _mean_since(samples: Sequence[tuple[float, float]], start: float) -> float:
+    total, count = 0.0, 0
+    for at, demand in reversed(samples):
+        if at <= start:
+            break
+        total += demand
+        count += 1
+    return total / count if count else (samples[-1][1] if samples else 0.0)
+
+
+def _slope(samples: Sequence[tuple[float, float]]) -> float:
+    """Of the least-squares line, per second, shrunk by how uncertain it is."""
+    count = len(samples)
+    if count < 10:
+        return 0.0
+    mean_at = sum(at for at, _ in samples) / count
+    mean = sum(demand for _, demand in samples) / count
+    sxx = sum((at - mean_at) ** 2 for at, _ in samples)
+    sxy = sum((at - mean_at) * (demand - mean) for at, demand in samples)
+    if sxx <= 0:
+        return 0.0
+    slope = sxy / sxx
+    rest = sum((demand - mean - slope * (at - mean_at)) ** 2 for at, demand in samples)
+    error = sqrt(rest / max(1, count - 2) / sxx)
+    certainty = (slope / error) ** 2 if error > 0 else 1e9
+    return slope * certainty / (certainty + TREND_CERTAINTY**2)
+
+
+def _season_ratio(memory: ForecastMemory, clock: float, horizon_seconds: float) -> float:
+    """How much higher demand was, at this time of the week or day, `horizon_seconds` later."""
+    for table in (memory.week, memory.day):
+        if not table:
+            continue
+        here = _at(table, clock)
+        there = _at(table, clock + horizon_seconds)
+        if here > 0 and there >= 0:
+            return min(3.0, max(1 / 3, there / here))
+    return 1.0
+
+
+def _at(table: Sequence[float], clock: float) -> float:
+    """Interpolated between the middles of bins; negative where either is unknown."""
+    place = clock / SEASON_BIN_SECONDS - 0.5
+    low = int(place // 1)
+    first, second = table[low % len(table)], table[(low + 1) % len(table)]
+    if first < 0 or second < 0:
+        return -1.0
+    return first + (second - first) * (place - low)
+
+
+def _put(table: tuple[float, ...], size: int, index: int, value: float) -> tuple[float, ...]:
+    cells = list(table) if table else [-1.0] * size
+    at = index % size
+    cells[at] = value if cells[at] < 0 else SEASON_MEMORY * cells[at] + (1 - SEASON_MEMORY) * value
+    return tuple(cells)

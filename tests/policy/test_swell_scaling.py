@@ -1,0 +1,167 @@
+"""Swell's own scaling policy, regime by regime."""
+
+from dataclasses import replace
+from math import ceil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swell.policy.scaling.capacity import requests_per_second
+from swell.policy.scaling.swell import ScalingMemory, ScalingSettings, SwellScaler, decide
+from swell.state.scaling import (
+    Decision,
+    LatencyProfile,
+    LengthSums,
+    Objective,
+    Observation,
+    Pool,
+    ReplicaState,
+    ReplicaView,
+    Window,
+)
+
+PROFILE = LatencyProfile("m", "X", 1, 8.0, 0.05, 0.0, 12.0, 0.03, 8e-5, kv_tokens=400_000)
+POOL = Pool("X", PROFILE, usd_per_hour=2.0, start_seconds=120.0)
+OBJECTIVE = Objective(5000, 100, 0.99)
+PROMPT, OUTPUT = 1000, 200
+RATE = requests_per_second(PROFILE, OBJECTIVE, PROMPT, OUTPUT)
+TICK = 10.0
+
+
+def window(at: float, rate: float, queued: int = 0, in_flight: int = 0) -> Window:
+    count = round(rate * TICK)
+    done = LengthSums(
+        count, count * PROMPT, count * PROMPT**2, count * OUTPUT, count * OUTPUT**2, count * PROMPT * OUTPUT
+    )
+    return Window(at, TICK, count, count * PROMPT, done, queued=queued, in_flight=in_flight)
+
+
+def fleet(ready: int, starting: int = 0) -> tuple[ReplicaView, ...]:
+    return tuple(
+        ReplicaView(f"X-{i}", "X", ReplicaState.READY if i < ready else ReplicaState.STARTING, 0.0)
+        for i in range(ready + starting)
+    )
+
+
+class Fleet:
+    """Follows every decision at once, so that only the policy is seen."""
+
+    def __init__(self, ready: int = 0, **changes: float) -> None:
+        self.scaler = SwellScaler({"X": POOL}, OBJECTIVE, 0, 50, **changes)
+        self.ready = ready
+        self.now = 0.0
+        self.decisions: list[Decision] = []
+
+    def run(self, seconds: float, rate: float, queued: int = 0) -> list[Decision]:
+        begun = len(self.decisions)
+        for _ in range(round(seconds / TICK)):
+            self.now += TICK
+            seen = Observation(self.now, window(self.now, rate, queued), fleet(self.ready))
+            decision = self.scaler.decide(seen)
+            self.decisions.append(decision)
+            self.ready = decision.replicas
+        return self.decisions[begun:]
+
+
+def test_nothing_observed_means_hold() -> None:
+    decision = SwellScaler({"X": POOL}, OBJECTIVE).decide(Observation(1.0, None, fleet(3, 1)))
+    assert (decision.replicas, decision.is_hold, decision.binding) == (4, True, "hold")
+
+
+def test_steady_demand_gets_what_carries_it_with_a_margin_and_then_only_holds() -> None:
+    some = Fleet()
+    some.run(3600, 5.5 * RATE)
+    assert all(decision.is_hold for decision in some.run(3600, 5.5 * RATE))
+    assert 6 <= some.ready <= 8
+
+
+def test_more_demand_is_met_at_once_and_less_only_after_the_time_of_a_start() -> None:
+    some = Fleet()
+    some.run(1800, 2.0 * RATE)
+    before = some.ready
+    up = some.run(120, 8.0 * RATE)
+    assert some.ready >= 8
+    assert up[-1].binding in ("forecast", "backlog")
+    high = some.ready
+    falling = some.run(600, 2.0 * RATE)
+    first = next(i for i, decision in enumerate(falling) if decision.replicas < high)
+    assert first * TICK >= POOL.start_seconds - TICK
+    assert any(decision.binding == "release" for decision in falling)
+    some.run(7200, 2.0 * RATE)
+    assert some.ready <= before + 2
+
+
+def test_what_waits_asks_for_more_than_the_forecast() -> None:
+    calm, waiting = Fleet(ready=2), Fleet(ready=2)
+    calm.run(300, 1.5 * RATE)
+    waiting.run(290, 1.5 * RATE)
+    [decision] = waiting.run(TICK, 1.5 * RATE, queued=round(RATE * 600))
+    assert decision.binding == "backlog"
+    assert decision.replicas >= calm.ready + 4  # 600 replica-seconds within 130 s
+    assert "wait" in decision.reason
+
+
+def test_to_zero_after_the_idle_time_and_from_zero_at_once() -> None:
+    some = Fleet(idle_seconds=200.0)
+    some.run(600, 0.5 * RATE)
+    quiet = some.run(1200, 0.0)
+    zero = next(i for i, decision in enumerate(quiet) if decision.replicas == 0)
+    assert 190 <= (zero + 1) * TICK <= 600
+    assert quiet[zero].binding == "idle"
+    assert all(decision.is_hold for decision in quiet[zero + 1 :])
+    [woken] = some.run(TICK, 1 / TICK, queued=1)
+    assert woken.replicas == 1
+
+
+def test_every_decision_says_why() -> None:
+    some = Fleet()
+    decisions = some.run(600, 3 * RATE) + some.run(600, 9 * RATE) + some.run(900, RATE)
+    for decision in decisions:
+        assert decision.reason
+        assert dict(decision.inputs)["demand"] >= 0
+    changed = [decision for decision in decisions if not decision.is_hold]
+    assert changed
+    assert all(decision.rejected for decision in changed)
+
+
+@pytest.mark.parametrize(("least", "most", "binding"), [(4, 9, "floor"), (0, 2, "ceiling")])
+def test_bounds_hold_and_are_named(least: int, most: int, binding: str) -> None:
+    rate = RATE if binding == "floor" else 8 * RATE
+    scaler = SwellScaler({"X": POOL}, OBJECTIVE, least, most)
+    for tick in range(1, 60):
+        decision = scaler.decide(Observation(tick * TICK, window(tick * TICK, rate), fleet(3)))
+    assert decision.replicas == (least if binding == "floor" else most)
+    assert decision.binding == binding
+
+
+rates = st.lists(st.one_of(st.none(), st.floats(0, 30)), min_size=1, max_size=80)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rates, st.integers(0, 5), st.integers(5, 40))
+def test_inside_bounds_and_equal_for_equal_observations(rates: list[float | None], least: int, most: int) -> None:
+    def once() -> list[Decision]:
+        settings_, memory, found = ScalingSettings(POOL, OBJECTIVE, least, most), ScalingMemory(), []
+        for tick, rate in enumerate(rates, 1):
+            seen = None if rate is None else window(tick * TICK, rate * RATE)
+            decision, memory = decide(settings_, memory, Observation(tick * TICK, seen, fleet(least)))
+            found.append(decision)
+        return found
+
+    first = once()
+    assert first == once()
+    assert all(least <= decision.replicas <= most for decision in first)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0.1, 20), min_size=5, max_size=60), st.floats(1.05, 3))
+def test_more_demand_never_gets_fewer_replicas(rates: list[float], factor: float) -> None:
+    def last(by: float) -> int:
+        settings_, memory = ScalingSettings(POOL, OBJECTIVE, 0, 10_000), ScalingMemory()
+        for tick, rate in enumerate(rates, 1):
+            seen = replace(window(tick * TICK, 0), arrivals=ceil(rate * by * 100), arrived_prompt_tokens=0)
+            decision, memory = decide(settings_, memory, Observation(tick * TICK, seen, fleet(1)))
+        return decision.replicas
+
+    assert last(factor) >= last(1.0)
