@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from swell.policy.scaling.capacity import Mix, capacity
@@ -19,7 +19,7 @@ from swell.state.scaling import Decision, LengthSums, Objective, Observation, Op
 MIX_SECONDS = 1800.0  # how fast the mix of lengths is forgotten
 LEARN_EVERY_SECONDS = 30.0
 FULL_SHARE = 0.9  # of the batches that the objective allows, from which a fleet counts as full
-QUANTILE = 0.9
+QUANTILE = 0.98  # of demand over the start-up time, for an attainment of 0.99
 ROUNDING = 0.15  # of a replica that is not worth another one: the rest carries it inside its margin
 RELEASE_SHARE = 1.0  # of the time that a start takes, for which what was needed is kept
 
@@ -42,8 +42,8 @@ class ScalingSettings:
 class ScalingMemory:
     """What the policy remembers between two decisions."""
 
-    forecast: ForecastMemory = ForecastMemory()
-    mix: LengthSums = LengthSums()
+    forecast: ForecastMemory = field(default_factory=ForecastMemory)
+    mix: LengthSums = field(default_factory=LengthSums)
     needed: tuple[tuple[float, int], ...] = ()  # (time, replicas), a falling sequence: the maxima still in force
     learnt_at: float = -1e18
     busy_at: float = -1e18  # when a request was last seen

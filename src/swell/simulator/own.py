@@ -1,0 +1,50 @@
+"""Swell's own policy as a contender: its one knob, and what it learns from history before a replay begins."""
+
+from math import exp, log
+
+import numpy as np
+
+from swell.policy.scaling.swell import QUANTILE, SwellScaler
+from swell.simulator.result import Scenario
+from swell.state.scaling import LengthSums, Observation, Window
+
+_USUAL = -log(1 - QUANTILE)
+
+
+def swell_scaler(scenario: Scenario, knob: float | None = None) -> SwellScaler:
+    """Swell's policy for a scenario's first pool.
+
+    The knob is the logarithm of the odds that demand is not covered, as a multiple of the default's: the covered
+    quantile is 1 - exp(-knob·k), with 1 for the default. Larger means more replicas.
+    """
+    pool = scenario.pools[0]
+    scaler = SwellScaler(
+        {pool.name: pool},
+        scenario.objective,
+        scenario.min_replicas,
+        scenario.max_replicas,
+        quantile=1 - exp(-_USUAL * (1.0 if knob is None else knob)),
+    )
+    if scenario.history is not None and len(scenario.history):
+        _learn(scaler, scenario)
+    return scaler
+
+
+def _learn(scaler: SwellScaler, scenario: Scenario) -> None:
+    """Let the policy watch the history; what it decides on the way is nobody's business."""
+    history = scenario.history
+    if history is None:
+        return
+    interval = scaler.interval_seconds
+    edges = np.arange(0.0, history.seconds + interval, interval)
+    rows = np.searchsorted(history.arrival_seconds, edges)
+    prompts = history.prompt_tokens.astype(np.float64)
+    outputs = history.output_tokens.astype(np.float64)
+    end = edges[-1]
+    start_unix = scenario.traffic.start_unix
+    for at, low, high in zip(edges[1:], rows[:-1], rows[1:], strict=True):
+        n, o = prompts[low:high], outputs[low:high]
+        sums = LengthSums(int(high - low), *(float(x) for x in (n.sum(), n @ n, o.sum(), o @ o, n @ o)))
+        window = Window(float(at - end), interval, sums.count, int(sums.n), sums)
+        now_unix = None if start_unix is None else start_unix + float(at - end)
+        scaler.decide(Observation(float(at - end), window, (), now_unix))
