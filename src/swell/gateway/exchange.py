@@ -424,7 +424,7 @@ class Exchange:
             sent = self._recorded == 2
             self.settle(UsageStatus.ESTIMATED if sent else UsageStatus.VOID, 0, 0, refusal.status)
         elif refusal.status >= 500:
-            self.route.tally.judged += 1  # refused before it was recorded
+            self.route.tally.missed += 1  # refused before it was recorded
         self.service.counters.outcome(refusal.code)
         if self.replica is not None:
             self.replica.undecided()

@@ -15,20 +15,8 @@ class Tally:
     """Of one model. Lengths are tokens, times seconds."""
 
     __slots__ = (
-        "arrivals",
-        "arrived_prompt_tokens",
-        "attained",
-        "completed",
-        "decoded_tokens",
-        "itl_ms_sum",
-        "judged",
-        "n2_sum",
-        "n_sum",
-        "no_sum",
-        "o2_sum",
-        "o_sum",
-        "open_seconds",
-        "ttft_ms_sum",
+        "arrivals", "arrived_prompt_tokens", "attained", "completed", "cut_tokens", "itl_sum", "missed", "n2_sum",
+        "n_sum", "no_sum", "o2_sum", "o_sum", "open_seconds", "ttft_sum",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -36,51 +24,54 @@ class Tally:
         self.arrived_prompt_tokens = 0  # as estimated on arrival
         self.completed = 0
         self.n_sum = self.n2_sum = self.o_sum = self.o2_sum = self.no_sum = 0
-        self.decoded_tokens = 0  # of ended requests, cut ones included
-        self.judged = 0
-        self.attained = 0
-        self.ttft_ms_sum = 0.0
-        self.itl_ms_sum = 0.0
+        self.cut_tokens = 0  # that were generated for requests that were not completed
+        self.attained = 0  # of the completed
+        self.missed = 0  # neither completed nor the client's own fault
+        self.ttft_sum = 0.0  # seconds, over the completed
+        self.itl_sum = 0.0
         self.open_seconds = 0.0  # from arrival to end, of ended requests
 
     def ends(self, model: ModelEntry, status: int, n: int, o: int, seconds: float, first: float, waited: float) -> None:
         """A request ended: a prompt of n tokens, o tokens out, the first of them after `first` (< 0: unknown).
 
-        A client that left is judged if it had waited for the first token longer than promised.
-        """
-        self.open_seconds += seconds
-        self.decoded_tokens += o
-        if status == OK:
-            self._completes(model, n, o, seconds, first, waited)
-        elif status >= 500:
-            self.judged += 1
-        elif status == CLIENT_LEFT and first < 0:
-            self.judged += seconds * 1000 > model.ttft_ms + model.ttft_ms_per_1k_prompt_tokens * n / 1000
-
-    def _completes(self, model: ModelEntry, n: int, o: int, seconds: float, first: float, waited: float) -> None:
-        """It was answered.
-
         An answer that was no stream does not show when its first token was there. It is judged as if all its tokens,
         the first one too, had taken equally long once it was sent, `waited` seconds after it arrived.
         """
-        if first < 0:
-            gap = (seconds - waited) / (o or 1)
-            first = waited + gap
+        self.open_seconds += seconds
+        if status != OK:
+            self._fails(model, status, n, o, seconds, first)
+            return
+        if o > 1:
+            if first < 0:
+                gap = (seconds - waited) / o
+                first = waited + gap
+            else:
+                gap = (seconds - first) / (o - 1)
         else:
-            gap = (seconds - first) / (o - 1) if o > 1 else 0.0
+            gap = 0.0
+            if first < 0:
+                first = seconds
         self.completed += 1
         self.n_sum += n
         self.n2_sum += n * n
         self.o_sum += o
         self.o2_sum += o * o
         self.no_sum += n * o
-        ttft_ms = first * 1000
-        itl_ms = gap * 1000 if o > 1 else 0.0
-        self.ttft_ms_sum += ttft_ms
-        self.itl_ms_sum += itl_ms
-        self.judged += 1
-        if ttft_ms <= model.ttft_ms + model.ttft_ms_per_1k_prompt_tokens * n / 1000 and itl_ms <= model.itl_ms:
+        self.ttft_sum += first
+        self.itl_sum += gap
+        limit = model.ttft_ms
+        if model.ttft_ms_per_1k_prompt_tokens:
+            limit += model.ttft_ms_per_1k_prompt_tokens * n / 1000
+        if first * 1000 <= limit and gap * 1000 <= model.itl_ms:
             self.attained += 1
+
+    def _fails(self, model: ModelEntry, status: int, n: int, o: int, seconds: float, first: float) -> None:
+        """It was not answered. A client that left counts if it had waited for the first token longer than promised."""
+        self.cut_tokens += o
+        if status >= 500:
+            self.missed += 1
+        elif status == CLIENT_LEFT and first < 0:
+            self.missed += seconds * 1000 > model.ttft_ms + model.ttft_ms_per_1k_prompt_tokens * n / 1000
 
     def report(
         self, name: str, *, decoded: int, open_seconds: float, in_flight: int, queued: int, oldest_seconds: float
@@ -96,11 +87,11 @@ class Tally:
             o_sum=self.o_sum,
             o2_sum=self.o2_sum,
             no_sum=self.no_sum,
-            decoded_tokens=self.decoded_tokens + decoded,
-            judged=self.judged,
+            decoded_tokens=self.o_sum + self.cut_tokens + decoded,
+            judged=self.completed + self.missed,
             attained=self.attained,
-            ttft_ms_sum=self.ttft_ms_sum,
-            itl_ms_sum=self.itl_ms_sum,
+            ttft_ms_sum=self.ttft_sum * 1000,
+            itl_ms_sum=self.itl_sum * 1000,
             open_seconds=self.open_seconds + open_seconds,
             in_flight=in_flight,
             queued=queued,
