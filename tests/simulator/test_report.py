@@ -191,6 +191,7 @@ def test_a_curve_is_averaged_and_holds_where_nothing_was_seen() -> None:
     seconds = np.array([1.0, 2.0, 11.0, 35.0])
     values = np.array([2, 4, 9, 1], np.int32)
     assert averaged(seconds, values, np.array([0.0, 10.0, 20.0, 30.0, 40.0])).tolist() == [3.0, 9.0, 9.0, 1.0]
+    assert averaged(seconds[2:], values[2:], np.array([0.0, 10.0, 20.0])).tolist() == [9.0, 9.0]
 
 
 def test_quantities_are_said_as_people_say_them() -> None:

@@ -1,4 +1,4 @@
-"""How many replicas a trace's arrivals fill over time, and the same trace at another size."""
+"""How many replicas a trace's arrivals fill over time, and how much of it would fill as many as one likes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from swell.state.traffic import Traffic
 Array = NDArray[np.float64]
 
 SLOT_SECONDS = 600.0
-MAX_REQUESTS = 100_000_000
+MAX_REQUESTS = 50_000_000
 _CLOSE = 0.02  # of the peak that was asked for
 _CORRECTIONS = 4
 
@@ -41,16 +41,16 @@ def peak_replicas(traffic: Traffic, profile: LatencyProfile, objective: Objectiv
     return float(replicas_filled(traffic, profile, objective, edges).max())
 
 
-def scaled_to_peak(
+def factor_to_peak(
     traffic: Traffic, profile: LatencyProfile, objective: Objective, replicas: float, seed: int = 1
-) -> Traffic:
-    """As much of the same traffic that its busiest ten minutes fill about `replicas`, by superposing or thinning.
+) -> float:
+    """By what factor `scale_rate` must multiply the trace so that its busiest ten minutes fill about `replicas`.
 
     Bursts of superposed copies rarely meet, so the peak grows less than the mean: the factor is corrected for that.
     Raises UserError where the result would be too large to hold.
     """
     if not len(traffic):
-        return traffic
+        return 1.0
     factor = replicas / peak_replicas(traffic, profile, objective)
     for _ in range(_CORRECTIONS):
         if factor * len(traffic) > MAX_REQUESTS:
@@ -58,9 +58,8 @@ def scaled_to_peak(
                 f"a peak of {replicas:g} replicas takes {factor * len(traffic):,.0f} requests of this trace; at most "
                 f"{MAX_REQUESTS:,} are replayed; give a smaller --peak-replicas or a slower accelerator"
             )
-        scaled = scale_rate(traffic, factor, seed=seed)
-        reached = peak_replicas(scaled, profile, objective)
+        reached = peak_replicas(scale_rate(traffic, factor, seed=seed), profile, objective)
         if abs(reached / replicas - 1) <= _CLOSE:
             break
         factor *= replicas / reached
-    return scaled
+    return factor

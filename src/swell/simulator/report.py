@@ -5,7 +5,7 @@ from html import escape
 
 from swell import __version__
 from swell.simulator.compare import Comparison, Score
-from swell.simulator.report_scores import front, latencies, reasons, searched_on
+from swell.simulator.report_scores import front, latencies, reasons, searched_on_day
 from swell.simulator.report_style import PALETTE, TABS, css
 from swell.simulator.report_time import costs, legend, replicas
 from swell.simulator.summary import (
@@ -146,10 +146,11 @@ def _front(comparison: Comparison, score: Score) -> str:
     chart = front(comparison, _styles(comparison, score))
     if not chart:
         return ""
+    traffic = "the representative day" if searched_on_day(comparison) else "the whole trace"
     return _section(
         "Cost against attainment",
-        f"Every policy at several settings of its one knob, on {searched_on(comparison)}. Lower is cheaper, further "
-        "right is better served; the dashed line is what was asked for.",
+        f"Every policy at the settings of its one knob that were tried, on {traffic}. Lower is cheaper, further right "
+        "is better served; the dashed line is what was asked for.",
         f'<div class="wide">{chart}</div>',
     )
 

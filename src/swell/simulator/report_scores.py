@@ -40,7 +40,8 @@ def latencies(comparison: Comparison, which: str) -> str:
         return '<p class="note">Nothing was answered, so there is nothing to measure.</p>'
     frame = Frame(width=470.0, height=44 + _ROW_PIXELS * len(founds), left=128.0, top=24.0, bottom=24.0)
     x = frame.x(max(min(measured) * 0.8, limit / 1e4, 0.1), max(*measured, limit) * 1.25, log=True)
-    parts = [x_axis(frame, x, decades(x.low, x.high), duration, grid=True)]
+    marks = decades(x.low, x.high)
+    parts = [x_axis(frame, x, marks if len(marks) > 2 else ticks(x.low, x.high, 4), duration, grid=True)]
     for row, found in enumerate(founds):
         y = frame.top + _ROW_PIXELS * (row + 0.5)
         own = spreads[found.name]
@@ -65,9 +66,9 @@ def front(comparison: Comparison, names: Mapping[str, str]) -> str:
     """Cost against attainment: every replay of every search, joined by policy. Empty where nothing was searched."""
     references = [each for each in (comparison.oracle, comparison.rate_clairvoyant) if each]
     founds = references + [score.found for score in comparison.scores]
-    series = [(found, _drawn(found)) for found in founds]
-    series = [(found, probes) for found, probes in series if len(probes) > 1]
-    if not series:
+    series = [(found, _drawn(comparison, found)) for found in founds]
+    series = [(found, probes) for found, probes in series if probes]
+    if not any(len(probes) > 1 for _, probes in series):
         return ""
     reaching = [p.cost_usd for _, probes in series for p in probes if p.attainment >= comparison.attainment]
     every = [p.cost_usd for _, probes in series for p in probes]
@@ -122,16 +123,15 @@ def reasons(comparison: Comparison) -> str:
     return picture(frame, "What set the number of replicas", *parts) + legend(entries)
 
 
-def searched_on(comparison: Comparison) -> str:
-    """What the costs of the front are of."""
-    is_day = any(not p.whole for score in comparison.scores for p in score.found.probes)
-    return "the representative day" if is_day else "the whole trace"
+def searched_on_day(comparison: Comparison) -> bool:
+    """Whether the front is of the representative day, and not of the whole trace."""
+    return any(not probe.whole for score in comparison.scores for probe in score.found.probes)
 
 
-def _drawn(found: Found) -> list[Probe]:
-    """The replays of the day where there was one, else of the whole: only equal traffic can be joined."""
-    on_day = [probe for probe in found.probes if not probe.whole]
-    return on_day or list(found.probes)
+def _drawn(comparison: Comparison, found: Found) -> list[Probe]:
+    """The replays of the day where policies were searched on one, else of the whole: only equal traffic compares."""
+    is_day = searched_on_day(comparison)
+    return [probe for probe in found.probes if probe.whole != is_day]
 
 
 def _monotone(probes: Sequence[Probe]) -> list[Probe]:

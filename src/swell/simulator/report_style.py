@@ -42,15 +42,15 @@ _PAGE = f"""
 *{{box-sizing:border-box}}
 body{{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}}
-main{{max-width:1080px;margin:0 auto;padding:40px 24px 64px}}
+main{{max-width:1240px;margin:0 auto;padding:40px 24px 64px}}
 header p{{margin:0;color:var(--soft)}}
 h1{{font-size:30px;line-height:1.2;letter-spacing:-.015em;margin:4px 0 10px}}
 h2{{font-size:19px;margin:0 0 4px;letter-spacing:-.005em}}
 h3{{font-size:14px;margin:0 0 6px;color:var(--soft);font-weight:600}}
 section{{background:var(--card);border:1px solid var(--faint);border-radius:12px;padding:22px 24px;margin-top:20px}}
-section>p{{margin:0 0 14px;color:var(--soft);max-width:76ch}}
+section>p{{margin:0 0 14px;color:var(--soft);max-width:100ch}}
 .lead{{padding:0;background:none;border:0;margin-top:16px}}
-.lead p{{color:var(--ink);font-size:17px;margin:0 0 8px}}
+.lead p{{color:var(--ink);font-size:17px;margin:0 0 8px;max-width:92ch}}
 .tiles{{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:12px;margin-top:22px}}
 .tile{{background:var(--card);border:1px solid var(--faint);border-radius:12px;padding:14px 18px}}
 .tile b{{display:block;font-size:27px;line-height:1.25;letter-spacing:-.02em;font-weight:650;
@@ -98,12 +98,12 @@ svg:hover .series:not(:hover){{opacity:.28}}.series:hover .curve{{stroke-width:3
 .tabs label{{border:1px solid var(--line);border-radius:999px;padding:3px 12px;font-size:13.5px;cursor:pointer}}
 .pane{{display:none}}
 table{{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}}
-th{{text-align:right;color:var(--soft);font-weight:600;padding:6px 10px;border-bottom:1px solid var(--line);
+th{{text-align:right;color:var(--soft);font-weight:600;padding:6px 8px;border-bottom:1px solid var(--line);
 vertical-align:bottom}}
-td{{text-align:right;padding:7px 10px;border-bottom:1px solid var(--faint);white-space:nowrap}}
-th:first-child,td:first-child{{text-align:left;padding-left:0}}
+td{{text-align:right;padding:7px 8px;border-bottom:1px solid var(--faint);white-space:nowrap}}
+th:first-child,td:first-child{{text-align:left}}
 td:first-child{{font-weight:600}}
-tr.first td{{background:var(--wash)}}tr.first td:first-child{{padding-left:10px}}
+tr.first td{{background:var(--wash)}}
 tr.missed td{{color:var(--soft)}}tr.missed td.verdict{{color:var(--bad)}}
 tr.reference td{{color:var(--soft)}}tr.reference td:first-child{{font-weight:400;font-style:italic}}
 dl{{display:grid;grid-template-columns:max-content 1fr;gap:6px 22px;margin:0;font-size:14.5px}}

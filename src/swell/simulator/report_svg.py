@@ -153,13 +153,16 @@ def apart(wanted: Sequence[float], low: float, high: float, pixels: float = _LAB
 
 
 def averaged(seconds: Array, values: NDArray[np.generic], edges: Array) -> Array:
-    """Means of what falls between each two edges; where nothing does, the value before."""
+    """Means of what falls between each two edges; where nothing does, the value before, at first the one after."""
     numbers = np.asarray(values, dtype=np.float64)
     slot = np.searchsorted(edges, seconds, side="right") - 1
     inside = (slot >= 0) & (slot < len(edges) - 1)
     total = np.bincount(slot[inside], weights=numbers[inside], minlength=len(edges) - 1)
     count = np.bincount(slot[inside], minlength=len(edges) - 1)
-    last = np.maximum.accumulate(np.where(count > 0, np.arange(len(count)), 0))
+    seen = np.flatnonzero(count > 0)
+    if not len(seen):
+        return np.zeros(len(count))
+    last = np.maximum.accumulate(np.where(count > 0, np.arange(len(count)), seen[0]))
     return np.asarray((total / np.maximum(count, 1))[last])
 
 

@@ -127,7 +127,7 @@ def _waiting(scenario: Scenario, found: Found, edges: Array) -> str:
         _WAITING,
         f"Requests of {found.name} that run and that wait",
         y_axis(_WAITING, y, ticks(0.0, y.high, 2), lambda value: f"{value:,.3g}"),
-        label(_WAITING.left, 12, "requests in the system, of those waiting for a replica", "note"),
+        label(_WAITING.left, 12, "requests in the system; in red, those that wait for a replica", "note"),
         area([(x(t), y(v)) for t, v in zip(middle, inside, strict=True)], floor, "fill-inside"),
         area([(x(t), y(v)) for t, v in zip(middle, queued, strict=True)], floor, "fill-queued"),
         _time_axis(_WAITING, x),

@@ -9,7 +9,7 @@ HOURS_PER_MONTH = 730.0
 _REASONS_SAID = 4
 
 COLUMNS = (
-    "policy", "attained", "cost", "/ bound", "/ oracle", "/ rate-clairvoyant", "TTFT p50 / p95 / p99",
+    "policy", "attained", "cost", "over bound", "over oracle", "over rate-clairvoyant", "TTFT p50 / p95 / p99",
     "ITL p50 / p95 / p99", "GPU-hours", "starts", "preempted", "spend by market",
 )  # fmt: skip
 
