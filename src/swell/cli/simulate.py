@@ -1,0 +1,202 @@
+"""`swell simulate`."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swell.cli.output import JsonOption, command, print_json, print_table
+from swell.errors import UserError
+
+if TYPE_CHECKING:
+    from swell.simulator.compare import Comparison
+    from swell.simulator.result import Scenario
+
+_MAX_REPLICAS = 10_000
+
+
+TraceOption = Annotated[Path | None, typer.Option(help="Requests, plain or compressed. Without: a generated week.")]
+HistoryOption = Annotated[
+    Path | None, typer.Option(help="What happened before the trace, for forecasts to learn from.")
+]
+FormatOption = Annotated[str | None, typer.Option("--format", help="The trace's format. Without: by its columns.")]
+FileOption = Annotated[
+    Path | None, typer.Option("--file", "-f", help="A swell.yaml, for objectives, bounds and routing.")
+]
+PolicyOption = Annotated[str | None, typer.Option(help="The policy that is replayed. Default: swell.")]
+CompareOption = Annotated[
+    str | None, typer.Option(help="all, or names with commas: every policy at the same attainment.", metavar="NAMES")
+]
+AttainmentOption = Annotated[
+    float | None,
+    typer.Option(help="Share of requests that shall meet it. Default: 0.99.", min=0.5, max=0.9999),
+]
+WaitOption = Annotated[
+    float | None,
+    typer.Option(help="What a request may wait beyond its own prompt's processing. Default: 5.", min=1e-3, max=86_400),
+]
+ItlOption = Annotated[
+    float | None, typer.Option(help="Longest mean time between two tokens. Default: 100.", min=0.1, max=600_000)
+]
+ModelOption = Annotated[str | None, typer.Option(help="The model, by its profile's name. Default: llama-3.1-8b.")]
+AcceleratorOption = Annotated[str | None, typer.Option(help="What it runs on. Default: A100-80GB.")]
+CountOption = Annotated[
+    int | None,
+    typer.Option(help="Accelerators of a replica. Default: the fewest with a profile.", min=1, max=64),
+]
+StartOption = Annotated[
+    float | None, typer.Option(help="From order to ready; billed. Default: 120.", min=0, max=86_400)
+]
+PeakOption = Annotated[
+    float | None,
+    typer.Option(help="Superpose or thin the trace until its busiest ten minutes fill so many.", min=0.01, max=5000),
+]
+FewestOption = Annotated[int | None, typer.Option(help="Default: 0.", min=0, max=_MAX_REPLICAS)]
+MostOption = Annotated[int | None, typer.Option(help="Default: no limit.", min=0, max=_MAX_REPLICAS)]
+KnobOption = Annotated[
+    float | None, typer.Option(help="The setting of the policy's one knob. Default: its own.", min=1e-6, max=1e6)
+]
+ProfilesOption = Annotated[Path | None, typer.Option(help="Your own latency profiles, besides those that ship.")]
+PricesOption = Annotated[Path | None, typer.Option(help="Your own prices, in place of those that ship.")]
+SeedOption = Annotated[int, typer.Option(help="The same seed gives the same figures.", min=0)]
+JobsOption = Annotated[int | None, typer.Option(help="Replays at a time. Default: one per core.", min=1, max=256)]
+ReportOption = Annotated[Path | None, typer.Option(help="Write the result as one HTML file.")]
+
+
+@command
+def simulate(
+    trace: TraceOption = None,
+    history: HistoryOption = None,
+    trace_format: FormatOption = None,
+    file: FileOption = None,
+    policy: PolicyOption = None,
+    compare: CompareOption = None,
+    attainment: AttainmentOption = None,
+    wait_seconds: WaitOption = None,
+    itl_ms: ItlOption = None,
+    model: ModelOption = None,
+    accelerator: AcceleratorOption = None,
+    accelerator_count: CountOption = None,
+    start_seconds: StartOption = None,
+    peak_replicas: PeakOption = None,
+    min_replicas: FewestOption = None,
+    max_replicas: MostOption = None,
+    knob: KnobOption = None,
+    profiles: ProfilesOption = None,
+    prices: PricesOption = None,
+    seed: SeedOption = 1,
+    jobs: JobsOption = None,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay traffic through a scaling policy: what it costs, what it attains, how far the best possible is."""
+    from swell.simulator.setting import Wishes, build
+
+    _check(policy, compare, knob, report)
+    scenario = build(
+        Wishes(
+            trace, trace_format, history, file, model, accelerator, accelerator_count, start_seconds, wait_seconds,
+            itl_ms, attainment, peak_replicas, min_replicas, max_replicas, profiles, prices, seed,
+        )
+    )  # fmt: skip
+    from swell.simulator.feasibility import why_excluded
+
+    excluded = why_excluded(scenario)
+    if excluded and compare is not None:
+        raise UserError(excluded)
+    with _progress(shown=not as_json and sys.stderr.isatty()) as told:
+        result = _run(scenario, policy or "swell", compare, knob, jobs, told)
+    if report is not None:
+        _write(report, result, policy)
+    _say(result, excluded, report, is_one=compare is None, as_json=as_json)
+
+
+def _check(policy: str | None, compare: str | None, knob: float | None, report: Path | None) -> None:
+    """What can be refused before anything long begins."""
+    from swell.simulator.contenders import chosen, contender
+
+    if compare is not None and policy is not None:
+        raise UserError("--policy replays one policy and --compare several; give one of them")
+    if compare is not None and knob is not None:
+        raise UserError("--compare searches every policy's knob; leave --knob out, or name one policy with --policy")
+    if compare is not None:
+        chosen(compare)
+    if policy is not None:
+        contender(policy)
+    if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
+        raise UserError(f"--report {report}: give a file in a folder that exists")
+
+
+def _run(
+    scenario: "Scenario",
+    policy: str,
+    compare: str | None,
+    knob: float | None,
+    jobs: int | None,
+    told: Callable[[float], None],
+) -> "Comparison":
+    from swell.simulator import compare as comparing
+    from swell.simulator.contenders import chosen, contender, references
+    from swell.simulator.parallel import usable_cores
+
+    attainment, at_a_time = scenario.objective.attainment, jobs or usable_cores()
+    if compare is None:
+        return comparing.assess(
+            scenario, contender(policy), knob,
+            attainment=attainment, references=references(), jobs=at_a_time, progress=told,
+        )  # fmt: skip
+    return comparing.compare(
+        scenario, chosen(compare), attainment=attainment, references=references(), jobs=at_a_time, progress=told
+    )
+
+
+def _say(result: "Comparison", excluded: str, report: Path | None, *, is_one: bool, as_json: bool) -> None:
+    from swell.simulator.summary import COLUMNS, ranked, rows, sentences
+    from swell.simulator.summary import as_json as numbers
+
+    if as_json:
+        documents = {score.name: {**numbers(result, score), "excluded": excluded or None} for score in result.scores}
+        print_json(documents[result.scores[0].name] if is_one else documents)
+        return
+    print_table(COLUMNS, rows(result), empty="No policy was replayed.")
+    for sentence in sentences(result, ranked(result)[0]):
+        print(sentence)
+    if excluded:
+        print(f"Take that with care: {excluded}.")
+    if report is not None:
+        print(f"The report is in {report}")
+
+
+def _write(report: Path, result: "Comparison", policy: str | None) -> None:
+    from swell.simulator.report import page
+
+    try:
+        report.write_text(page(result, policy), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--report {report}: cannot be written ({error.strerror}); give another file") from error
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[Callable[[float], None]]:
+    """A bar on standard error. It has no thread of its own: replays are forked from this process."""
+    if not shown:
+        yield lambda done: None
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    bar = rich.Progress(
+        rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TaskProgressColumn(), rich.TimeElapsedColumn(),
+        console=Console(stderr=True), auto_refresh=False, transient=True,
+    )  # fmt: skip
+    task = bar.add_task("Replaying", total=1.0)
+
+    def told(done: float) -> None:
+        bar.update(task, completed=done, refresh=True)
+
+    with bar:
+        told(0.0)
+        yield told

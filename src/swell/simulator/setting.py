@@ -1,0 +1,137 @@
+"""What is simulated, from what somebody asked for: a trace, machines, an objective, bounds.
+
+What is said outright counts; what is not comes from the model in `swell.yaml`, where there is one; else the default
+scenario: Llama-3.1-8B on one A100-80GB that takes 120 s to start, and requests that may wait 5 s.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swell.errors import UserError
+from swell.simulator.demand import factor_to_peak
+from swell.simulator.result import Scenario
+from swell.simulator.traffic import GeneratedTraffic, generate, load, scale_rate
+from swell.spec import Engine, ModelSpec, load_spec
+from swell.state.catalogue import (
+    DEFAULT_ACCELERATOR,
+    DEFAULT_MODEL,
+    DEFAULT_START_SECONDS,
+    load_prices,
+    load_profiles,
+    plain_model,
+    pools_for,
+)
+from swell.state.scaling import Objective, Pool
+from swell.state.traffic import Traffic
+
+DEFAULT_WAIT_SECONDS = 5.0
+DEFAULT_ITL_MS = 100.0
+DEFAULT_ATTAINMENT = 0.99
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What was asked for; None where nothing was said."""
+
+    trace: Path | None = None  # None: a generated week
+    trace_format: str | None = None
+    history: Path | None = None
+    spec: Path | None = None
+    model: str | None = None
+    accelerator: str | None = None
+    accelerator_count: int | None = None
+    start_seconds: float | None = None
+    wait_seconds: float | None = None  # beyond the prompt's own prefill
+    itl_ms: float | None = None
+    attainment: float | None = None
+    peak_replicas: float | None = None
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    profiles: Path | None = None
+    prices: Path | None = None
+    seed: int = 1
+
+
+def build(wishes: Wishes) -> Scenario:
+    """The scenario. Raises UserError, which says what to change."""
+    declared = _declared(wishes)
+    objective = _objective(wishes, declared)
+    pool = _pool(wishes, declared)
+    low, high = _bounds(wishes, declared)
+    traffic, history = _traffic(wishes)
+    if wishes.peak_replicas is not None:
+        factor = factor_to_peak(traffic, pool.profile, objective, wishes.peak_replicas, wishes.seed)
+        traffic = scale_rate(traffic, factor, seed=wishes.seed)
+        history = None if history is None else scale_rate(history, factor, seed=wishes.seed)
+    scenario = Scenario(traffic, (pool,), objective, low, high, history=history, seed=wishes.seed)
+    return scenario if declared is None else replace(scenario, routing=declared.routing.value)
+
+
+def _declared(wishes: Wishes) -> ModelSpec | None:
+    """The model of the file: the one that --model names, or its only one."""
+    if wishes.spec is None:
+        return None
+    models = [model for model in load_spec(wishes.spec).models if model.engine is not Engine.EXTERNAL]
+    named = [model for model in models if model.name == wishes.model]
+    if not named and len(models) != 1:
+        names = ", ".join(model.name for model in models) or "none that Swell runs itself"
+        raise (
+            UserError(f"{wishes.spec} declares several models ({names}); choose one with --model NAME")
+            if models
+            else (UserError(f"{wishes.spec} declares no model that Swell runs itself, so there is nothing to scale"))
+        )
+    return (named or models)[0]
+
+
+def _objective(wishes: Wishes, declared: ModelSpec | None) -> Objective:
+    waits = DEFAULT_WAIT_SECONDS if wishes.wait_seconds is None else wishes.wait_seconds
+    found = Objective(waits * 1000, DEFAULT_ITL_MS, DEFAULT_ATTAINMENT, beyond_prefill=True)
+    if declared is not None:
+        goals = declared.objectives
+        found = replace(found, itl_ms=goals.itl_ms, attainment=goals.attainment)
+        if wishes.wait_seconds is None:
+            allowance = goals.ttft_ms_per_1k_prompt_tokens
+            found = replace(found, ttft_ms=goals.ttft_ms, ttft_ms_per_1k_prompt_tokens=allowance, beyond_prefill=False)
+    if wishes.itl_ms is not None:
+        found = replace(found, itl_ms=wishes.itl_ms)
+    return found if wishes.attainment is None else replace(found, attainment=wishes.attainment)
+
+
+def _pool(wishes: Wishes, declared: ModelSpec | None) -> Pool:
+    model = wishes.model or DEFAULT_MODEL
+    if declared is not None and wishes.model in (None, declared.name):
+        model = plain_model((declared.source or declared.name).removesuffix(".gguf"))
+    kind = wishes.accelerator or DEFAULT_ACCELERATOR
+    count = wishes.accelerator_count
+    starts = wishes.start_seconds
+    if starts is None:
+        starts = DEFAULT_START_SECONDS if declared is None else declared.start_seconds
+    return pools_for(
+        model,
+        [kind if count is None else f"{count}x{kind}"],
+        start_seconds=starts,
+        known_profiles=None if wishes.profiles is None else load_profiles(wishes.profiles),
+        known_prices=None if wishes.prices is None else load_prices(wishes.prices),
+    )[0]
+
+
+def _bounds(wishes: Wishes, declared: ModelSpec | None) -> tuple[int, int]:
+    low, high = (0, Scenario.max_replicas) if declared is None else (declared.replicas.min, declared.replicas.max)
+    low = low if wishes.min_replicas is None else wishes.min_replicas
+    high = high if wishes.max_replicas is None else wishes.max_replicas
+    if low > high:
+        raise UserError(
+            f"at least {low} and at most {high} replicas contradict; lower --min-replicas or raise --max-replicas"
+        )
+    if high < 1:
+        raise UserError("with at most 0 replicas nothing is served; raise --max-replicas")
+    return low, high
+
+
+def _traffic(wishes: Wishes) -> tuple[Traffic, Traffic | None]:
+    if wishes.trace is None and wishes.trace_format is not None:
+        raise UserError("--format says how to read --trace, and there is none; give a trace")
+    traffic = (
+        generate(GeneratedTraffic(), wishes.seed) if wishes.trace is None else load(wishes.trace, wishes.trace_format)
+    )
+    return traffic, None if wishes.history is None else load(wishes.history)

@@ -1,0 +1,155 @@
+"""`swell simulate`: what it says to people and machines, what it refuses, and the file it writes."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from swell.cli.main import application
+from swell.simulator.setting import Wishes, build
+
+HOUR = 3600.0
+
+
+def write_trace(path: Path, hours: float = 1.5, requests: int = 600, seed: int = 5) -> Path:
+    dice = np.random.default_rng(seed)
+    arrivals = np.sort(dice.uniform(0.0, hours * HOUR, requests))
+    prompts = dice.integers(200, 4000, requests)
+    outputs = dice.integers(20, 400, requests)
+    lines = [f"{at:.3f},{n},{o}" for at, n, o in zip(arrivals, prompts, outputs, strict=True)]
+    path.write_text("\n".join(["arrival_seconds,prompt_tokens,output_tokens", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return write_trace(tmp_path / "mornings.csv")
+
+
+def run(*arguments: object) -> Result:
+    app = application(("simulate", "version"))
+    return CliRunner().invoke(app, ["simulate", *(str(argument) for argument in arguments)])
+
+
+def said(*arguments: object) -> dict[str, dict[str, object]]:
+    ended = run(*arguments, "--json")
+    assert ended.exit_code == 0, ended.output
+    assert ended.stderr == ""
+    document: dict[str, dict[str, object]] = json.loads(ended.stdout)
+    return document
+
+
+KEYS = {
+    "requests", "attainment", "cost_usd", "cost_over_oracle", "cost_over_rate_clairvoyant", "cost_over_bound",
+    "wall_seconds", "ttft_ms", "itl_ms", "accelerator_hours", "starts", "preemptions", "usd_by_market", "reasons",
+}  # fmt: skip
+
+
+def test_one_policy_in_json(trace: Path) -> None:
+    document = said("--trace", trace, "--accelerator", "L4", "--itl-ms", 200)
+    assert document.keys() >= KEYS
+    assert document["policy"] == "swell"
+    assert document["requests"] == 600
+    assert document["trace"] == "mornings"
+    assert document["cost_over_bound"] >= 1.0  # type: ignore[operator]
+    assert document == {
+        **said("--trace", trace, "--accelerator", "L4", "--itl-ms", 200),
+        "wall_seconds": document["wall_seconds"],
+    }
+
+
+def test_policies_side_by_side_in_json_whatever_the_jobs(trace: Path) -> None:
+    asked = ("--trace", trace, "--accelerator", "L4", "--itl-ms", 200, "--compare", "hpa,swell,static")
+    one, two = said(*asked, "--jobs", 1), said(*asked, "--jobs", 2)
+    assert list(one) == ["swell", "hpa", "static"]
+    assert all(each.keys() >= KEYS for each in one.values())
+    assert [each["cost_usd"] for each in one.values()] == [each["cost_usd"] for each in two.values()]
+    reaching = [each for each in one.values() if each["reached"]]
+    assert reaching
+    assert all(each["attainment"] >= 0.99 and each["cost_over_bound"] >= 1 for each in reaching)  # type: ignore[operator]
+
+
+def test_people_get_a_table_sentences_and_a_report(trace: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    ended = run("--trace", trace, "--policy", "knative", "--accelerator", "L4", "--itl-ms", 200, "--report", report)
+    assert ended.exit_code == 0, ended.output
+    assert re.search(r"policy +attained +cost", ended.stdout)
+    assert "knative would cost $" in ended.stdout
+    assert "where 99 % was asked for" in ended.stdout
+    assert "which nobody can undercut" in ended.stdout
+    assert "What set the number of replicas" in ended.stdout
+    assert report.read_text().startswith("<!doctype html>")
+    assert "knative" in report.read_text()
+
+
+def test_the_trace_can_be_brought_to_a_size(trace: Path) -> None:
+    document = said("--trace", trace, "--policy", "static", "--knob", 3, "--peak-replicas", 0.5)
+    assert document["requests"] > 3000  # type: ignore[operator]
+    assert document["knob"] == 3.0
+
+
+def test_objectives_and_bounds_come_from_the_file(trace: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "swell.yaml"
+    spec.write_text(
+        "models:\n"
+        "  - name: chat\n"
+        "    source: hf://meta-llama/Llama-3.1-8B-Instruct\n"
+        "    replicas: {min: 2, max: 3}\n"
+        "    objectives: {ttft_ms: 8000, itl_ms: 150, attainment: 0.95}\n"
+    )
+    document = said("--trace", trace, "-f", spec, "--policy", "static")
+    assert document["attainment_asked"] == 0.95
+    assert document["objective"]["ttft_ms"] == 8000.0  # type: ignore[index]
+    assert document["objective"]["beyond_prefill"] is False  # type: ignore[index]
+    assert document["replica_hours"] == pytest.approx(2 * 1.5, rel=0.05)
+    assert said("--trace", trace, "-f", spec, "--policy", "static", "--attainment", 0.9)["attainment_asked"] == 0.9
+
+
+def test_without_a_trace_a_week_is_made_up() -> None:
+    traffic = build(Wishes(peak_replicas=0.02, seed=3)).traffic
+    assert traffic.name == "generated"
+    assert traffic.seconds == pytest.approx(7 * 86400, rel=0.01)
+    assert np.array_equal(traffic.arrival_seconds, build(Wishes(peak_replicas=0.02, seed=3)).traffic.arrival_seconds)
+
+
+def test_a_pair_that_no_policy_can_be_judged_by_is_excluded_and_named(trace: Path) -> None:
+    asked = ("--trace", trace, "--accelerator", "L4", "--itl-ms", 20)
+    ended = run(*asked, "--compare", "swell,hpa", "--json")
+    assert ended.exit_code == 2
+    assert "mornings on llama-3.1-8b@L4 is excluded" in json.loads(ended.stderr)["error"]
+    assert "is excluded" in str(said(*asked, "--policy", "static")["excluded"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--trace", "nowhere.csv"], "nowhere.csv"),
+        (["--policy", "hpq"], "unknown policy 'hpq'; valid are: swell, hpa"),
+        (["--compare", "hpa,wrong"], "unknown policy 'wrong'"),
+        (["--compare", ","], "names no policy"),
+        (["--compare", "all", "--policy", "hpa"], "give one of them"),
+        (["--compare", "all", "--knob", "2"], "leave --knob out"),
+        (["--accelerator", "L5"], "no latency profile"),
+        (["--min-replicas", "5", "--max-replicas", "2"], "contradict"),
+        (["--max-replicas", "0"], "nothing is served"),
+        (["--format", "azure"], "there is none"),
+        (["-f", "absent.yaml"], "absent.yaml"),
+        (["--report", "no/such/folder.html"], "a folder that exists"),
+        (["--profiles", "absent.csv"], "absent.csv"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_code_2(arguments: list[str], part: str) -> None:
+    ended = run(*arguments)
+    assert ended.exit_code == 2
+    assert part in ended.stderr
+    assert ended.stderr.startswith("swell: ")
+    assert ended.stdout == ""
+    assert part in json.loads(run(*arguments, "--json").stderr)["error"]
+
+
+@pytest.mark.parametrize("option", ["--attainment=1.5", "--itl-ms=-1", "--jobs=0", "--seed=-1", "--peak-replicas=0"])
+def test_numbers_out_of_range_are_refused(option: str) -> None:
+    assert run(option).exit_code == 2
