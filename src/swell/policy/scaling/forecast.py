@@ -1,10 +1,12 @@
 """Demand over the time that a start takes, as a quantile. Pure: memory in, memory out.
 
-Demand is in replicas: what arrives in a second, in replica-seconds of work. Three forecasters run side by side:
+Demand is in replicas: what arrives in a second, in replica-seconds of work. Four forecasters run side by side:
 
 - level: the mean of the last minutes goes on;
+- revert: what is beyond the last half hour's mean goes on in part, F = M + r·(L - M), with r from an online regression:
+  fluctuations of minutes mostly pass before a start is over, and whoever follows them is late both ways;
 - trend: the straight line through the last quarter of an hour goes on, as far as it is certain;
-- season: what the same time of day (and of the week) did before, scaled to today's level.
+- season: what the same time of day (and of the week) did before, scaled to today's.
 
 Each keeps what it was wrong by during the last day, e = (came - F) / sqrt(F·G), F its forecast and G the usual demand:
 between noise that grows with demand and noise that does not, as the sum of many clients has it. The quantile of demand
@@ -24,6 +26,10 @@ from math import log, sqrt
 
 LEVEL_SECONDS = 120.0
 TREND_SECONDS = 900.0
+MEAN_SECONDS = 1800.0  # over which M is smoothed
+REGRESSION_MEMORY = 0.9995  # per learning step
+REGRESSION_PRIOR = 0.02  # weight of r = 1 before anything was seen, in squares of the usual demand
+MOST_REVERSION = 1.2
 ERRORS_KEPT = 2_880  # a day of them, one every half minute
 USUAL_SECONDS = 21_600.0  # over which the usual demand is smoothed
 BODY, TAIL = 0.8, 0.96  # shares of errors
@@ -35,7 +41,7 @@ DAY_SECONDS = 86_400.0
 WEEK_SECONDS = 7 * DAY_SECONDS
 SEASON_MEMORY = 0.5  # how much of the old value a bin keeps when it is seen again
 TREND_CERTAINTY = 2.0  # standard errors at which half of a slope is believed
-NAMES = ("level", "trend", "season")
+NAMES = ("level", "revert", "trend", "season")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,8 @@ class Pending:
     due: float
     values: tuple[float, ...]  # by forecaster, without margin
     usual: float
+    mean: float
+    beyond: float  # of the level over the mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ class ForecastMemory:
     """Samples of (time, demand), latest last, what was learnt, and the seasons."""
 
     samples: tuple[tuple[float, float], ...] = ()
-    learnt: tuple[Learnt, ...] = (Learnt(), Learnt(), Learnt())
+    learnt: tuple[Learnt, ...] = (Learnt(),) * len(NAMES)
     pending: tuple[Pending, ...] = ()
     day: tuple[float, ...] = ()  # mean demand by time of day; -1 where unknown
     week: tuple[float, ...] = ()
@@ -90,6 +98,10 @@ class ForecastMemory:
     bin_count: int = 0
     bin_index: int = -1
     usual: float = -1.0
+    mean: float = 0.0
+    watched_seconds: float = 0.0
+    sxx: float = 0.0
+    sxy: float = 0.0
     slope: float = 0.0  # of demand, a second; computed when there is something to learn, since it moves slowly
 
 
@@ -109,10 +121,13 @@ def observe(memory: ForecastMemory, now: float, demand: float, quantile: float) 
     samples, oldest, first = memory.samples, now - TREND_SECONDS, 0
     while first < len(samples) and samples[first][0] <= oldest:
         first += 1
-    usual = demand
+    usual, mean, watched = demand, demand, memory.watched_seconds
     if memory.usual >= 0 and samples:
-        usual = memory.usual + (demand - memory.usual) * min(1.0, (now - samples[-1][0]) / USUAL_SECONDS)
-    memory = replace(memory, samples=(*samples[first:], (now, demand)), usual=usual)
+        passed = now - samples[-1][0]
+        watched += passed
+        usual = memory.usual + (demand - memory.usual) * min(1.0, passed / min(USUAL_SECONDS, watched))
+        mean = memory.mean + (demand - memory.mean) * min(1.0, passed / min(MEAN_SECONDS, watched))
+    memory = replace(memory, samples=(*samples[first:], (now, demand)), usual=usual, mean=mean, watched_seconds=watched)
     due = [pending for pending in memory.pending if pending.due <= now]
     if due:
         actual = _mean_since(memory.samples, now - LEVEL_SECONDS / 2)
@@ -122,7 +137,7 @@ def observe(memory: ForecastMemory, now: float, demand: float, quantile: float) 
                 _learn(each, value, _scale(value, pending.usual), actual, quantile)
                 for each, value in zip(learnt, pending.values, strict=True)
             )
-        memory = replace(memory, learnt=learnt, pending=memory.pending[len(due) :])
+        memory = replace(_regress(memory, due, actual), learnt=learnt, pending=memory.pending[len(due) :])
     return memory
 
 
@@ -148,18 +163,37 @@ def forecast(
     if pend:
         memory = replace(memory, slope=_slope(memory.samples))
     level = _mean_since(memory.samples, now - LEVEL_SECONDS)
+    beyond = level - memory.mean
+    reverting = max(0.0, memory.mean + _reversion(memory) * beyond)
     values = (
         level,
+        reverting,
         max(level, level + memory.slope * horizon_seconds),
-        level * _season_ratio(memory, clock, horizon_seconds),
+        reverting * _season_ratio(memory, clock, horizon_seconds),
     )
     learnt = memory.learnt
     margins = tuple(_scale(v, memory.usual) * each.quantile(quantile) for v, each in zip(values, learnt, strict=True))
     best = min(range(len(NAMES)), key=lambda i: (round(learnt[i].mean_loss, 4), i))
     quantiles = tuple((name, max(0.0, values[i] + margins[i])) for i, name in enumerate(NAMES))
     if pend:
-        memory = replace(memory, pending=(*memory.pending, Pending(now + horizon_seconds, values, memory.usual)))
+        memory = replace(
+            memory, pending=(*memory.pending, Pending(now + horizon_seconds, values, memory.usual, memory.mean, beyond))
+        )
     return Forecast(quantiles[best][1], NAMES[best], level, margins[best], quantiles), memory
+
+
+def _regress(memory: ForecastMemory, due: Sequence[Pending], actual: float) -> ForecastMemory:
+    sxx, sxy = memory.sxx, memory.sxy
+    for pending in due:
+        unit = max(pending.usual, 1e-9) ** 2
+        sxx = sxx * REGRESSION_MEMORY + pending.beyond**2 / unit
+        sxy = sxy * REGRESSION_MEMORY + pending.beyond * (actual - pending.mean) / unit
+    return replace(memory, sxx=sxx, sxy=sxy)
+
+
+def _reversion(memory: ForecastMemory) -> float:
+    """r of F = M + r·(L - M)."""
+    return min(MOST_REVERSION, max(0.0, (memory.sxy + REGRESSION_PRIOR) / (memory.sxx + REGRESSION_PRIOR)))
 
 
 def _scale(value: float, usual: float) -> float:

@@ -20,6 +20,8 @@ MIX_SECONDS = 1800.0  # how fast the mix of lengths is forgotten
 LEARN_EVERY_SECONDS = 30.0
 FULL_SHARE = 0.9  # of the batches that the objective allows, from which a fleet counts as full
 QUANTILE = 0.98  # of demand over the start-up time, for an attainment of 0.99
+_LONG_AGO = 1e18
+_NEVER = 1e9  # seconds
 ROUNDING = 0.15  # of a replica that is not worth another one: the rest carries it inside its margin
 RELEASE_SHARE = 1.0  # of the time that a start takes, for which what was needed is kept
 
@@ -45,8 +47,8 @@ class ScalingMemory:
     forecast: ForecastMemory = field(default_factory=ForecastMemory)
     mix: LengthSums = field(default_factory=LengthSums)
     needed: tuple[tuple[float, int], ...] = ()  # (time, replicas), a falling sequence: the maxima still in force
-    learnt_at: float = -1e18
-    busy_at: float = -1e18  # when a request was last seen
+    learnt_at: float = -_LONG_AGO
+    busy_at: float = -_LONG_AGO  # when a request was last seen
     target: int = -1
 
 
@@ -114,11 +116,10 @@ def _need(
     if backlog and (total := _round_up(expected.level * settings.headroom + backlog)) > replicas:
         replicas, binding = total, "backlog"
         reason = f"{window.queued} requests wait and {window.in_flight} run; {backlog:.2f} replicas to catch up"
-    if not replicas:
-        quiet = seen.now - memory.busy_at
-        replicas = 1 if quiet < settings.idle_seconds else 0
-        binding = "idle"
-        reason = f"no request for {quiet:.0f} s" if quiet < 1e9 else "no request yet"
+    quiet = seen.now - memory.busy_at
+    if quiet >= settings.idle_seconds or not replicas:
+        replicas, binding = (0 if quiet >= settings.idle_seconds else 1), "idle"
+        reason = f"no request for {quiet:.0f} s" if quiet < _NEVER else "no request yet"
     inputs = (
         ("demand", demand), ("level", expected.level), ("forecast", expected.value), ("margin", expected.margin),
         ("requests_per_second_per_replica", rate), ("batch", float(batch)), ("queued", float(window.queued)),
@@ -138,7 +139,8 @@ def _demand(settings: ScalingSettings, window: Window, mix: Mix, rate: float) ->
     per_prompt_token = prompt_seconds / max(1.0, mix.prompt)
     output_seconds = max(0.0, 1 / rate - prompt_seconds)
     work = window.arrived_prompt_tokens * per_prompt_token + window.arrivals * output_seconds
-    return work / max(window.seconds, 1e-9)
+    # A turn that was woken early has a short window: one request in it is no flood.
+    return work / max(window.seconds, settings.interval_seconds)
 
 
 def _backlog(settings: ScalingSettings, seen: Observation, window: Window, rate: float, batch: int) -> float:
