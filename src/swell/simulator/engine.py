@@ -124,6 +124,17 @@ class Engine:
         self._drop_stale()
         return ended
 
+    def lose(self) -> list[Job]:
+        """The replica is gone: every request that was on it, in no state to go on."""
+        lost = dict.fromkeys([*self.order, *(job for job, _ in self._chunk), *self.waiting])
+        self.order.clear()
+        self.running.clear()
+        self.waiting.clear()
+        self._chunk = []
+        self._step_ends = inf
+        self.batch, self.context, self._prefilling_tokens = 0, 0.0, 0
+        return list(lost)
+
     # Decoding
 
     def _seconds(self, steps: float) -> float:

@@ -1,12 +1,16 @@
 """What a replay yields."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swell.state.scaling import Objective, Pool
 from swell.state.traffic import Traffic
+
+if TYPE_CHECKING:
+    from swell.simulator.spot import SpotMarket
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,9 @@ class Scenario:
     warm_seconds: float = 600.0
     history: Traffic | None = None  # what happened before the trace begins, for forecasts
     seed: int = 1
-    spot: object | None = None  # a spot market of swell.simulator.spot; without one, spot is never taken away
+    spot: "SpotMarket | None" = None  # without one, spot is never taken away
+    crashes_per_hour: float = 0.0  # of one replica, without notice
+    failed_starts: float = 0.0  # share of starts that end without a replica, and are paid
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from swell.policy.scaling.capacity import Mix, capacity, chunk_limit
 from swell.ports.scaler import Scaler
 from swell.simulator.checkers import check_end, check_moment
 from swell.simulator.engine import Job
+from swell.simulator.faults import Faults
 from swell.simulator.fleet import Bill, SimReplica
 from swell.simulator.result import Result, Scenario
 from swell.simulator.watch import Watch
@@ -30,6 +31,7 @@ from swell.state.scaling import Decision, LengthSums, Observation, ReplicaState
 EXPECTED_OUTPUT_TOKENS = 512  # what the router books for an output, whose length nobody knows before
 PATIENCE_SECONDS = 3600.0  # after the last arrival; what is not answered then is missed
 PROGRESS_EVERY_TICKS = 500
+_STARTED, _GONE = -1, -2  # versions of events that are not an engine's
 
 
 class Replay:
@@ -64,6 +66,8 @@ class Replay:
         self._ordered = 0
         self._bill = Bill(self._pools)
         self._watch = Watch(len(traffic))
+        self._faults = Faults(scenario)
+        self._preemptions = 0
         self._loop = ScalingLoop(self, scaler, self._pools, self._note)
         self._interval = scaler.interval_seconds
         self._now = 0.0
@@ -80,8 +84,10 @@ class Replay:
 
     def start(self, pool: str, count: int) -> None:
         for _ in range(count):
+            if not self._faults.has_capacity(self._pools[pool], self._now, self._replicas.values()):
+                return  # seen in the next observation: fewer than were ordered
             replica = self._order(pool)
-            self._push(self._now + self._pools[pool].start_seconds, replica, -1)
+            self._push(self._now + self._pools[pool].start_seconds, replica, _STARTED)
 
     def drain(self, replica_id: str) -> None:
         replica = self._replicas.get(replica_id)
@@ -110,7 +116,9 @@ class Replay:
         while at < count or self._watch.in_system:
             arrives = arrivals[at] if at < count else inf
             happens = events[0][0] if events else inf
-            if tick <= arrives and tick <= happens:
+            if self._faults.next_at <= min(tick, arrives, happens):
+                self._weather()
+            elif tick <= arrives and tick <= happens:
                 if tick > end:
                     break
                 self._now = tick
@@ -175,9 +183,12 @@ class Replay:
 
     def _happen(self, event: tuple[float, int, SimReplica, int]) -> None:
         now, _, replica, version = event
-        if version == -1:
+        if version < 0:
             self._now = now
-            self._started(replica, now)
+            if version == _STARTED:
+                self._started(replica, now)
+            elif replica.replica_id in self._replicas:
+                self._lose(replica, now)
             return
         if version != replica.version:
             return
@@ -210,6 +221,33 @@ class Replay:
                 return
             self._dispatch(job, replica, now)
 
+    # What goes wrong
+
+    def _weather(self) -> None:
+        """The spot market changes: who gets notice takes no more work, and is gone when the notice is over."""
+        event = self._faults.take()
+        self._now = event.at
+        for replica in self._faults.victims(event, self._replicas.values()):
+            self._preemptions += 1
+            self._push(event.at + self._faults.notice_seconds, replica, _GONE)
+            self.drain(replica.replica_id)
+
+    def _lose(self, replica: SimReplica, now: float) -> None:
+        """A replica is gone. Requests without a first token go back to the queue; the others are cut."""
+        was_ready = replica.state is ReplicaState.READY
+        for job in replica.engine.lose():
+            if job.first_at >= 0:
+                self._watch.failed(now)
+                continue
+            job.left = job.prompt
+            job.cached = 0
+            self._queue.push(job, job.deadline, self._reference.prefill_ms(job.prompt) / 1000)
+        replica.in_flight = replica.outstanding_tokens = 0
+        self._end(replica)
+        if was_ready:
+            self._refresh()
+            self._serve_queue(now)
+
     # Replicas
 
     def _order(self, pool: str) -> SimReplica:
@@ -218,10 +256,16 @@ class Replay:
         replica = SimReplica(f"{pool}-{self._ordered}", self._pools[pool], self._limits[pool], self._now, block_tokens)
         self._replicas[replica.replica_id] = replica
         self._bill.starts += 1
+        lives = self._faults.crashes_after()
+        if lives != inf:
+            self._push(self._now + lives, replica, _GONE)
         return replica
 
     def _started(self, replica: SimReplica, now: float) -> None:
         if replica.state is not ReplicaState.STARTING:
+            return
+        if self._faults.start_fails():
+            self._end(replica)
             return
         replica.state, replica.since = ReplicaState.READY, now
         replica.engine.now = now
@@ -256,7 +300,7 @@ class Replay:
             replica_hours=bill.replica_hours,
             accelerator_hours=bill.accelerator_hours,
             starts=bill.starts,
-            preemptions=0,
+            preemptions=self._preemptions,
             ttft_ms=percentiles(watch.ttft),
             itl_ms=percentiles(watch.itl),
             wall_seconds=wall_seconds,

@@ -69,6 +69,14 @@ class Watch:
         self.ttft.append(ttft * 1000)
         self.itl.append(itl * 1000)
 
+    def failed(self, now: float) -> None:
+        """A request was cut: it missed."""
+        self._area += self.in_system * (now - self._area_at)
+        self._area_at = now
+        self.in_system -= 1
+        self.ended += 1
+        self._judged += 1
+
     def window(self, now: float, queue: Sized, views: Iterable[ReplicaView]) -> Window:
         """Everything since the last window."""
         self._area += self.in_system * (now - self._area_at)
