@@ -2,7 +2,7 @@
 
 Profiles are the fits of operator data (they know nothing of the measured servers). A benchmark sends ten requests per
 client, with lengths spread by a tenth so that clients do not run in lockstep, and the first burst counts, as in the
-measurements. `pytest -s` prints the errors. Where they are large: the 8B on an H200 was measured with
+measurements. `pytest -s` prints the errors. Where they are large: the 8B on an H200 was probably measured with
 an 8-bit KV cache and answers faster than the 16-bit one of its fit allows; fits of B200 are slow by 10 to 25 %.
 """
 

@@ -1,6 +1,7 @@
 """Profiles and prices that ship, a user's own in their place, and what is said of names that nobody knows."""
 
 import csv
+import dataclasses
 import gzip
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from swell.errors import UserError
 from swell.state.catalogue import (
+    add_profile,
     cheapest,
     default_pool,
     find_profile,
@@ -233,3 +235,18 @@ def test_yaml_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
         load_prices(path)
     with pytest.raises(UserError, match="cannot be read"):
         load_prices(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.yaml"])
+def test_a_profile_is_put_into_a_users_file_beside_what_is_there(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    first = find_profile("llama-3.1-8b", "L4")
+    add_profile(path, first)
+    add_profile(path, find_profile("qwen3-32b", "H200"))
+    add_profile(path, dataclasses.replace(first, kv_tokens=123))
+    own = load_profiles(path, extend=False)
+    assert list(own) == ["qwen3-32b@H200", "llama-3.1-8b@L4"]
+    assert own["llama-3.1-8b@L4"] == dataclasses.replace(first, kv_tokens=123)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    with pytest.raises(UserError, match="cannot be written"):
+        add_profile(tmp_path / "nowhere" / name, first)

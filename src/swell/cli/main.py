@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import typer
 
 # In the order in which people meet them.
-COMMANDS = ("up", "down", "status", "logs", "keys", "usage", "simulate", "doctor", "schema", "version")
+COMMANDS = ("up", "down", "status", "logs", "keys", "usage", "simulate", "profile", "doctor", "schema", "version")
 
 
 def application(names: tuple[str, ...] = COMMANDS) -> "typer.Typer":

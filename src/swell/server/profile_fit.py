@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls  # type: ignore[import-untyped, unused-ignore]
+from scipy.optimize import nnls
 
 from swell.errors import UserError
 

@@ -22,11 +22,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from swell.errors import UserError
-from swell.state.catalogue_rows import Price, listed_names, nearest_name, read_rows, shipped_rows
+from swell.state.catalogue_rows import Price, listed_names, nearest_name, read_rows, shipped_rows, write_rows
 from swell.state.scaling import LatencyProfile, Market, Pool
 
 __all__ = [
     "Price",
+    "add_profile",
     "cheapest",
     "default_pool",
     "find_profile",
@@ -80,6 +81,12 @@ def load_prices(path: Path, *, extend: bool = True) -> tuple[Price, ...]:
         return own
     kept = (price for price in prices() if not any(_replaces(new, price) for new in own))
     return (*own, *kept)
+
+
+def add_profile(path: Path, profile: LatencyProfile) -> None:
+    """Put a profile into a user's file, new or not, in place of one of that name; the rest stays. UserError."""
+    there = read_rows(LatencyProfile, path) if path.exists() else []
+    write_rows(path, [*(row for row in there if row.name != profile.name), profile])
 
 
 def _replaces(new: Price, old: Price) -> bool:

@@ -2,9 +2,10 @@
 
 import csv
 import difflib
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from swell.state.scaling import LatencyProfile, Market
 
 MAX_FILE_BYTES = 4 * 2**20
 _SHOWN_NAMES = 12
+_YAML_SUFFIXES = (".yaml", ".yml", ".json")
 _SHORT_COLUMNS = {"on_demand": "on_demand_usd_per_hour", "spot": "spot_usd_per_hour"}
 
 
@@ -66,7 +68,7 @@ def read_rows(row_type: type[_Row], path: Path) -> list[_Row]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+    if path.suffix.lower() not in _YAML_SUFFIXES:
         return _rows(row_type, csv.DictReader(text.splitlines()), str(path))
     try:
         document = yaml.safe_load(text)
@@ -79,6 +81,24 @@ def read_rows(row_type: type[_Row], path: Path) -> list[_Row]:
     if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
         raise UserError(f"{path} must be a list of mappings, one per row")
     return _rows(row_type, listed, str(path))
+
+
+def write_rows(path: Path, rows: Sequence[_Row]) -> None:
+    """A table of `rows`, as CSV or YAML by the file's name, in place of what was there. UserError."""
+    listed = [asdict(row) for row in rows]
+    text = io.StringIO()
+    if path.suffix.lower() in _YAML_SUFFIXES:
+        yaml.safe_dump(listed, text, sort_keys=False)
+    else:
+        table = csv.DictWriter(text, list(listed[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(listed)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text.getvalue(), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
 
 
 def nearest_name(text: str, names: Sequence[str]) -> str | None:
