@@ -21,6 +21,7 @@ MAX_REQUESTS = 200_000_000  # 3 GB of columns
 
 _DAY_SECONDS, _WEEK_SECONDS = 86_400.0, 604_800.0
 _FIRST_MONDAY_SECONDS = 4 * _DAY_SECONDS  # 1970-01-01 was a Thursday
+_CLOCK_CV = 1e-3  # below it the gamma distribution's shape is beyond use, and gaps are as good as equal
 _Z95 = 1.6448536269514722  # the normal distribution's 95th percentile
 _MAX_P95_OVER_MEAN = math.exp(_Z95 * _Z95 / 2)  # 3.87: no log-normal has more
 
@@ -111,7 +112,7 @@ def lognormal_of(mean: float, p95: float) -> tuple[float, float]:
 
 def _edges(what: GeneratedTraffic) -> NDArray[np.float64]:
     """Where the steps begin and end; the last may be shorter."""
-    edges = np.arange(math.ceil(what.seconds / STEP_SECONDS) + 1) * STEP_SECONDS
+    edges = np.arange(math.ceil(what.seconds / STEP_SECONDS) + 1, dtype=np.float64) * np.float64(STEP_SECONDS)
     edges[-1] = what.seconds
     return edges
 
@@ -176,7 +177,7 @@ def _arrivals(what: GeneratedTraffic, rates: NDArray[np.float64], dice: np.rando
 
 def _gaps(cv: float, count: int, dice: np.random.Generator) -> NDArray[np.float64]:
     """Of mean 1."""
-    if not cv:
+    if cv < _CLOCK_CV:
         return np.ones(count)
     shape = 1 / (cv * cv)
     return dice.gamma(shape, 1 / shape, count)

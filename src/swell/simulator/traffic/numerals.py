@@ -18,6 +18,7 @@ _EXACT_DIGITS = 15  # a float holds every integer of so many digits exactly
 _DATE_AND_TIME = 19  # characters of 2023-11-16 18:17:03
 _ZERO, _DOT, _PLUS, _MINUS, _COLON, _SPACE, _T, _Z = b"0.+-: TZ"
 _SECOND = 1_000_000_000
+_MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0])  # by month; of no leap year
 
 
 def decimals(buffer: Bytes, starts: Places, ends: Places) -> tuple[NDArray[np.float64], Flags]:
@@ -36,9 +37,10 @@ def decimals(buffer: Bytes, starts: Places, ends: Places) -> tuple[NDArray[np.fl
     values = digits.astype(np.float64) @ powers
     if dots.any():
         place = np.where(dots > 0, width - 1 - np.argmax(is_dot, axis=1), 0)  # of the dot, from the right
-        left = (digits * (np.arange(width)[::-1] > place[:, None])).astype(np.float64) @ powers
+        is_left = np.arange(width)[::-1] > place[:, None]
+        left, right = ((digits * side).astype(np.float64) @ powers for side in (is_left, ~is_left))
         # The dot took a decimal place of the digits at its left. Dividing the whole by a power of ten rounds once.
-        values = np.where(dots > 0, (left / 10 + (values - left)) / 10.0**place, values)
+        values = np.where(dots > 0, (left / 10 + right) / 10.0**place, values)
     return values, odd
 
 
@@ -71,8 +73,13 @@ def _date_and_time(cells: Bytes, digits: Bytes) -> tuple[NDArray[np.int64], Flag
     year, month, day = number(0, 1, 2, 3), number(5, 6), number(8, 9)
     hour, minute, second = number(11, 12), number(14, 15), number(17, 18)
     odd |= (month < 1) | (month > 12) | (day < 1) | (day > 31) | (hour > 23) | (minute > 59) | (second > 59)
+    odd |= (day > 28) & (day > _MONTH_DAYS[np.minimum(month, 13)] + ((month == 2) & _is_leap(year)))
     in_day = (hour * np.int32(60) + minute) * np.int32(60) + second
     return _days(year, month, day) * 86_400 + in_day, odd
+
+
+def _is_leap(year: NDArray[np.int32]) -> Flags:
+    return np.asarray((year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0)), dtype=np.bool_)
 
 
 def _days(year: NDArray[np.int32], month: NDArray[np.int32], day: NDArray[np.int32]) -> NDArray[np.int64]:
