@@ -12,7 +12,7 @@ from swell.simulator.compare import Comparison, Found, Probe, Score
 from swell.simulator.report import page
 from swell.simulator.report_svg import Scale, apart, averaged, decades, ticks
 from swell.simulator.result import Result, Scenario, Timeline
-from swell.simulator.summary import as_json, duration, rows, sentences, share, span, usd
+from swell.simulator.summary import as_json, duration, ranking, rows, sentences, share, span, usd
 from swell.state.scaling import LatencyProfile, Objective, Pool
 from swell.state.traffic import Traffic
 
@@ -164,6 +164,9 @@ def test_the_sentences_say_cost_objective_distance_and_reasons() -> None:
     assert "1.10 times" in distance
     assert "$800.00, which nobody can undercut" in distance
     assert "forecast 70.0%, release 25.0%, floor 5.0%" in reasons
+    assert ranking(given, given.scores[0]) == ""
+    several = comparison(found("swell", 1100.0), found("hpa", 1400.0), found("keda", 990.0), found("poor", 5.0, 4000))
+    assert ranking(several, several.scores[0]) == "For the same attainment, keda costs 10% less, hpa costs 27% more."
     poor = comparison(found("poor", 500.0, attained=4000))
     assert "misses the objective: only 80.00%" in sentences(poor, poor.scores[0])[1]
 

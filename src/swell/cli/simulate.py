@@ -110,7 +110,7 @@ def simulate(
     with _progress(shown=not as_json and sys.stderr.isatty()) as told:
         result = _run(scenario, policy or "swell", compare, knob, jobs, told)
     if report is not None:
-        _write(report, result, policy)
+        _write(report, result)
     _say(result, excluded, report, is_one=compare is None, as_json=as_json)
 
 
@@ -154,7 +154,7 @@ def _run(
 
 
 def _say(result: "Comparison", excluded: str, report: Path | None, *, is_one: bool, as_json: bool) -> None:
-    from swell.simulator.summary import COLUMNS, ranked, rows, sentences
+    from swell.simulator.summary import COLUMNS, ranking, rows, sentences, subject
     from swell.simulator.summary import as_json as numbers
 
     if as_json:
@@ -162,19 +162,21 @@ def _say(result: "Comparison", excluded: str, report: Path | None, *, is_one: bo
         print_json(documents[result.scores[0].name] if is_one else documents)
         return
     print_table(COLUMNS, rows(result), empty="No policy was replayed.")
-    for sentence in sentences(result, ranked(result)[0]):
-        print(sentence)
+    score = subject(result)
+    for sentence in (*sentences(result, score), ranking(result, score)):
+        if sentence:
+            print(sentence)
     if excluded:
         print(f"Take that with care: {excluded}.")
     if report is not None:
         print(f"The report is in {report}")
 
 
-def _write(report: Path, result: "Comparison", policy: str | None) -> None:
+def _write(report: Path, result: "Comparison") -> None:
     from swell.simulator.report import page
 
     try:
-        report.write_text(page(result, policy), encoding="utf-8")
+        report.write_text(page(result), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--report {report}: cannot be written ({error.strerror}); give another file") from error
 

@@ -25,7 +25,7 @@ from swell.state.traffic import Traffic
 DAY_SECONDS = 86_400.0
 _SLOT_SECONDS = 600.0
 _LONG_SECONDS = 2 * DAY_SECONDS
-_DAY_PRECISION, _WHOLE_PRECISION = 1.02, 1.005
+_DAY_PRECISION, _WHOLE_PRECISION = 1.05, 1.005  # of the knob; the day only says where to begin on the whole
 _FIRST_STEP = 1.08  # by what factor the knob is moved first when the day's setting is corrected on the whole
 
 

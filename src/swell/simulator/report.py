@@ -13,10 +13,12 @@ from swell.simulator.summary import (
     hardware_text,
     objective_text,
     ranked,
+    ranking,
     rows,
     sentences,
     share,
     span,
+    subject,
     usd,
 )
 
@@ -25,9 +27,9 @@ TIMES = "\u00d7"
 _NOTHING_FROM_ELSEWHERE = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(comparison: Comparison, subject: str | None = None) -> str:
-    """The report. `subject` is the policy it is about; without, the cheapest that reaches the attainment."""
-    score = _subject(comparison, subject)
+def page(comparison: Comparison, about: str | None = None) -> str:
+    """The report. `about` is the policy that stands out; without, the first that was given."""
+    score = subject(comparison, about)
     title = _title(comparison)
     sections = (
         _head(comparison, score, title),
@@ -49,11 +51,6 @@ def page(comparison: Comparison, subject: str | None = None) -> str:
     )
 
 
-def _subject(comparison: Comparison, subject: str | None) -> Score:
-    named = [score for score in comparison.scores if score.name == subject]
-    return named[0] if named else ranked(comparison)[0]
-
-
 def _title(comparison: Comparison) -> str:
     trace = comparison.scenario.traffic.name or "a trace"
     if len(comparison.scores) > 1:
@@ -61,14 +58,14 @@ def _title(comparison: Comparison) -> str:
     return f"What {comparison.scores[0].name} makes of {trace}"
 
 
-def _styles(comparison: Comparison, subject: Score) -> dict[str, str]:
-    """Each curve's CSS class; the subject has the first colour and a thicker line."""
-    others = [score.name for score in comparison.scores if score.name != subject.name]
+def _styles(comparison: Comparison, score: Score) -> dict[str, str]:
+    """Each curve's CSS class; the one it is about has the first colour and a thicker line."""
+    others = [each.name for each in comparison.scores if each.name != score.name]
     styles = {name: f"series{1 + index % (PALETTE - 1)}" for index, name in enumerate(others)}
     for reference in (comparison.oracle, comparison.rate_clairvoyant):
         if reference is not None:
             styles.setdefault(reference.name, "reference")
-    return {**styles, subject.name: "series0 first"}
+    return {**styles, score.name: "series0 first"}
 
 
 def _head(comparison: Comparison, score: Score, title: str) -> str:
@@ -92,7 +89,8 @@ def _head(comparison: Comparison, score: Score, title: str) -> str:
         f'<div class="tile {style}"><b>{escape(value)}</b><span>{escape(text)}</span></div>'
         for style, value, text in tiles
     )
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences(comparison, score))
+    spoken = [*sentences(comparison, score), ranking(comparison, score)]
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in spoken if sentence)
     return (
         f"<header><p>swell simulate · policy {escape(score.name)}</p><h1>{escape(title)}</h1></header>"
         f'<div class="tiles">{boxes}</div><section class="lead">{said}</section>'
@@ -181,12 +179,14 @@ def _reasons(comparison: Comparison) -> str:
 def _scores(comparison: Comparison, score: Score) -> str:
     missed = {each.name for each in comparison.scores if not each.found.reached}
     policies = {each.name for each in comparison.scores}
+    is_split = any(len(each.found.result.usd_by_market) > 1 for each in comparison.scores)
+    columns = len(COLUMNS) if is_split else len(COLUMNS) - 1  # the spend by market tells nothing where there is one
     lines = []
-    for cells in rows(comparison):
+    for cells in (row[:columns] for row in rows(comparison)):
         name = cells[0]
         style = "first" if name == score.name else "missed" if name in missed else ""
         lines.append(_line(cells, style if name in policies else "reference"))
-    head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
+    head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS[:columns])
     how = (
         f"Every policy's knob was searched for the lowest cost at {share(comparison.attainment)} attained; refusals "
         "count as misses. Policies that cannot reach it come last, with the most they attain."

@@ -28,7 +28,7 @@ POINTS = 480  # a curve's, however long the trace is
 _DAY, _HOUR, _MINUTE = 86_400.0, 3_600.0, 60.0
 _WAITING = Frame(height=110.0, top=20.0)
 _REPLICAS = Frame(height=300.0)
-_COST = Frame(height=340.0, right=172.0)
+_COST = Frame(height=340.0, right=196.0)
 
 
 def edges_of(scenario: Scenario) -> Array:

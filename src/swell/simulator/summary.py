@@ -82,6 +82,25 @@ def sentences(comparison: Comparison, score: Score) -> list[str]:
     return said
 
 
+def subject(comparison: Comparison, name: str | None = None) -> Score:
+    """The policy that sentences and the report are about: the one of that name, else the first that was given."""
+    return next((score for score in comparison.scores if score.name == name), comparison.scores[0])
+
+
+def ranking(comparison: Comparison, score: Score) -> str:
+    """How much more or less the others that reach the attainment cost, in a sentence; empty where there are none."""
+    others = [each for each in ranked(comparison) if each.found.reached and each.name != score.name]
+    if not score.found.reached or not others:
+        return ""
+    said = [f"{each.name} {_against(each, score)}" for each in others]
+    return f"For the same attainment, {', '.join(said)}."
+
+
+def _against(other: Score, score: Score) -> str:
+    factor = other.found.result.cost_usd / score.found.result.cost_usd
+    return f"costs {abs(factor - 1):.0%} {'more' if factor >= 1 else 'less'}"
+
+
 def objective_text(scenario: Scenario) -> str:
     """The objective, as a person would say it."""
     objective = scenario.objective
