@@ -18,9 +18,12 @@ from swell.simulator.compare import (
     part,
     representative_day,
 )
+from swell.simulator.demand import factor_to_peak, peak_replicas
+from swell.simulator.feasibility import unloaded_attainment, why_excluded
 from swell.simulator.knob_search import Knob
 from swell.simulator.parallel import Progress, WorkerLostError, run_all
 from swell.simulator.result import Result, Scenario, Timeline
+from swell.simulator.traffic import scale_rate
 from swell.state.scaling import Decision, LatencyProfile, Objective, Observation, Pool
 from swell.state.traffic import Traffic
 
@@ -257,3 +260,27 @@ def test_probes_tell_the_whole_front() -> None:
     knobs = [probe.knob for probe in found.probes]
     assert len(set(knobs)) == len(knobs)
     assert all(probe.knob is not None and math.isfinite(probe.cost_usd) for probe in found.probes)
+
+
+@pytest.mark.parametrize("replicas", [0.2, 3.0])
+def test_a_trace_is_brought_to_a_peak(replicas: float) -> None:
+    dice = np.random.default_rng(11)
+    count = 4000
+    arrivals = np.sort(dice.uniform(0.0, 4 * 3600.0, count))
+    prompts, outputs = dice.integers(50, 2000, count, dtype=np.int32), dice.integers(5, 300, count, dtype=np.int32)
+    trace = Traffic(arrivals, prompts, outputs)
+    factor = factor_to_peak(trace, PROFILE, Objective(), replicas, seed=2)
+    scaled = scale_rate(trace, factor, seed=2)
+    assert peak_replicas(scaled, PROFILE, Objective()) == pytest.approx(replicas, rel=0.05)
+    assert len(scaled) / len(trace) == pytest.approx(factor, rel=0.05)
+    with pytest.raises(UserError, match="smaller --peak-replicas"):
+        factor_to_peak(trace, PROFILE, Objective(), 1e6)
+
+
+def test_an_idle_fleet_tells_what_hardware_can_serve() -> None:
+    assert unloaded_attainment(scenario()) == 1.0
+    assert why_excluded(scenario()) == ""
+    hasty = replace(scenario(), objective=Objective(itl_ms=5.0))
+    assert "the trace on tiny@T1 is excluded: even an idle fleet meets the objective for only 0.00%" in why_excluded(
+        hasty
+    )

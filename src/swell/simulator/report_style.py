@@ -97,10 +97,10 @@ svg:hover .series:not(:hover){{opacity:.28}}.series:hover .curve{{stroke-width:3
 .tabs{{display:flex;flex-wrap:wrap;gap:6px;margin:2px 0 14px}}
 .tabs label{{border:1px solid var(--line);border-radius:999px;padding:3px 12px;font-size:13.5px;cursor:pointer}}
 .pane{{display:none}}
-table{{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}}
-th{{text-align:right;color:var(--soft);font-weight:600;padding:6px 8px;border-bottom:1px solid var(--line);
+table{{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}}
+th{{text-align:right;color:var(--soft);font-weight:600;padding:6px;border-bottom:1px solid var(--line);
 vertical-align:bottom}}
-td{{text-align:right;padding:7px 8px;border-bottom:1px solid var(--faint);white-space:nowrap}}
+td{{text-align:right;padding:7px 6px;border-bottom:1px solid var(--faint);white-space:nowrap}}
 th:first-child,td:first-child{{text-align:left}}
 td:first-child{{font-weight:600}}
 tr.first td{{background:var(--wash)}}
