@@ -22,7 +22,7 @@ from swell.state.traffic import Traffic
 
 RATIO_CLASSES = 4
 RATIO_PROFILES = 2  # by how many profiles, those that differ most, requests are told apart
-PIECE_BORDERS = (32, 8, 4, 2, 1.4, 1, 0.7, 0.5, 0.3, 0.15, 0.05)  # times the share that may be missed
+PIECE_BORDERS = (2, 1, 0.3)  # times the share that may be missed
 SAMPLE = 100_000  # requests from which borders between classes are taken
 LEAST_WORK = 1e-9  # replica-seconds, so that ratios exist
 
