@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swell.policy.scaling.capacity import requests_per_second
-from swell.policy.scaling.swell import ScalingMemory, ScalingSettings, SwellScaler, decide
+from swell.policy.scaling.swell import RELEASE_SHARE, ScalingMemory, ScalingSettings, SwellScaler, decide
 from swell.state.scaling import (
     Decision,
     LatencyProfile,
@@ -76,7 +76,7 @@ def test_steady_demand_gets_what_carries_it_with_a_margin_and_then_only_holds() 
     assert 6 <= some.ready <= 8
 
 
-def test_more_demand_is_met_at_once_and_less_only_after_the_time_of_a_start() -> None:
+def test_more_demand_is_met_at_once_and_less_only_after_the_release_time() -> None:
     some = Fleet()
     some.run(1800, 2.0 * RATE)
     before = some.ready
@@ -86,7 +86,7 @@ def test_more_demand_is_met_at_once_and_less_only_after_the_time_of_a_start() ->
     high = some.ready
     falling = some.run(600, 2.0 * RATE)
     first = next(i for i, decision in enumerate(falling) if decision.replicas < high)
-    assert first * TICK >= POOL.start_seconds - TICK
+    assert first * TICK >= RELEASE_SHARE * POOL.start_seconds - TICK
     assert any(decision.binding == "release" for decision in falling)
     some.run(7200, 2.0 * RATE)
     assert some.ready <= before + 2

@@ -11,8 +11,8 @@ Demand is in replicas: what arrives in a second, in replica-seconds of work. Fou
 Each keeps what it was wrong by during the last day, e = (came - F) / sqrt(F·G), F its forecast and G the usual demand:
 between noise that grows with demand and noise that does not, as the sum of many clients has it. The quantile of demand
 is then F + e_q·sqrt(F·G), with e_q the empirical quantile of those errors (split conformal prediction, Vovk 2005). So
-burstiness needs no parameter of its own. The forecaster with the least mean pinball loss at that quantile wins; ties go
-to the simplest.
+burstiness needs no parameter of its own. Since their margins give all of them the same coverage, the one wins whose
+quantiles were lowest on average: the cheapest; ties go to the simplest.
 
 Which quantile: a replica more is worth its price where the chance that it is needed is at least its price over that of
 the misses it saves, at every moment the same ratio (newsvendor). So one quantile over all times costs least for a given
@@ -134,7 +134,7 @@ def observe(memory: ForecastMemory, now: float, demand: float, quantile: float) 
         learnt = memory.learnt
         for pending in due:
             learnt = tuple(
-                _learn(each, value, _scale(value, pending.usual), actual, quantile)
+                _learn(each, value, _scale(value, pending.usual), actual, quantile, pending.usual)
                 for each, value in zip(learnt, pending.values, strict=True)
             )
         memory = replace(_regress(memory, due, actual), learnt=learnt, pending=memory.pending[len(due) :])
@@ -200,11 +200,10 @@ def _scale(value: float, usual: float) -> float:
     return sqrt(max(value, 0.0) * max(usual, 0.0))
 
 
-def _learn(learnt: Learnt, value: float, scale: float, actual: float, quantile: float) -> Learnt:
+def _learn(learnt: Learnt, value: float, scale: float, actual: float, quantile: float, usual: float) -> Learnt:
     if scale <= 0:
         return learnt
-    over = actual - value - scale * learnt.quantile(quantile)
-    loss = quantile * over if over > 0 else (quantile - 1) * over
+    loss = (value + scale * learnt.quantile(quantile)) / max(usual, 1e-9)
     error = (actual - value) / scale
     ordered = list(learnt.ordered)
     insort(ordered, error)

@@ -3,9 +3,9 @@
 1. Demand, in replicas: the work that arrived, by the capacity model and the current mix of lengths.
 2. Its forecast quantile over the time that a start takes (`forecast`).
 3. Backlog: what waits, and what runs beyond what the fleet can carry, must be worked off as well (the override).
-4. Up at once, replicas that start count. Down only to what was needed at any moment of the last release time, which is
-   the time a start takes: letting go of a replica and ordering it again costs as much (ski rental), and only if the
-   rest can carry what is running.
+4. What runs must fit: as many replicas as hold it in batches inside the objective (can one less carry it?).
+5. Up at once, replicas that start count. Down only to what was needed at any moment of the release time, a share of the
+   time a start takes: letting go of a replica and ordering it again costs as much as keeping it so long (ski rental).
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ QUANTILE = 0.98  # of demand over the start-up time, for an attainment of 0.99
 _LONG_AGO = 1e18
 _NEVER = 1e9  # seconds
 ROUNDING = 0.15  # of a replica that is not worth another one: the rest carries it inside its margin
-RELEASE_SHARE = 1.0  # of the time that a start takes, for which what was needed is kept
+RELEASE_SHARE = 0.5  # of the time that a start takes, for which what was needed is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,9 @@ def _need(
     if backlog and (total := _round_up(expected.level * settings.headroom + backlog)) > replicas:
         replicas, binding = total, "backlog"
         reason = f"{window.queued} requests wait and {window.in_flight} run; {backlog:.2f} replicas to catch up"
+    if (running := _round_up(window.in_flight / (batch * FULL_SHARE))) > replicas:
+        replicas, binding = running, "running"
+        reason = f"{window.in_flight} requests run, and a replica holds {batch} inside the objective"
     quiet = seen.now - memory.busy_at
     if quiet >= settings.idle_seconds or not replicas:
         replicas, binding = (0 if quiet >= settings.idle_seconds else 1), "idle"
