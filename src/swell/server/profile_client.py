@@ -40,6 +40,12 @@ class TimedStream:
     tokens: int
     asked_at: float
     events_at: tuple[float, ...]  # when text arrived
+    cached_tokens: int = 0  # of the prompt: a chat template's, say, since no two prompts begin alike
+
+    @property
+    def computed_tokens(self) -> int:
+        """Of the prompt, those that were not found in a prefix cache."""
+        return max(1, self.prompt_tokens - self.cached_tokens)
 
     @property
     def first_ms(self) -> float:
@@ -64,9 +70,18 @@ class _Choice(msgspec.Struct):
         return self.delta is not None and bool(self.delta.content or self.delta.reasoning_content)
 
 
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt_tokens_details: _PromptDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        return (self.prompt_tokens_details.cached_tokens or 0) if self.prompt_tokens_details else 0
 
 
 class _Event(msgspec.Struct):
@@ -160,7 +175,8 @@ class Replica:
             raise UserError(f"{self._root} reports no usage in streams, so prompts cannot be counted")
         if not events_at:
             raise UserError(f"{self._root} streamed no text; is {self._model!r} a model that chats?")
-        return TimedStream(usage.prompt_tokens, usage.completion_tokens, asked_at, tuple(events_at))
+        times = asked_at, tuple(events_at)
+        return TimedStream(usage.prompt_tokens, usage.completion_tokens, *times, usage.cached_tokens)
 
     async def cache_tokens(self) -> tuple[int | None, int | None]:
         """KV-cache tokens and the largest batch, where the engine tells (vLLM's metrics, llama.cpp's properties)."""

@@ -9,7 +9,7 @@ repetitions; the sweep ends when its time is over, with what it has.
 import asyncio
 import math
 import statistics
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,7 +24,8 @@ from swell.state.scaling import LatencyProfile
 MIN_WINDOW_STEPS = 6  # fewer steps of a whole batch say too little
 DECODE_TOKENS = 32
 MAX_DECODE_TOKENS = 512
-LONG_PROMPT_SHARE = 0.5  # of the longest prompt measured, for batches with long contexts
+LONG_PROMPT_SHARE = 0.4  # of the time that is left, for the prompts of batches with long contexts
+MAX_POINT_SHARE = 0.06  # of the time: a point that took as long is not repeated
 SHORT_PROMPT_TOKENS = 32
 MIN_LENGTHS = 3
 PREFILL_SHARE = 0.4  # of the time
@@ -105,9 +106,13 @@ async def measure(
     if not kv_tokens:
         kv_tokens = math.ceil(max(sample.context_tokens for sample in sweeping.steps))
         notes.append(f"the engine tells nothing of its KV cache; {kv_tokens} tokens are the most it was seen to hold")
+    largest = sweeping.batch_limit or told_batch
+    if largest is None:
+        seen = max(sample.sequences for sample in sweeping.steps)
+        notes.append(f"batches of {seen} decode together; that {blank.max_sequences} do was not measured")
     profile = LatencyProfile(
         blank.model, blank.accelerator, blank.accelerator_count, *prefill.coefficients, *step.coefficients, kv_tokens,
-        max_sequences=sweeping.batch_limit or told_batch or blank.max_sequences, chunk_tokens=blank.chunk_tokens,
+        max_sequences=largest or blank.max_sequences, chunk_tokens=blank.chunk_tokens,
         source=blank.source or "measured with swell profile",
     )  # fmt: skip
     seconds = clock.monotonic() - begun
@@ -139,19 +144,31 @@ class _Sweeping:
                 break
         if not self.prefill:
             raise UserError("no prompt was answered in time; give more --seconds")
-        long = max(2 * SHORT_PROMPT_TOKENS, LONG_PROMPT_SHARE * self.prefill[-1].prompt_tokens)
+        sizes = []
         for streams in self._sweep.streams:
-            short_done = await self._point(Point(streams, SHORT_PROMPT_TOKENS))
-            long_done = short_done and await self._point(Point(streams, round(long)))
-            if not long_done or self.batch_limit is not None:
+            if not await self._point(Point(streams, SHORT_PROMPT_TOKENS)) or self.batch_limit is not None:
                 break
+            sizes.append(streams)
+        long = self._long_prompt(sizes)
+        for streams in sizes:
+            if not await self._point(Point(streams, long)):
+                break
+
+    def _long_prompt(self, sizes: Sequence[int]) -> int:
+        """As long as the time that is left allows for batches of all `sizes`; never so short that it tells nothing."""
+        left = self._ends - self._clock.monotonic()
+        lengths = [sample.prompt_tokens for sample in self.prefill]
+        for length in reversed(lengths[:-1]):
+            if _interpolated(self.prefill, length) / 1000 * sum(sizes) <= LONG_PROMPT_SHARE * left:
+                return max(round(length), 4 * SHORT_PROMPT_TOKENS)
+        return 4 * SHORT_PROMPT_TOKENS
 
     def _has_time_for(self, length: int) -> bool:
         """Whether prompts of that length leave enough time for the batches. The three shortest are always tried."""
         if len(self.prefill) < MIN_LENGTHS:
             return True
         last = self.prefill[-1]
-        expected = last.milliseconds / 1000 * length / last.prompt_tokens * self._sweep.repetitions
+        expected = last.milliseconds / 1000 * length / last.prompt_tokens
         if self._clock.monotonic() + expected <= self._ends - (1 - PREFILL_SHARE) * self._sweep.seconds:
             return True
         self.notes.append(f"prompts of {length} tokens and more were left out, to have time for the batches")
@@ -181,16 +198,24 @@ class _Sweeping:
 
     async def _first_token(self, point: Point) -> bool:
         found = []
-        for _ in range(self._sweep.repetitions):
+        for _ in self._repetitions():
             found.append(await self._within(self._replica.stream(self._prompts.write(point.prompt_tokens), 2)))
-        tokens = statistics.median(stream.prompt_tokens for stream in found)
+        tokens = statistics.median(stream.computed_tokens for stream in found)
         self.prefill.append(PrefillSample(tokens, statistics.median(stream.first_ms for stream in found)))
         return True
+
+    def _repetitions(self) -> Iterator[int]:
+        """As many as were asked for, fewer where they take long."""
+        begun = self._clock.monotonic()
+        for number in range(self._sweep.repetitions):
+            yield number
+            if self._clock.monotonic() - begun > MAX_POINT_SHARE * self._sweep.seconds:
+                return
 
     async def _batch(self, point: Point) -> bool:
         found: list[StepSample] = []
         together = 0
-        for _ in range(self._sweep.repetitions):
+        for _ in self._repetitions():
             prompts = [self._prompts.write(point.prompt_tokens) for _ in range(point.streams)]
             asked = [self._replica.stream(prompt, self._tokens_for(point)) for prompt in prompts]
             streams = await self._within(_gather(asked))
@@ -201,7 +226,7 @@ class _Sweeping:
         if found:
             found.sort(key=lambda sample: sample.milliseconds)
             self.steps.append(found[len(found) // 2])
-        elif together < point.streams:
+        elif together < point.streams and point.prompt_tokens == SHORT_PROMPT_TOKENS:
             self.batch_limit = together
             self.notes.append(f"of {point.streams} streams {together} decode at a time: that is its largest batch")
         else:
