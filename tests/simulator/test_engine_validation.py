@@ -101,7 +101,9 @@ def _closed_loop(point: Point) -> tuple[float, float]:
 
 def _points() -> list[Point]:
     if not MEASURED.exists() or not FITS.exists():
-        pytest.skip("no measured servers; lay the project's shared data set beside the checkout, as ../shared/data")
+        pytest.skip(
+            f"no data set at {MEASURED}; lay the project's shared data set beside the checkout, as ../shared/data"
+        )
     with FITS.open() as file:
         fits = {(_model(row["model"]), row["precision"], row["gpu"], row["tp"]): row for row in csv.DictReader(file)}
     found = []

@@ -64,7 +64,7 @@ def test_more_or_better_accelerators_are_faster() -> None:
 @pytest.mark.shared_data
 def test_profiles_agree_with_the_operators_they_were_fitted_to() -> None:
     if not GRID.exists():
-        pytest.skip("no latency grid; lay the project's shared data set beside the checkout, as ../shared/data")
+        pytest.skip(f"no data set at {GRID}; lay the project's shared data set beside the checkout, as ../shared/data")
     with gzip.open(GRID, "rt") as file:
         grid = list(csv.DictReader(file))
     checked = 0
