@@ -23,7 +23,7 @@ QUANTILE = 0.98  # of demand over the start-up time, for an attainment of 0.99
 _LONG_AGO = 1e18
 _NEVER = 1e9  # seconds
 ROUNDING = 0.15  # of a replica that is not worth another one: the rest carries it inside its margin
-RELEASE_SHARE = 0.5  # of the time that a start takes, for which what was needed is kept
+RELEASE_SHARE = 1.0  # of the time that a start takes, for which what was needed is kept
 
 
 @dataclass(frozen=True, slots=True)
