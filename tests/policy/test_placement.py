@@ -90,7 +90,7 @@ def test_a_ceiling_serves_the_most_by_weight_and_names_the_rest() -> None:
     assert (counts(placed), placed.usd_per_hour) == ({"one": 4}, 8.0)
     served = dict(placed.served)
     assert served["1000+200"] == pytest.approx(1.0)
-    assert served["batch"] == pytest.approx(1 / 3, abs=1e-4)
+    assert served["batch"] == pytest.approx(1 / 3, abs=1e-3)
     assert placed.binding == ("spend ceiling",)
     assert placed.given_up == ("66.7% of batch",)
     free = next(other for other in placed.rejected if other.name == "no spend ceiling")
@@ -163,7 +163,7 @@ def test_the_fallback_is_taken_when_the_search_finds_nothing(monkeypatch: pytest
     assert (tight.method, tight.usd_per_hour <= 5.0, len(tight.given_up)) == ("greedy", True, 2)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), factor=st.floats(1.0, 5.0))
 def test_more_demand_never_costs_less(seed: int, factor: float) -> None:
     base = random_inputs(seed, most_replicas=40)
@@ -174,7 +174,7 @@ def test_more_demand_never_costs_less(seed: int, factor: float) -> None:
     assert _total(two) >= _total(one) * (1 - 2e-3)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000))
 def test_a_placement_keeps_its_rules_and_stays_when_nothing_changes(seed: int) -> None:
     asked = random_inputs(seed, most_replicas=20)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import typer
 
 # In the order in which people meet them.
-COMMANDS = ("up", "down", "status", "logs", "keys", "usage", "simulate", "profile", "doctor", "schema", "version")
+COMMANDS = (
+    "up", "down", "status", "logs", "keys", "usage", "simulate", "plan", "profile", "doctor", "schema", "version",
+)  # fmt: skip
 
 
 def application(names: tuple[str, ...] = COMMANDS) -> "typer.Typer":

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil, isfinite
 
-from swell.policy.scaling.placement_alternatives import alternatives
+from swell.policy.scaling.placement_alternatives import alternatives, binding
 from swell.policy.scaling.placement_choice import Alternative, Placement, choose
 from swell.policy.scaling.placement_problem import Bucket, PlacementInputs, PlacementRules, seconds_of
 from swell.state.scaling import Market, Pool
@@ -25,7 +25,10 @@ __all__ = [
 def place(inputs: PlacementInputs, now: float = 0.0, *, explain: bool = True) -> Placement:
     """The cheapest placement. With `explain` also what was rejected, which takes about ten times as long."""
     placement = choose(inputs, now)
-    return replace(placement, rejected=alternatives(placement)) if explain else placement
+    if not explain:
+        return placement
+    rejected = alternatives(placement)
+    return replace(placement, rejected=rejected, binding=binding(placement, rejected))
 
 
 def should_solve(previous: Placement | None, now: float, inputs: PlacementInputs) -> bool:

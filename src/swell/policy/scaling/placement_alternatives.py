@@ -1,6 +1,6 @@
 """What else could have been placed, and why it was not: other machines, and rules let go one at a time. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from swell.policy.scaling.placement_choice import Alternative, Placement, choose
@@ -8,6 +8,7 @@ from swell.policy.scaling.placement_problem import PlacementInputs
 from swell.state.scaling import Market, Pool
 
 _MOST_MACHINES = 8
+_CHEAPER = 0.999  # by more than the solver's gap
 
 
 def alternatives(placement: Placement) -> tuple[Alternative, ...]:
@@ -21,6 +22,17 @@ def alternatives(placement: Placement) -> tuple[Alternative, ...]:
         seen.add(_used(other))
         found.append(_judged(name, other, placement, ignored))
     return tuple(found)
+
+
+def binding(placement: Placement, rejected: Sequence[Alternative]) -> tuple[str, ...]:
+    """Rules that are used up, and those without which it would be cheaper or serve more."""
+    total, served = placement.usd_per_hour + placement.disruption_usd_per_hour, _served(placement)
+    found = [rule for rule in placement.binding if rule != "demand"]
+    for other in rejected:
+        is_cheaper = other.usd_per_hour + other.disruption_usd_per_hour < total * _CHEAPER
+        if other.ignores and other.ignores not in found and (is_cheaper or other.served > served + 1e-6):
+            found.append(other.ignores)
+    return tuple(found) or ("demand",)
 
 
 def machine(pool: Pool) -> str:
@@ -46,13 +58,13 @@ def _variants(placement: Placement) -> Iterator[tuple[str, PlacementInputs, str]
         for kind in machines[:_MOST_MACHINES]:
             yield f"{kind} only", replace(inputs, pools=tuple(p for p in inputs.pools if machine(p) == kind)), ""
     if rules.on_demand_base and on_demand:
-        yield "no on-demand base", replace(inputs, rules=replace(rules, on_demand_base=0)), "the on-demand base"
+        yield "no on-demand base", replace(inputs, rules=replace(rules, on_demand_base=0)), "on-demand base"
     if rules.max_spot_fraction < 1:
-        yield "any share of spot", replace(inputs, rules=replace(rules, max_spot_fraction=1.0)), "the spot fraction"
+        yield "any share of spot", replace(inputs, rules=replace(rules, max_spot_fraction=1.0)), "spot fraction"
     if any(pool.market is Market.SPOT for pool in inputs.pools) and rules.loss_share != 1:
-        yield "no reserve", replace(inputs, rules=replace(rules, loss_share=1.0)), "the loss of a zone"
+        yield "no reserve", replace(inputs, rules=replace(rules, loss_share=1.0)), "loss of a zone"
     if rules.usd_per_hour is not None:
-        yield "no spend ceiling", replace(inputs, rules=replace(rules, usd_per_hour=None)), "the spend ceiling"
+        yield "no spend ceiling", replace(inputs, rules=replace(rules, usd_per_hour=None)), "spend ceiling"
 
 
 def _used(placement: Placement) -> tuple[tuple[str, int], ...]:
@@ -64,14 +76,14 @@ def _judged(name: str, other: Placement, chosen: Placement, ignored: str) -> Alt
     total = other.usd_per_hour + other.disruption_usd_per_hour
     saved = chosen.usd_per_hour + chosen.disruption_usd_per_hour - total
     if ignored:
-        why = f"ignores {ignored}"
+        why = f"ignores the {ignored}"
     elif served < mine - 1e-6:
         why = f"serves only {served:.1%}"
     elif saved < 0:
         why = f"costs {-saved:.2f} usd/h more"
     else:
         why = "keeps fewer rules" if other.given_up else "would have to be started first"
-    return Alternative(name, _used(other), other.usd_per_hour, other.disruption_usd_per_hour, served, why)
+    return Alternative(name, _used(other), other.usd_per_hour, other.disruption_usd_per_hour, served, why, ignored)
 
 
 def _served(placement: Placement) -> float:

@@ -11,7 +11,7 @@ from swell.policy.scaling.placement_problem import PlacementInputs, Problem, mis
 from swell.state.scaling import Pool
 
 _ORDER = (STRICT, Relaxation(zone_loss=True), Relaxation(zone_loss=True, demand=True), Relaxation(True, True, True))
-_WHOLE = 1 - 1e-5  # of a bucket counts as all of it
+_WHOLE = 1 - 1e-4  # of a bucket counts as all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Alternative:
     disruption_usd_per_hour: float
     served: float  # the weighted share of requests
     why: str  # it was not taken
+    ignores: str = ""  # the rule that it does without
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +122,13 @@ def _binding(problem: Problem, solution: Solution, relaxed: Relaxation) -> tuple
 
 
 def _spot_is_full(problem: Problem, solution: Solution) -> bool:
-    """Whether one more of a spot pool that is cheaper than on-demand would be too much spot."""
+    """Whether one more of what spot is used (or of the smallest, where none is) would be too much spot."""
     if problem.rules.max_spot_fraction >= 1 or not problem.is_spot.any() or not solution.counts.sum():
         return False
     capacity = problem.capacity * solution.counts
-    least = problem.capacity[problem.is_spot & (problem.capacity > 0)].min(initial=np.inf)
+    useful = problem.is_spot & (problem.capacity > 0)
+    used = useful & (solution.counts > 0)
+    least = problem.capacity[used if used.any() else useful].min(initial=np.inf)
     spot = float(capacity[problem.is_spot].sum()) + float(least)
     return spot > problem.rules.max_spot_fraction * (float(capacity.sum()) + float(least))
 

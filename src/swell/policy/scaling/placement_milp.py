@@ -16,6 +16,7 @@ What a lost zone carried, rate·x, goes to what is idle elsewhere, which takes i
 some buckets cannot be served everywhere, that row is repeated for them, over the pools that can serve them.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,8 +27,17 @@ from swell.policy.scaling.placement_problem import Problem, capacity_of, served_
 
 NODE_LIMIT = 1_000
 RELATIVE_GAP = 1e-3
-_SERVED_TOLERANCE = 1e-6  # relative
+_SERVED_TOLERANCE = 1e-5  # relative; ten times the solver's own, so that no solution has to be repaired
 _INFEASIBLE = 2  # SciPy's status
+# HiGHS 1.12 writes a line to standard output, whatever `disp` says, when it repairs a solution that comes from presolve
+# or of a search in a smaller program (its issue 2783). Without these there is next to nothing to repair, and such small
+# programs are solved faster.
+_SILENT = {
+    "presolve": False,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+}
 
 
 @dataclass(frozen=True)
@@ -188,13 +198,17 @@ class _Program:
         low, high = self._bounds()
         whole = np.zeros(self._size)
         whole[: self._pools] = 1
-        found = milp(
-            objective,
-            integrality=whole,
-            bounds=Bounds(low, high),
-            constraints=LinearConstraint(matrix, [row[2] for row in self._rows], [row[3] for row in self._rows]),
-            options={"disp": False, "node_limit": NODE_LIMIT, "mip_rel_gap": RELATIVE_GAP},
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # SciPy hands options it does not know to HiGHS, and says so
+            found = milp(
+                objective,
+                integrality=whole,
+                bounds=Bounds(low, high),
+                constraints=LinearConstraint(matrix, [row[2] for row in self._rows], [row[3] for row in self._rows]),
+                options={"disp": False, "node_limit": NODE_LIMIT, "mip_rel_gap": RELATIVE_GAP, **_SILENT},
+            )
         if found.x is None:
             return Outcome(None, is_infeasible=found.status == _INFEASIBLE)
         counts = np.rint(found.x[: self._pools]).astype(np.int64)
