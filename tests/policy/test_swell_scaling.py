@@ -114,6 +114,15 @@ def test_to_zero_after_the_idle_time_and_from_zero_at_once() -> None:
     assert woken.replicas == 1
 
 
+def test_after_an_idle_time_one_request_does_not_bring_back_the_fleet_of_the_last_burst() -> None:
+    some = Fleet(idle_seconds=20.0)
+    some.run(300, 8.0 * RATE)
+    some.run(300, 0.0)
+    assert some.ready == 0
+    [woken] = some.run(TICK, 1 / TICK, queued=1)
+    assert woken.replicas == 1
+
+
 def test_every_decision_says_why() -> None:
     some = Fleet()
     decisions = some.run(600, 3 * RATE) + some.run(600, 9 * RATE) + some.run(900, RATE)

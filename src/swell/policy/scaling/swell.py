@@ -123,6 +123,8 @@ def _need(
     if quiet >= settings.idle_seconds or not replicas:
         replicas, binding = (0 if quiet >= settings.idle_seconds else 1), "idle"
         reason = f"no request for {quiet:.0f} s" if quiet < _NEVER else "no request yet"
+        if not replicas:  # the next request begins anew: what was before it says nothing about how many follow
+            memory = replace(memory, forecast=replace(memory.forecast, samples=(), mean=0.0))
     inputs = (
         ("demand", demand), ("level", expected.level), ("forecast", expected.value), ("margin", expected.margin),
         ("requests_per_second_per_replica", rate), ("batch", float(batch)), ("queued", float(window.queued)),
