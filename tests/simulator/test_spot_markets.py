@@ -4,7 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swell.errors import UserError
@@ -24,6 +24,7 @@ from swell.simulator.spot import (
     read_node_events,
     replay_market,
     semi_markov_market,
+    typical_zones,
 )
 from swell.state.scaling import LatencyProfile, Market, Pool
 
@@ -207,3 +208,21 @@ def test_a_file_that_holds_no_events_is_refused_with_its_line(tmp_path: Path, te
 )
 def test_the_region_of_a_zone(name: str, region: str) -> None:
     assert region_of(name) == region
+
+
+@settings(max_examples=30)
+@given(
+    hazards=st.lists(st.sampled_from([0.0, 0.01, 0.25, 2.0, 60.0]), min_size=1, max_size=6),
+    within=st.floats(0, 0.95),
+    across=st.floats(0, 0.95),
+)
+def test_any_zones_can_be_coupled(hazards: list[float], within: float, across: float) -> None:
+    pools = [spot_pool(f"r{index % 2}-{'abc'[index // 2]}", hazard_per_hour=h) for index, h in enumerate(hazards)]
+    zones = typical_zones(pools)
+    coupling = couple(zones, within, across)
+    assert all(0 <= chance <= 1 for shock in coupling.shocks for chance in shock.hits.values())
+    assert all(-1e-9 <= value < 1 for value in coupling.correlations.values())
+    for wanted, own in zip(zones, coupling.zones, strict=True):
+        assert own.availability >= wanted.availability - 1e-9  # shocks take the rest
+    market = semi_markov_market(coupling.zones, seed=1, horizon_seconds=24 * HOUR, shocks=coupling.shocks)
+    assert market.zones == tuple(zone.name for zone in zones)
