@@ -10,7 +10,6 @@ Both rise with B. The capacity is r of the largest B whose ITL is inside the obj
 cache, and that the engine allows. 1 / r are the replica-seconds that a request takes.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from swell.state.scaling import LatencyProfile, LengthSums, Objective
@@ -83,11 +82,6 @@ def requests_per_second(profile: LatencyProfile, objective: Objective, mean_prom
 def replica_seconds(profile: LatencyProfile, objective: Objective, mean_prompt: float, mean_output: float) -> float:
     """What one request takes of a replica that is used up to its capacity."""
     return 1 / requests_per_second(profile, objective, mean_prompt, mean_output)
-
-
-def by_pool(profiles: Mapping[str, LatencyProfile], objective: Objective, mix: Mix) -> dict[str, float]:
-    """Requests a second of one replica of each pool."""
-    return {name: capacity(profile, objective, mix)[0] for name, profile in profiles.items()}
 
 
 def _prompt_ms(profile: LatencyProfile, mix: Mix) -> float:
