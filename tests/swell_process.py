@@ -183,6 +183,14 @@ class SwellProcess:
         body = {"model": model, "messages": [{"role": "user", "content": "hello"}], **fields}
         return self.request("POST", "/v1/chat/completions", body)
 
+    def open_chat(self, model: str = "m", *, timeout_seconds: float = 60.0, **fields: Any) -> http.client.HTTPResponse:
+        """As `chat`, but returned when its head has come: the caller reads the body. Ends with its connection."""
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}], **fields})
+        headers = {"content-type": "application/json", "authorization": f"Bearer {self.key}", "connection": "close"}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_seconds)
+        connection.request("POST", "/v1/chat/completions", body, headers)
+        return connection.getresponse()
+
     def children(self) -> list[psutil.Process]:
         """Every process that belongs to this state directory, the server left out."""
         own = self._process.pid if self._process else 0

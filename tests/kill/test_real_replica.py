@@ -2,19 +2,18 @@
 
 import os
 import signal
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kill_world import StartSwell, ask_server, status_of
 
-from swell_process import Reply, SwellProcess, wait_until
+from swell_process import SwellProcess, wait_until
 
 pytestmark = [pytest.mark.kill, pytest.mark.process, pytest.mark.model]
 
 MODEL = "smollm2"
 START_SECONDS = 60.0
+TOKENS = 400  # seconds of decoding, so that the stream is not over before its server is dead
 
 
 def replica_pids(server: SwellProcess) -> list[int]:
@@ -28,23 +27,20 @@ def until_replica(server: SwellProcess) -> int:
     return int(pid)
 
 
-def test_a_real_replica_through_both_kills(swell_up: StartSwell, model_file: Path, eventually: Any) -> None:
+def test_a_real_replica_through_both_kills(swell_up: StartSwell, model_file: Path) -> None:
     assert model_file.exists()
     server = swell_up(None)
     server.wait_model(MODEL)
     first = until_replica(server)
 
-    replies: list[Reply] = []
-    words = {"max_tokens": 40, "stream": True, "ignore_eos": True}
-    asking = threading.Thread(target=lambda: replies.append(server.chat(MODEL, **words)))
-    asking.start()
-    eventually(lambda: any(worker["in_flight"] for worker in (status_of(server) or {"workers": []})["workers"]))
+    words = {"max_tokens": TOKENS, "stream": True, "ignore_eos": True}
+    stream = server.open_chat(MODEL, **words)
+    assert stream.readline().startswith(b"data: ")
     server.kill()
     assert server.chat(MODEL, max_tokens=2).status == 200
     server.start()
     assert until_replica(server) == first
-    asking.join(60)
-    assert replies[0].body.rstrip().endswith(b"data: [DONE]")
+    assert stream.read().rstrip().endswith(b"data: [DONE]")
     assert len(server.replicas()) == 1
 
     os.kill(first, signal.SIGKILL)
@@ -54,6 +50,6 @@ def test_a_real_replica_through_both_kills(swell_up: StartSwell, model_file: Pat
     assert ask_server(server, "GET", "/api/status")["replicas"][0]["restarts"] == 1
     rows = server.command("usage")
     assert len({row["request_id"] for row in rows}) == len(rows)
-    assert sorted(row["completion_tokens"] for row in rows if row["status"] == "settled")[-2:] == [2, 40]
+    assert sorted(row["completion_tokens"] for row in rows if row["status"] == "settled")[-2:] == [2, TOKENS]
     assert server.stop() == 0
     assert server.children() == []
