@@ -7,7 +7,7 @@ traffic. One scenario and one scaler give one result, bit for bit.
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from heapq import heappop, heappush
 from math import ceil, inf
@@ -27,10 +27,13 @@ from swell.simulator.fleet import Bill, SimReplica
 from swell.simulator.result import Result, Scenario
 from swell.simulator.watch import Watch
 from swell.state.scaling import Decision, LengthSums, Observation, ReplicaState
+from swell.state.traffic import Traffic
 
 EXPECTED_OUTPUT_TOKENS = 512  # what the router books for an output, whose length nobody knows before
 PATIENCE_SECONDS = 3600.0  # after the last arrival; what is not answered then is missed
 PROGRESS_EVERY_TICKS = 500
+ROWS_AT_ONCE = 65_536  # of a trace, as Python numbers: a long one would not fit into memory
+_NO_MORE = (inf, 0, 0)
 _STARTED, _GONE = -1, -2  # versions of events that are not an engine's
 
 
@@ -106,15 +109,14 @@ class Replay:
     def run(self, progress: Callable[[float], None] | None = None) -> None:
         """To the end of the trace, and until everything is answered."""
         traffic = self._scenario.traffic
-        arrivals, prompts, outputs = (
-            column.tolist() for column in (traffic.arrival_seconds, traffic.prompt_tokens, traffic.output_tokens)
-        )
-        count, at, events = len(arrivals), 0, self._events
-        end = arrivals[-1] + PATIENCE_SECONDS
+        count, at, events = len(traffic), 0, self._events
+        last = float(traffic.arrival_seconds[-1])
+        end = last + PATIENCE_SECONDS
         tick = self._interval
+        rows = rows_of(traffic)
+        arrives, prompt, output = next(rows)
         self._warm_up()
         while at < count or self._watch.in_system:
-            arrives = arrivals[at] if at < count else inf
             happens = events[0][0] if events else inf
             if self._faults.next_at <= min(tick, arrives, happens):
                 self._weather()
@@ -124,12 +126,13 @@ class Replay:
                 self._now = tick
                 self._turn(tick)
                 if progress is not None and not int(tick / self._interval) % PROGRESS_EVERY_TICKS:
-                    progress(min(1.0, tick / arrivals[-1]))
+                    progress(min(1.0, tick / last))
                 tick += self._interval
             elif arrives <= happens:
                 self._now = arrives
-                self._arrive(at, arrives, prompts[at], outputs[at])
+                self._arrive(at, arrives, prompt, output)
                 at += 1
+                arrives, prompt, output = next(rows, _NO_MORE)
             else:
                 self._happen(heappop(events))
         for replica in list(self._replicas.values()):
@@ -317,6 +320,13 @@ def replay(
     run = Replay(scenario, scaler)
     run.run(progress)
     return run.result(name or type(scaler).__name__, time.perf_counter() - begun)
+
+
+def rows_of(traffic: Traffic) -> Iterator[tuple[float, int, int]]:
+    """(arrival, prompt tokens, output tokens) of each request."""
+    columns = traffic.arrival_seconds, traffic.prompt_tokens, traffic.output_tokens
+    for low in range(0, len(traffic), ROWS_AT_ONCE):
+        yield from zip(*(column[low : low + ROWS_AT_ONCE].tolist() for column in columns), strict=True)
 
 
 def sums_of(scenario: Scenario, start: float, end: float) -> LengthSums:
