@@ -71,6 +71,7 @@ class Replay:
         self._watch = Watch(len(traffic))
         self._faults = Faults(scenario)
         self._preemptions = 0
+        self._decoded_before = 0.0  # output tokens, by replicas that are gone
         self._loop = ScalingLoop(self, scaler, self._pools, self._note)
         self._interval = scaler.interval_seconds
         self._now = 0.0
@@ -82,7 +83,8 @@ class Replay:
         """One window since the last call, and every replica."""
         views = tuple(replica.view() for replica in self._replicas.values())
         start = self._scenario.traffic.start_unix
-        window = self._watch.window(now, self._queue, views)
+        decoded = self._decoded_before + sum(r.engine.produced(now) for r in self._replicas.values())
+        window = self._watch.window(now, self._queue, views, decoded)
         return Observation(now, window, views, None if start is None else start + now)
 
     def start(self, pool: str, count: int) -> None:
@@ -278,6 +280,7 @@ class Replay:
     def _end(self, replica: SimReplica) -> None:
         if self._replicas.pop(replica.replica_id, None) is not None:
             replica.version += 1
+            self._decoded_before += replica.engine.produced(self._now)
             self._bill.charge(replica.pool.name, self._now - replica.ordered_at)
 
     def _refresh(self) -> None:
