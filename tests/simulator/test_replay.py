@@ -111,3 +111,16 @@ def test_the_same_scenario_gives_the_same_run_bit_for_bit() -> None:
     assert replace(first, wall_seconds=0, timeline=second.timeline) == replace(second, wall_seconds=0)
     for column in ("seconds", "ready", "present", "in_system", "queued", "usd_per_hour"):
         assert (getattr(first.timeline, column) == getattr(second.timeline, column)).all()
+
+
+def test_tokens_are_seen_when_they_are_produced_and_once() -> None:
+    """Also of requests under way, across replicas that end."""
+    plan = Plan((0, 3), (200, 1), (300, 3))
+    result = replay(scenario(min_replicas=3), plan)
+    windows = [seen.window for seen in plan.seen if seen.window]
+    outputs = int(traffic().output_tokens.sum())
+    produced = sum(w.decoded_tokens for w in windows)
+    assert result.requests == 2400
+    assert produced == pytest.approx(outputs, rel=0.02)  # the last requests end after the last window
+    first = windows[0]
+    assert first.decoded_tokens > first.completed.o
