@@ -16,7 +16,7 @@ import numpy as np
 
 from swell.control.scaling import ScalingLoop
 from swell.errors import UserError
-from swell.policy.admission import DeadlineQueue
+from swell.policy.admission import AdmissionQueue
 from swell.policy.routing import POLICIES, Request, View, build_view
 from swell.policy.scaling.capacity import Mix, capacity, chunk_limit
 from swell.ports.scaler import Scaler
@@ -63,7 +63,7 @@ class Replay:
         self._needs_ring = scenario.routing.endswith("affinity")
         self._replicas: dict[str, SimReplica] = {}
         self._view = View(())
-        self._queue: DeadlineQueue[Job] = DeadlineQueue()
+        self._queue: AdmissionQueue[Job] = AdmissionQueue()
         self._events: list[tuple[float, int, SimReplica, int]] = []  # an engine's next, or the end of a start (-1)
         self._sequence = 0
         self._ordered = 0
@@ -156,6 +156,7 @@ class Replay:
         self._refresh()
 
     def _turn(self, now: float) -> None:
+        self._refuse_late(now)
         self._last_decision = self._loop.step(now)
         check_moment(self._replicas.values(), self._watch, self._queue)
         self._watch.mark(now, self._replicas.values(), self._queue)
@@ -216,11 +217,18 @@ class Replay:
         output = job.output + job.tokens
         self._watch.finished(now, job, job.prompt - job.tokens, output, self._itl_limit)
 
+    def _refuse_late(self, now: float) -> None:
+        if self._scenario.refuses_late:
+            for job in self._queue.late(now):
+                self._queue.remove(job)
+                self._watch.failed(now)
+
     def _serve_queue(self, now: float) -> None:
+        self._refuse_late(now)
         while self._queue:
             if not any(candidate.has_room for candidate in self._view.candidates):
                 return
-            job = self._queue.pop(now)
+            job = self._queue.take(now)
             replica = None if job is None else self._find(job)
             if job is None or replica is None:
                 return

@@ -11,7 +11,7 @@ from swell.errors import UserError
 from swell.simulator.demand import factor_to_peak
 from swell.simulator.result import Scenario
 from swell.simulator.traffic import GeneratedTraffic, generate, load, scale_rate
-from swell.spec import Engine, ModelSpec, load_spec
+from swell.spec import Engine, Late, ModelSpec, load_spec
 from swell.state.catalogue import (
     DEFAULT_ACCELERATOR,
     DEFAULT_MODEL,
@@ -64,7 +64,10 @@ def build(wishes: Wishes) -> Scenario:
         traffic = scale_rate(traffic, factor, seed=wishes.seed)
         history = None if history is None else scale_rate(history, factor, seed=wishes.seed)
     scenario = Scenario(traffic, (pool,), objective, low, high, history=history, seed=wishes.seed)
-    return scenario if declared is None else replace(scenario, routing=declared.routing.value)
+    if declared is None:
+        return scenario
+    refuses_late = declared.objectives.late is Late.REFUSE
+    return replace(scenario, routing=declared.routing.value, refuses_late=refuses_late)
 
 
 def _declared(wishes: Wishes) -> ModelSpec | None:
