@@ -12,18 +12,18 @@ _USUAL = -log(1 - QUANTILE)
 
 
 def swell_scaler(scenario: Scenario, knob: float | None = None) -> SwellScaler:
-    """Swell's policy for a scenario's first pool.
+    """Swell's policy for a scenario.
 
     The knob is the logarithm of the odds that demand is not covered, as a multiple of the default's: the covered
     quantile is 1 - exp(-knob·k), with 1 for the default. Larger means more replicas.
     """
-    pool = scenario.pools[0]
     scaler = SwellScaler(
-        {pool.name: pool},
+        {pool.name: pool for pool in scenario.pools},
         scenario.objective,
         scenario.min_replicas,
         scenario.max_replicas,
         quantile=1 - exp(-_USUAL * (1.0 if knob is None else knob)),
+        rules=scenario.rules,
     )
     if scenario.history is not None and len(scenario.history):
         _learn(scaler, scenario)

@@ -14,6 +14,8 @@ from math import ceil
 
 from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.forecast import ForecastMemory, forecast, observe, observe_season
+from swell.policy.scaling.mix import MixMemory, MixSettings, in_reference, spread
+from swell.policy.scaling.placement_problem import PlacementRules
 from swell.state.scaling import Decision, LengthSums, Objective, Observation, Option, Pool, Window
 
 MIX_SECONDS = 1800.0  # how fast the mix of lengths is forgotten
@@ -22,6 +24,7 @@ FULL_SHARE = 0.9  # of the batches that the objective allows, from which a fleet
 QUANTILE = 0.98  # of demand over the start-up time, for an attainment of 0.99
 _LONG_AGO = 1e18
 _NEVER = 1e9  # seconds
+_UNBOUNDED = 1_000_000  # replicas
 ROUNDING = 0.15  # of a replica that is not worth another one: the rest carries it inside its margin
 RELEASE_SHARE = 1.0  # of the time that a start takes, for which what was needed is kept
 
@@ -200,7 +203,7 @@ def _rejected(need: _Need, chosen: int, present: int) -> tuple[Option, ...]:
 
 
 class SwellScaler:
-    """`ports.scaler.Scaler`: the policy with its memory."""
+    """`ports.scaler.Scaler`: the policy with its memory. With several pools, the mix of them as well."""
 
     def __init__(
         self,
@@ -213,18 +216,31 @@ class SwellScaler:
         idle_seconds: float = 300.0,
         headroom: float = 1.0,
         quantile: float = QUANTILE,
+        rules: PlacementRules | None = None,
         memory: ScalingMemory | None = None,
     ) -> None:
+        """The need is counted in replicas of the first pool; `rules` say how several may be mixed."""
         pool = next(iter(pools.values()))
-        self.settings = ScalingSettings(
-            pool, objective, min_replicas, max_replicas, interval_seconds, idle_seconds, headroom, quantile
-        )
+        is_one = len(pools) == 1
+        # Of several pools, bounds count replicas of any size: the mix keeps them, in the need they would mean nothing.
+        low, high = (min_replicas, max_replicas) if is_one else (0, _UNBOUNDED)
+        self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, headroom, quantile)
         self.memory = memory or ScalingMemory()
+        self.mix_memory = MixMemory()
+        self._mix = None
+        if not is_one:
+            bounded = replace(rules or PlacementRules(), min_replicas=min_replicas, max_replicas=max_replicas)
+            self._mix = MixSettings(tuple(pools.values()), objective, bounded)
 
     @property
     def interval_seconds(self) -> float:
         return self.settings.interval_seconds
 
     def decide(self, seen: Observation) -> Decision:
-        decision, self.memory = decide(self.settings, self.memory, seen)
+        if self._mix is None:
+            decision, self.memory = decide(self.settings, self.memory, seen)
+            return decision
+        lengths = Mix.of_sums(self.memory.mix) or (_first_mix(seen.window) if seen.window else Mix.of_means(512, 256))
+        asked, self.memory = decide(self.settings, self.memory, in_reference(self._mix, seen, lengths))
+        decision, self.mix_memory = spread(self._mix, self.mix_memory, seen, asked, lengths)
         return decision
