@@ -145,9 +145,7 @@ def _inputs(
     return PlacementInputs(tuple(pools), (demand,), settings.objective, settings.rules, current)
 
 
-def _followed(
-    settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, need: int, one: float
-) -> MixMemory:
+def _followed(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, need: int, one: float) -> MixMemory:
     """The plan for the need of now, and what of it can be had. The same as before where both are the same."""
     limits, before = [pool.max_replicas for pool in inputs.pools], memory.filling
     if before is not None and (before.need, before.limit) == (need, limits):

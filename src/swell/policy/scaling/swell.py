@@ -221,7 +221,7 @@ class SwellScaler:
     ) -> None:
         """The need is counted in replicas of the first pool; `rules` say how several may be mixed."""
         pool = next(iter(pools.values()))
-        is_one = len(pools) == 1
+        is_one = len(pools) == 1 and (rules is None or rules.usd_per_hour is None)
         # Of several pools, bounds count replicas of any size: the mix keeps them, in the need they would mean nothing.
         low, high = (min_replicas, max_replicas) if is_one else (0, _UNBOUNDED)
         self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, headroom, quantile)
