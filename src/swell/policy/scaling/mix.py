@@ -4,23 +4,24 @@ The need comes in replicas of the reference pool, as the forecast gives it. Each
 
 1. What was seen of the spot pools is remembered (`spot_memory`): who took or refused is avoided for a while, and the
    hazard follows what happens.
-2. Where `should_solve` says so, the mix is placed anew (`placement`). Its spot counts are the plan.
-3. Between two solutions the plan follows the need by as few changes as do (`mix_fill`), first as if every pool could be
-   had, which is remembered, then with those that can. So a zone that is back is used again at once.
-4. On-demand replicas stand in for spot that is ordered and not sure to come (`on_demand_now`); an order that is
-   confirmed at the next turn cancels them.
-5. Nothing that is ready goes before what else is ready carries the need. So a move from one zone to another, or from
-   on-demand back to spot, is paid twice for as long as a start takes, and leaves nothing uncovered.
+2. Where `should_solve` says so, the mix is placed anew (`placement`); between two solutions the plan follows the need
+   by as few changes as do (`mix_fill`), as if every pool could be had.
+3. What is sure carries the need: what is there, and orders where a replica is and nothing was lost or refused since.
+   Elsewhere, what the plan or the reserve wants is ordered one replica at a time until one comes: nothing is let go, or
+   bought dearer, for a hope.
+4. On-demand replicas stand in for spot that is planned and not sure (`on_demand_now`), as far as the need goes.
+5. Nothing that is ready goes before what takes its place is. So a move from one zone to another, or from on-demand back
+   to spot, is paid twice for as long as a start takes, and leaves nothing uncovered.
 
-Bounds on replicas and the ceiling of spend are kept by what shall be. Replicas that wait for their successors come on
-top of the number of replicas, as in a rolling update, but not of the spend: there they go first.
+Bounds on replicas and the ceiling of spend are kept by what is planned. What stands in, and what waits for its
+successors, comes on top of the number of replicas, as in a rolling update, but not of the spend: there it goes first.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from swell.policy.scaling.capacity import Mix, capacity
-from swell.policy.scaling.mix_fill import Filling, filled, filling
+from swell.policy.scaling.mix_fill import Filling, added, filled, filling, trimmed
 from swell.policy.scaling.mix_words import Turn, told
 from swell.policy.scaling.placement import (
     Bucket,
@@ -56,9 +57,8 @@ class MixMemory:
 
     spot: SpotMemory = field(default_factory=SpotMemory)
     placement: Placement | None = None
-    plan: tuple[int, ...] = ()  # by pool, as if all could be had; what stands in for spot is no part of it
-    filling: Filling | None = None  # that `wanted` was computed from
-    wanted: tuple[int, ...] = ()
+    plan: tuple[int, ...] = ()  # by pool, as if all could be had
+    filling: Filling | None = None  # for which it was made
     decided: tuple[tuple[str, int], ...] = ()
 
 
@@ -69,6 +69,11 @@ class There:
     present: int = 0
     ready: int = 0
     coming: int = 0
+
+    @property
+    def sure(self) -> int:
+        """Ready, or in time."""
+        return self.ready + self.coming
 
 
 def spread(
@@ -81,12 +86,12 @@ def spread(
         present = tuple((pool.name, there[pool.name].present) for pool in settings.pools)
         return replace(asked, counts=present, is_hold=True), replace(memory, decided=present)
     one = capacity(settings.pools[0].profile, settings.objective, mix)[0]
-    inputs = _inputs(settings, memory, there, Bucket(ALL, asked.replicas * one, mix), seen.now)
+    level = dict(asked.inputs).get("level", float(asked.replicas))
+    usual = min(1.0, level / asked.replicas) if asked.replicas else 1.0
+    inputs = _inputs(settings, memory, there, Bucket(ALL, asked.replicas * one, mix), usual, seen.now)
     if asked.replicas and should_solve(memory.placement, seen.now, inputs):
         placement = place(inputs, seen.now, explain=False)
-        counts = dict(placement.counts)
-        plan = tuple(counts[pool.name] if pool.market is Market.SPOT else 0 for pool in settings.pools)
-        memory = replace(memory, placement=placement, plan=plan, filling=None)
+        memory = replace(memory, placement=placement, plan=_planned(settings, placement), filling=None)
     memory = _followed(settings, memory, inputs, asked.replicas, one)
     turn = _turn(settings, memory, inputs, there)
     decided = tuple((pool.name, turn.serving[pool.name] + turn.leaving[pool.name]) for pool in settings.pools)
@@ -128,7 +133,7 @@ def _there(settings: MixSettings, seen: Observation) -> dict[str, There]:
 
 
 def _inputs(
-    settings: MixSettings, memory: MixMemory, there: Mapping[str, There], demand: Bucket, now: float
+    settings: MixSettings, memory: MixMemory, there: Mapping[str, There], demand: Bucket, usual: float, now: float
 ) -> PlacementInputs:
     """Placement's question, with what is known of the spot pools."""
     records = dict(memory.spot.records)
@@ -137,26 +142,29 @@ def _inputs(
         record = records.get(pool.name, NOTHING)
         if pool.market is Market.SPOT:
             here = there[pool.name]
-            room = here.ready + here.coming if now < record.avoid_until else pool.max_replicas
+            room = here.sure if now < record.avoid_until else pool.max_replicas
             hazard = hazard_per_hour(record, pool.hazard_per_hour)
             pool = replace(pool, hazard_per_hour=hazard, max_replicas=min(pool.max_replicas, room))  # noqa: PLW2901
         pools.append(pool)
     current = tuple((name, here.present) for name, here in there.items())
-    return PlacementInputs(tuple(pools), (demand,), settings.objective, settings.rules, current)
+    return PlacementInputs(tuple(pools), (demand,), settings.objective, settings.rules, current, usual)
+
+
+def _planned(settings: MixSettings, placement: Placement) -> tuple[int, ...]:
+    """The placement's counts. On-demand only where rules want it: else it is there because spot cannot be had now."""
+    rules, counts = settings.rules, dict(placement.counts)
+    is_wanted = rules.on_demand_base > 0 or rules.max_spot_fraction < 1
+    return tuple(counts[pool.name] if is_wanted or pool.market is Market.SPOT else 0 for pool in settings.pools)
 
 
 def _followed(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, need: int, one: float) -> MixMemory:
-    """The plan for the need of now, and what of it can be had. The same as before where both are the same."""
-    limits, before = [pool.max_replicas for pool in inputs.pools], memory.filling
-    if before is not None and (before.need, before.limit) == (need, limits):
+    """The plan for the need of now. The same as before where the need is."""
+    if memory.filling is not None and memory.filling.need == need:
         return memory
     asked = filling(problem_of(inputs), need, one)
-    if not need:  # nothing is planned for nothing but what the rules want
-        asked = replace(asked, losses=[])
-    plan = filled(replace(asked, limit=[pool.max_replicas for pool in settings.pools]), list(memory.plan))
-    wanted = filled(asked, plan) if limits != [pool.max_replicas for pool in settings.pools] else plan
-    kept = (n if pool.market is Market.SPOT else 0 for pool, n in zip(settings.pools, plan, strict=True))
-    return replace(memory, plan=tuple(kept), filling=asked, wanted=tuple(wanted))
+    asked = replace(asked, limit=[pool.max_replicas for pool in settings.pools])
+    plan = filled(asked, list(memory.plan) or [0] * len(settings.pools))
+    return replace(memory, plan=tuple(plan), filling=asked)
 
 
 def _turn(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, there: Mapping[str, There]) -> Turn:
@@ -164,54 +172,81 @@ def _turn(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, the
     asked = memory.filling
     assert asked is not None  # noqa: S101 - `_followed` made it
     names = [pool.name for pool in settings.pools]
-    wanted = dict(zip(names, memory.wanted, strict=True))
-    serving = {**wanted, **_standing_in(memory, inputs, wanted, there)}
+    sure, hoped = _sure(memory, asked, inputs, there)
+    serving = dict(zip(names, sure, strict=True))
+    serving.update(_standing_in(memory, inputs, serving))
+    standing_in = sum(serving.values()) - sum(sure)
+    for name, count in zip(names, hoped, strict=True):
+        serving[name] += count
     leaving = _leaving(asked, serving, there)
     cut = _cut_to_ceiling(asked, serving, leaving, there)
-    avoided = tuple(
-        pool.name for pool, known in zip(inputs.pools, settings.pools, strict=True)
-        if pool.max_replicas < known.max_replicas
-    )  # fmt: skip
     provided = sum(c * serving[name] for name, c in zip(names, asked.capacity, strict=True))
     return Turn(
         serving=serving,
         leaving=leaving,
-        standing_in=sum(max(0, serving[name] - count) for name, count in wanted.items()),
-        avoided=avoided,
+        standing_in=standing_in,
+        avoided=tuple(
+            pool.name
+            for pool, known in zip(inputs.pools, settings.pools, strict=True)
+            if pool.max_replicas < known.max_replicas
+        ),
         short=max(0.0, 1 - provided / asked.need) if asked.need else 0.0,
-        is_cut=cut or not asked.is_affordable(list(memory.wanted)),
+        is_cut=cut or not asked.is_affordable(list(memory.plan)),
         usd_per_hour=sum(usd * (serving[name] + leaving[name]) for name, usd in zip(names, asked.price, strict=True)),
     )
 
 
-def _standing_in(
-    memory: MixMemory, inputs: PlacementInputs, wanted: Counts, there: Mapping[str, There]
-) -> Mapping[str, int]:
-    """On-demand replicas, by pool: those that are wanted, and more while spot is not sure to come.
+def _sure(
+    memory: MixMemory, asked: Filling, inputs: PlacementInputs, there: Mapping[str, There]
+) -> tuple[list[int], list[int]]:
+    """Counts that can be relied on, and orders besides where nobody knows: by pool."""
+    records, plan = dict(memory.spot.records), list(memory.plan)
+    limits, start, is_open = [], [], []
+    for pool, planned in zip(inputs.pools, plan, strict=True):
+        here = there[pool.name]
+        if pool.market is not Market.SPOT:  # more than is planned is bought below, as far as the need goes
+            limits.append(planned)
+            start.append(planned)
+            is_open.append(False)
+            continue
+        is_proven = here.sure > 0 and not records[pool.name].failures
+        limits.append(pool.max_replicas if is_proven else min(here.sure, pool.max_replicas))
+        start.append(max(here.sure, planned) if is_proven else here.sure)
+        is_open.append(not is_proven and pool.max_replicas > here.sure)
+    known = replace(asked, limit=limits)
+    sure = trimmed(known, added(replace(known, losses=[]), start), plan)
+    room = [
+        pool.max_replicas if pool.market is Market.SPOT else most
+        for pool, most in zip(inputs.pools, limits, strict=True)
+    ]
+    best = added(replace(asked, limit=room), sure)
+    hoped = [0] * len(sure)
+    for p, more in enumerate(best):
+        if is_open[p]:
+            hoped[p] = int(max(more, plan[p]) > sure[p])
+        elif limits[p] > sure[p]:
+            sure[p] = more
+    return sure, hoped
 
-    What is ordered now is sure where spot of the same pool is ready and nothing was lost or refused since.
-    """
-    asked, placed, records = memory.filling, memory.placement, dict(memory.spot.records)
-    sure = {}
-    for pool in inputs.pools:
-        if pool.market is Market.SPOT:
-            here = there[pool.name]
-            is_sure = here.ready > 0 and not records[pool.name].failures
-            sure[pool.name] = wanted[pool.name] if is_sure else min(wanted[pool.name], here.ready + here.coming)
-    if asked is None or placed is None or all(wanted[name] == count for name, count in sure.items()):
+
+def _standing_in(memory: MixMemory, inputs: PlacementInputs, sure: Counts) -> Mapping[str, int]:
+    """On-demand replicas, by pool: those that are planned, and more while spot that is planned is not sure."""
+    asked, placed = memory.filling, memory.placement
+    planned = {pool.name: count for pool, count in zip(inputs.pools, memory.plan, strict=True)}
+    if asked is None or placed is None or not asked.need or all(sure[n] >= count for n, count in planned.items()):
         return {}
-    one = inputs.demand[0].requests_per_second / max(asked.need, 1)
+    one = inputs.demand[0].requests_per_second / asked.need
     capacities = tuple((pool.name, c * one) for pool, c in zip(inputs.pools, asked.capacity, strict=True))
-    now = replace(placed, inputs=inputs, counts=tuple(wanted.items()), capacity=capacities, served=((ALL, 1.0),))
+    now = replace(placed, inputs=inputs, counts=tuple(planned.items()), capacity=capacities, served=((ALL, 1.0),))
     return dict(on_demand_now(now, sure))
 
 
 def _leaving(asked: Filling, serving: Counts, there: Mapping[str, There]) -> Counts:
-    """Ready replicas that are not wanted and have to stay until others are ready; the cheapest do."""
+    """Ready replicas that are not wanted and have to stay until their successors are ready; the cheapest do."""
     capacities = dict(zip(serving, asked.capacity, strict=True))
     dearness = {name: usd / max(capacities[name], 1e-9) for name, usd in zip(serving, asked.price, strict=True)}
     leaving = dict.fromkeys(serving, 0)
-    short = asked.need - sum(capacities[name] * min(there[name].ready, count) for name, count in serving.items())
+    short = sum(capacities[name] * max(0, count - there[name].ready) for name, count in serving.items())
     for name in sorted(serving, key=lambda each: (dearness[each], each)):
         while short > _ROUNDING and capacities[name] > 0 and serving[name] + leaving[name] < there[name].ready:
             leaving[name] += 1

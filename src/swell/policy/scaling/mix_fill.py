@@ -4,9 +4,10 @@ What is short is added one replica at a time, of the pool that makes up most for
 away, the dearest first. Short is what is missing of the need, and of the need that is left when a zone is lost, weighed
 by how likely each loss is and as far as the rules do not let it be missed:
 
-    short = max(0, need - C) + max(0, sum_z w_z · max(0, need - C + lost_z) - allowed),    w_z = chance_z / sum chance
+    short = max(0, need - C) + max(0, sum_z w_z · max(0, usual - C + lost_z) - allowed),    w_z = chance_z / sum chance
 
-with C the capacity of all counts and lost_z what goes with zone z. So over-provision on spot is bought where, and as
+with C the capacity of all counts, lost_z what goes with zone z, and `usual` the part of the need that is there on
+average. So over-provision on spot is bought where, and as
 long as, it costs least for what it saves; see `placement_problem`.
 """
 
@@ -24,6 +25,7 @@ class Filling:
     """What can be had, as plain lists: index p is the pool. Capacities and need are in replicas of the reference."""
 
     need: float
+    usual: float  # of the need, on average
     usd: list[float]  # of one more, what preemptions cost included
     price: list[float]
     capacity: list[float]
@@ -45,7 +47,7 @@ class Filling:
     def exposed(self, counts: list[int]) -> float:
         """The part of the need that a lost zone leaves unserved, on average over zones by how likely they go."""
         return sum(
-            weight * max(0.0, self.need - sum(s * c * n for s, c, n in zip(left, self.capacity, counts, strict=True)))
+            weight * max(0.0, self.usual - sum(s * c * n for s, c, n in zip(left, self.capacity, counts, strict=True)))
             for weight, left in self.losses
         )
 
@@ -69,6 +71,11 @@ class Filling:
         more[pool] += 1
         return not self.is_spot[pool] or self.spot_is_allowed(more)
 
+    def is_too_few(self, counts: list[int]) -> bool:
+        """Whether less than the rules want of something is left."""
+        on_demand = sum(n for n, is_spot in zip(counts, self.is_spot, strict=True) if not is_spot)
+        return on_demand < self.base or sum(counts) < self.least or not self.spot_is_allowed(counts)
+
     def spot_is_allowed(self, counts: list[int]) -> bool:
         """Whether spot is not too large a part of the capacity."""
         if self.spot_fraction >= 1:
@@ -85,13 +92,14 @@ def filling(problem: Problem, need: float, one: float) -> Filling:
     keeps_reserve = problem.loss_share < 1 and chances > 0
     return Filling(
         need,
+        problem.usual * need,
         (problem.price + problem.disruption).tolist(),
         problem.price.tolist(),
         (problem.capacity / one).tolist(),
         problem.limit.tolist(),
         problem.is_spot.tolist(),
         [(loss.chance / chances, loss.left.tolist()) for loss in problem.losses] if keeps_reserve else [],
-        problem.loss_share * need / chances if keeps_reserve else 0.0,
+        problem.loss_share * problem.usual * need / chances if keeps_reserve else 0.0,
         rules.on_demand_base,
         rules.min_replicas,
         rules.max_replicas,
@@ -102,7 +110,12 @@ def filling(problem: Problem, need: float, one: float) -> Filling:
 
 def filled(asked: Filling, counts: list[int]) -> list[int]:
     """The counts that are needed, from `counts` on."""
-    return trimmed(asked, _added(asked, _floored(asked, _capped(asked, counts))))
+    return trimmed(asked, added(asked, counts), counts)
+
+
+def added(asked: Filling, counts: list[int]) -> list[int]:
+    """More of what makes up most for its price, while something is short; no more than there is."""
+    return _covered(asked, _floored(asked, _capped(asked, counts)))
 
 
 def _capped(asked: Filling, counts: list[int]) -> list[int]:
@@ -123,8 +136,7 @@ def _floored(asked: Filling, counts: list[int]) -> list[int]:
     return counts
 
 
-def _added(asked: Filling, counts: list[int]) -> list[int]:
-    """More, while something is short."""
+def _covered(asked: Filling, counts: list[int]) -> list[int]:
     counts = counts.copy()
     for _ in range(_MOST_STEPS):
         short = asked.short(counts)
@@ -146,20 +158,17 @@ def _added(asked: Filling, counts: list[int]) -> list[int]:
     return counts
 
 
-def trimmed(asked: Filling, counts: list[int]) -> list[int]:
-    """Fewer, the dearest first, while nothing is short that was not."""
-    counts = counts.copy()
-    order = sorted(
-        (p for p in range(len(counts)) if counts[p]),
-        key=lambda p: (-asked.usd[p] / asked.capacity[p] if asked.capacity[p] else -inf, -p),
-    )
-    short = asked.short(counts)
-    for pool in order:
-        while counts[pool]:
-            counts[pool] -= 1
-            on_demand = sum(n for n, is_spot in zip(counts, asked.is_spot, strict=True) if not is_spot)
-            is_over = on_demand < asked.base or sum(counts) < asked.least or not asked.spot_is_allowed(counts)
-            if is_over or asked.short(counts) > short + _ROUNDING * asked.need:
-                counts[pool] += 1
-                break
+def trimmed(asked: Filling, counts: list[int], plan: list[int]) -> list[int]:
+    """Fewer while nothing is short that was not: first what is over the plan, then all; the dearest first."""
+    counts, none = counts.copy(), [0] * len(counts)
+    useful = [p for p in range(len(counts)) if asked.capacity[p]]
+    order = sorted(useful, key=lambda p: (-asked.usd[p] / asked.capacity[p], -p))
+    short = asked.short(counts) + _ROUNDING * asked.need
+    for floors in (plan, none):
+        for pool in order:
+            while counts[pool] > floors[pool]:
+                counts[pool] -= 1
+                if asked.is_too_few(counts) or asked.short(counts) > short:
+                    counts[pool] += 1
+                    break
     return counts
