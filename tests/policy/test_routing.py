@@ -18,6 +18,8 @@ class Replica:
     in_flight: int = 0
     outstanding_tokens: int = 0
     has_room: bool = True
+    speed: float = 1.0
+    most_tokens: int = 10**6
 
 
 replicas = st.lists(

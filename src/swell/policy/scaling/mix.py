@@ -20,7 +20,7 @@ successors, comes on top of the number of replicas, as in a rolling update, but 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from swell.policy.scaling.capacity import Mix, capacity
+from swell.policy.scaling.capacity import Mix, capacity, longer_share, longest_prompt
 from swell.policy.scaling.mix_fill import Filling, added, filled, filling, trimmed
 from swell.policy.scaling.mix_words import Turn, told
 from swell.policy.scaling.placement import (
@@ -88,6 +88,7 @@ def spread(
     one = capacity(settings.pools[0].profile, settings.objective, mix)[0]
     level = dict(asked.inputs).get("level", float(asked.replicas))
     usual = min(1.0, level / asked.replicas) if asked.replicas else 1.0
+    settings = replace(settings, pools=_serving(settings, mix))
     inputs = _inputs(settings, memory, there, Bucket(ALL, asked.replicas * one, mix), usual, seen.now)
     if asked.replicas and should_solve(memory.placement, seen.now, inputs):
         placement = place(inputs, seen.now, explain=False)
@@ -150,6 +151,21 @@ def _inputs(
     return PlacementInputs(tuple(pools), (demand,), settings.objective, settings.rules, current, usual)
 
 
+def _serving(settings: MixSettings, mix: Mix) -> tuple[Pool, ...]:
+    """The pools, without room where not (nearly) every prompt can be answered inside the objective.
+
+    How many prompts are too long for a pool follows from their first two moments, as if their lengths were log-normal.
+    A quarter of what the objective lets miss may be; where no pool is so good, all have room.
+    """
+    objective, reference = settings.objective, settings.pools[0].profile
+    share = {
+        profile: longer_share(mix, longest_prompt(profile, objective, mix.output, reference))
+        for profile in {pool.profile for pool in settings.pools}
+    }
+    allowed = max((1 - objective.attainment) / 4, min(share.values()))
+    return tuple(pool if share[pool.profile] <= allowed else replace(pool, max_replicas=0) for pool in settings.pools)
+
+
 def _planned(settings: MixSettings, placement: Placement) -> tuple[int, ...]:
     """The placement's counts. On-demand only where rules want it: else it is there because spot cannot be had now."""
     rules, counts = settings.rules, dict(placement.counts)
@@ -159,10 +175,10 @@ def _planned(settings: MixSettings, placement: Placement) -> tuple[int, ...]:
 
 def _followed(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, need: int, one: float) -> MixMemory:
     """The plan for the need of now. The same as before where the need is."""
-    if memory.filling is not None and memory.filling.need == need:
+    before, limit = memory.filling, [pool.max_replicas for pool in settings.pools]
+    if before is not None and before.need == need and before.limit == limit:
         return memory
-    asked = filling(problem_of(inputs), need, one)
-    asked = replace(asked, limit=[pool.max_replicas for pool in settings.pools])
+    asked = replace(filling(problem_of(inputs), need, one), limit=limit)
     plan = filled(asked, list(memory.plan) or [0] * len(settings.pools))
     return replace(memory, plan=tuple(plan), filling=asked)
 
@@ -273,3 +289,29 @@ def _cut_to_ceiling(asked: Filling, serving: Counts, leaving: Counts, there: Map
                 spend -= prices[name]
                 is_cut = True
     return is_cut
+
+
+class Mixer:
+    """The mix with its memory, beside a scaler that gives the need."""
+
+    def __init__(
+        self,
+        pools: tuple[Pool, ...],
+        objective: Objective,
+        rules: PlacementRules | None = None,
+        min_replicas: int = 0,
+        max_replicas: int = 10_000,
+    ) -> None:
+        """Bounds count replicas of any pool, and take the place of those in `rules`."""
+        bounded = replace(rules or PlacementRules(), min_replicas=min_replicas, max_replicas=max_replicas)
+        self.settings = MixSettings(pools, objective, bounded)
+        self.memory = MixMemory()
+
+    def in_reference(self, seen: Observation, mix: Mix) -> Observation:
+        """See `in_reference`."""
+        return in_reference(self.settings, seen, mix)
+
+    def decide(self, seen: Observation, asked: Decision, mix: Mix) -> Decision:
+        """See `spread`."""
+        decision, self.memory = spread(self.settings, self.memory, seen, asked, mix)
+        return decision

@@ -11,12 +11,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
+from typing import TYPE_CHECKING
 
 from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.forecast import ForecastMemory, forecast, observe, observe_season
-from swell.policy.scaling.mix import MixMemory, MixSettings, in_reference, spread
-from swell.policy.scaling.placement_problem import PlacementRules
 from swell.state.scaling import Decision, LengthSums, Objective, Observation, Option, Pool, Window
+
+if TYPE_CHECKING:
+    from swell.policy.scaling.mix import Mixer
+    from swell.policy.scaling.placement_problem import PlacementRules
 
 MIX_SECONDS = 1800.0  # how fast the mix of lengths is forgotten
 LEARN_EVERY_SECONDS = 30.0
@@ -216,7 +219,7 @@ class SwellScaler:
         idle_seconds: float = 300.0,
         headroom: float = 1.0,
         quantile: float = QUANTILE,
-        rules: PlacementRules | None = None,
+        rules: "PlacementRules | None" = None,
         memory: ScalingMemory | None = None,
     ) -> None:
         """The need is counted in replicas of the first pool; `rules` say how several may be mixed."""
@@ -226,21 +229,25 @@ class SwellScaler:
         low, high = (min_replicas, max_replicas) if is_one else (0, _UNBOUNDED)
         self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, headroom, quantile)
         self.memory = memory or ScalingMemory()
-        self.mix_memory = MixMemory()
-        self._mix = None
-        if not is_one:
-            bounded = replace(rules or PlacementRules(), min_replicas=min_replicas, max_replicas=max_replicas)
-            self._mix = MixSettings(tuple(pools.values()), objective, bounded)
+        self._mixer = None if is_one else _mixer(tuple(pools.values()), objective, rules, min_replicas, max_replicas)
 
     @property
     def interval_seconds(self) -> float:
         return self.settings.interval_seconds
 
     def decide(self, seen: Observation) -> Decision:
-        if self._mix is None:
+        mixer = self._mixer
+        if mixer is None:
             decision, self.memory = decide(self.settings, self.memory, seen)
             return decision
         lengths = Mix.of_sums(self.memory.mix) or (_first_mix(seen.window) if seen.window else Mix.of_means(512, 256))
-        asked, self.memory = decide(self.settings, self.memory, in_reference(self._mix, seen, lengths))
-        decision, self.mix_memory = spread(self._mix, self.mix_memory, seen, asked, lengths)
-        return decision
+        asked, self.memory = decide(self.settings, self.memory, mixer.in_reference(seen, lengths))
+        return mixer.decide(seen, asked, lengths)
+
+
+def _mixer(
+    pools: tuple[Pool, ...], objective: Objective, rules: "PlacementRules | None", least: int, most: int
+) -> "Mixer":
+    from swell.policy.scaling.mix import Mixer  # late: one pool needs no solver and no NumPy
+
+    return Mixer(pools, objective, rules, least, most)
