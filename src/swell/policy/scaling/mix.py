@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from swell.policy.scaling.capacity import Mix, capacity, longer_share, longest_prompt
-from swell.policy.scaling.mix_fill import Filling, added, filled, filling, trimmed
+from swell.policy.scaling.mix_fill import Filling, added, filled, filling, floored, trimmed
 from swell.policy.scaling.mix_words import Turn, told
 from swell.policy.scaling.placement import (
     Bucket,
@@ -89,7 +89,7 @@ def spread(
     level = dict(asked.inputs).get("level", float(asked.replicas))
     usual = min(1.0, level / asked.replicas) if asked.replicas else 1.0
     settings = replace(settings, pools=_serving(settings, mix))
-    inputs = _inputs(settings, memory, there, Bucket(ALL, asked.replicas * one, mix), usual, seen.now)
+    inputs = _inputs(settings, memory, there, Bucket(ALL, max(1, asked.replicas) * one, mix), usual, seen.now)
     if asked.replicas and should_solve(memory.placement, seen.now, inputs):
         placement = place(inputs, seen.now, explain=False)
         memory = replace(memory, placement=placement, plan=_planned(settings, placement), filling=None)
@@ -167,9 +167,11 @@ def _serving(settings: MixSettings, mix: Mix) -> tuple[Pool, ...]:
 
 
 def _planned(settings: MixSettings, placement: Placement) -> tuple[int, ...]:
-    """The placement's counts. On-demand only where rules want it: else it is there because spot cannot be had now."""
+    """The placement's counts. Where spot could not be had, on-demand only as far as rules want it, for what may come."""
     rules, counts = settings.rules, dict(placement.counts)
-    is_wanted = rules.on_demand_base > 0 or rules.max_spot_fraction < 1
+    limits = [pool.max_replicas for pool in placement.inputs.pools]
+    is_all_open = limits == [pool.max_replicas for pool in settings.pools]
+    is_wanted = is_all_open or rules.on_demand_base > 0 or rules.max_spot_fraction < 1
     return tuple(counts[pool.name] if is_wanted or pool.market is Market.SPOT else 0 for pool in settings.pools)
 
 
@@ -220,8 +222,8 @@ def _sure(
     limits, start, is_open = [], [], []
     for pool, planned in zip(inputs.pools, plan, strict=True):
         here = there[pool.name]
-        if pool.market is not Market.SPOT:  # more than is planned is bought below, as far as the need goes
-            limits.append(planned)
+        if pool.market is not Market.SPOT:
+            limits.append(pool.max_replicas)
             start.append(planned)
             is_open.append(False)
             continue
@@ -229,6 +231,9 @@ def _sure(
         limits.append(pool.max_replicas if is_proven else min(here.sure, pool.max_replicas))
         start.append(max(here.sure, planned) if is_proven else here.sure)
         is_open.append(not is_proven and pool.max_replicas > here.sure)
+    start = floored(replace(asked, limit=limits), start)
+    for p, pool in enumerate(inputs.pools):  # more on-demand is bought below, as far as the need goes
+        limits[p] = start[p] if pool.market is not Market.SPOT else limits[p]
     known = replace(asked, limit=limits)
     sure = trimmed(known, added(replace(known, losses=[]), start), plan)
     room = [

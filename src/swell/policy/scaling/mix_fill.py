@@ -115,17 +115,12 @@ def filled(asked: Filling, counts: list[int]) -> list[int]:
 
 def added(asked: Filling, counts: list[int]) -> list[int]:
     """More of what makes up most for its price, while something is short; no more than there is."""
-    return _covered(asked, _floored(asked, _capped(asked, counts)))
+    return _covered(asked, floored(asked, counts))
 
 
-def _capped(asked: Filling, counts: list[int]) -> list[int]:
-    """No more than there is of each pool."""
-    return [min(n, limit) if c else 0 for n, limit, c in zip(counts, asked.limit, asked.capacity, strict=True)]
-
-
-def _floored(asked: Filling, counts: list[int]) -> list[int]:
-    """The on-demand base and the fewest replicas, of what is cheapest."""
-    counts = counts.copy()
+def floored(asked: Filling, counts: list[int]) -> list[int]:
+    """No more than there is, and at least the on-demand base and the fewest replicas, of what is cheapest."""
+    counts = [min(n, limit) if c else 0 for n, limit, c in zip(counts, asked.limit, asked.capacity, strict=True)]
     every = range(len(counts))
     for wanted, pools in ((asked.base, [p for p in every if not asked.is_spot[p]]), (asked.least, list(every))):
         while sum(counts[p] for p in pools) < wanted:

@@ -5,14 +5,15 @@ A pool's hazard is what is expected beforehand, moved by what is seen: with a pr
     hazard = (1 + losses) / (1 / prior + hours held)
 
 where a loss counts by the share of the pool's replicas that went, and both sums are forgotten with a time constant of a
-day. A pool that took or refused a replica is avoided for a minute, and twice as long each time in a row, up to ten
-minutes: being refused costs nothing but the order, and a zone that is back is found soon. A replica that becomes ready
-ends that.
+day. It moves in whole steps of a half, towards what was expected: plans shall not change for every quiet hour.
+
+A pool that took or refused a replica is avoided for a minute, and twice as long each time in a row, up to ten minutes:
+being refused costs nothing but the order, and a zone that is back is found soon. A replica that becomes ready ends it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, inf
+from math import copysign, exp, inf, log, trunc
 
 from swell.state.scaling import Market, Observation, Pool, ReplicaState, ReplicaView
 
@@ -21,6 +22,7 @@ AVOID_MOST_SECONDS = 600.0
 LATE = 2.0  # times the usual start, after which a replica that is not ready is not expected any more
 PRIOR_LOSSES = 1.0  # that what is expected beforehand weighs
 FORGET_SECONDS = 86_400.0
+STEP = 1.5  # of the hazard that plans are made with
 LEAST_HAZARD_PER_HOUR = 0.01  # nobody promises that spot stays
 
 Counts = tuple[tuple[str, int], ...]
@@ -81,7 +83,8 @@ def remember(memory: SpotMemory, pools: Sequence[Pool], seen: Observation, wante
 def hazard_per_hour(record: PoolRecord, expected: float) -> float:
     """Preemptions of one replica that are to be expected in an hour; `expected` is what was thought beforehand."""
     prior = max(expected, LEAST_HAZARD_PER_HOUR)
-    return (PRIOR_LOSSES + record.losses) / (PRIOR_LOSSES / prior + record.held_hours)
+    seen = (PRIOR_LOSSES + record.losses) / (PRIOR_LOSSES / prior + record.held_hours)
+    return float(prior * STEP ** trunc(log(seen / prior) / log(STEP) + copysign(1e-9, seen - prior)))
 
 
 def is_late(replica: ReplicaView, pool: Pool, now: float) -> bool:
