@@ -167,7 +167,7 @@ def _serving(settings: MixSettings, mix: Mix) -> tuple[Pool, ...]:
 
 
 def _planned(settings: MixSettings, placement: Placement) -> tuple[int, ...]:
-    """The placement's counts. Where spot could not be had, on-demand only as far as rules want it, for what may come."""
+    """The placement's counts. Where some spot could not be had, on-demand only as far as rules want it."""
     rules, counts = settings.rules, dict(placement.counts)
     limits = [pool.max_replicas for pool in placement.inputs.pools]
     is_all_open = limits == [pool.max_replicas for pool in settings.pools]
