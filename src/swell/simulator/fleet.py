@@ -99,6 +99,14 @@ class Bill:
         return {market: usd for market, usd in found.items() if usd}
 
     @property
+    def usd_by_pool(self) -> dict[str, float]:
+        """By pool, where anything was spent."""
+        spent = {
+            name: seconds / SECONDS_PER_HOUR * self._pools[name].usd_per_hour for name, seconds in self.seconds.items()
+        }
+        return {name: usd for name, usd in spent.items() if usd}
+
+    @property
     def replica_hours(self) -> float:
         return sum(self.seconds.values()) / SECONDS_PER_HOUR
 

@@ -67,6 +67,7 @@ class Result:
     wall_seconds: float
     timeline: Timeline
     knob: float | None = None
+    usd_by_pool: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)  # how often each rule set the number
 
     @property

@@ -320,6 +320,7 @@ class Replay:
             wall_seconds=wall_seconds,
             timeline=watch.timeline(),
             reasons=dict(watch.reasons),
+            usd_by_pool=bill.usd_by_pool,
         )
 
 
