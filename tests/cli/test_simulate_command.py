@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from swell.cli.main import application
+from swell.simulator.machines import Bought
 from swell.simulator.setting import Wishes, build
 
 HOUR = 3600.0
@@ -142,6 +143,10 @@ def test_a_pair_that_no_policy_can_be_judged_by_is_excluded_and_named(trace: Pat
         (["-f", "absent.yaml"], "absent.yaml"),
         (["--report", "no/such/folder.html"], "a folder that exists"),
         (["--profiles", "absent.csv"], "absent.csv"),
+        (["--accelerators", "L4,A100-80GB", "--accelerator", "L4"], "leave --accelerator out"),
+        (["--accelerators", " , "], "--accelerators names none"),
+        (["--spot-events", "absent.csv"], "absent.csv"),
+        (["--no-spot", "--max-spot-fraction", "0.5"], "--no-spot contradicts"),
     ],
 )
 def test_what_cannot_work_is_refused_with_code_2(arguments: list[str], part: str) -> None:
@@ -156,3 +161,52 @@ def test_what_cannot_work_is_refused_with_code_2(arguments: list[str], part: str
 @pytest.mark.parametrize("option", ["--attainment=1.5", "--itl-ms=-1", "--jobs=0", "--seed=-1", "--peak-replicas=0"])
 def test_numbers_out_of_range_are_refused(option: str) -> None:
     assert run(option).exit_code == 2
+
+
+def test_spot_and_several_accelerators_are_mixed_and_what_was_used_is_shown(trace: Path) -> None:
+    asked = ("--trace", trace, "--accelerators", "A100-80GB,L40S", "--seed", 3)
+    document = said(*asked, "--spot")
+    pools = document["pools"]
+    assert isinstance(pools, list)
+    assert pools[:2] == ["A100-80GB", "L40S"]
+    assert any(name.startswith("A100-80GB/spot/") for name in pools)
+    assert any(name.startswith("L40S/spot/") for name in pools)
+    markets = document["usd_by_market"]
+    assert isinstance(markets, dict)
+    assert markets["spot"] > markets.get("on_demand", 0.0)
+    assert sum(markets.values()) == pytest.approx(document["cost_usd"])
+    assert set(document["usd_by_pool"]) <= set(pools)  # type: ignore[call-overload]
+    alone = said(*asked)
+    assert alone["pools"] == ["A100-80GB", "L40S"]
+    assert set(alone["usd_by_market"]) == {"on_demand"}  # type: ignore[call-overload]
+
+
+def test_spot_follows_a_recording(trace: Path, tmp_path: Path) -> None:
+    recording = tmp_path / "nodes.csv"
+    rows = [f"{60_000 * n},add,n{n}" for n in range(6)] + [f"{60_000 * (n + 20)},remove,n{n}" for n in range(5)]
+    recording.write_text("\n".join(["time_ms,event,node", *rows]) + "\n")
+    asked = ("--trace", trace, "--min-replicas", 3, "--on-demand-base", 1, "--usd-per-hour", 9, "--policy", "swell")
+    document = said(*asked, "--spot-events", recording)
+    assert set(document["usd_by_market"]) == {"on_demand", "spot"}  # type: ignore[call-overload]
+    assert document["usd_by_market"]["on_demand"] >= 3.4 * 1.4  # type: ignore[index]
+    ended = run(*asked, "--spot-events", recording)
+    assert "on-demand $" in ended.stdout
+    assert "A100-80GB/spot/" in ended.stdout
+
+
+def test_the_file_says_what_may_be_bought(trace: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "swell.yaml"
+    spec.write_text(
+        "models:\n"
+        "  - name: chat\n"
+        "    source: hf://meta-llama/Llama-3.1-8B-Instruct\n"
+        "    accelerators: [L40S, A100-80GB]\n"
+        "    spot: {max_fraction: 0.5, ondemand_base: 2}\n"
+    )
+    scenario = build(Wishes(trace=trace, spec=spec))
+    assert [pool.name for pool in scenario.pools[:2]] == ["L40S", "A100-80GB"]
+    assert scenario.spot is not None
+    assert (scenario.rules.max_spot_fraction, scenario.rules.on_demand_base) == (0.5, 2)
+    alone = build(Wishes(trace=trace, spec=spec, bought=Bought(spot=False), accelerator="A100-80GB"))
+    assert [pool.name for pool in alone.pools] == ["A100-80GB"]
+    assert alone.spot is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from swell.policy.routing import POLICIES, Request, View, build_view, key_hash
+from swell.policy.routing import POLICIES, Request, View, build_view, fitting, key_hash
 from swell.policy.routing.base import LOAD_BOUND
 
 
@@ -18,6 +18,8 @@ class Replica:
     in_flight: int = 0
     outstanding_tokens: int = 0
     has_room: bool = True
+    speed: float = 1.0
+    most_tokens: int = 10**6
 
 
 replicas = st.lists(
@@ -152,3 +154,46 @@ def test_a_session_returns_to_its_replica_when_it_has_room_again() -> None:
 def test_a_key_is_never_the_one_that_means_none(data: bytes) -> None:
     assert 0 < key_hash(data) < 2**64
     assert key_hash(data) == key_hash(memoryview(data))
+
+
+def test_of_unlike_replicas_the_one_that_will_be_done_first_is_chosen() -> None:
+    slow = Replica("slow", in_flight=1, outstanding_tokens=1000)
+    fast = Replica("fast", in_flight=3, outstanding_tokens=2500, speed=3.0)
+    choose = POLICIES["least_outstanding_tokens"]
+    assert choose(build_view((slow, fast)), Request()) is fast
+    fast.outstanding_tokens = 3500
+    assert choose(build_view((slow, fast)), Request()) is slow
+    idle = build_view((Replica("slow"), Replica("fast", speed=3.0)))
+    assert {chosen.replica_id for turn in range(9) if (chosen := choose(idle, Request(turn=turn)))} == {"fast"}
+
+
+@given(arrivals=st.lists(st.integers(1, 2000), min_size=200, max_size=400))
+def test_unlike_replicas_are_loaded_by_their_speed(arrivals: list[int]) -> None:
+    candidates = (Replica("one"), Replica("three", speed=3.0))
+    view = build_view(candidates)
+    for turn, tokens in enumerate(arrivals):
+        chosen = POLICIES["least_outstanding_tokens"](view, Request(turn=turn))
+        assert isinstance(chosen, Replica)
+        chosen.outstanding_tokens += tokens
+        chosen.in_flight += 1
+    one, three = (candidate.outstanding_tokens / candidate.speed for candidate in candidates)
+    assert abs(one - three) <= 2000
+
+
+def test_a_fast_replica_may_hold_more_of_one_prefix() -> None:
+    candidates = (Replica("slow"), Replica("fast", speed=3.0))
+    view, key = build_view(candidates), key_hash(b"one prompt")
+    for turn in range(40):
+        chosen = POLICIES["prefix_affinity"](view, Request(prefix_key=key, turn=turn))
+        assert isinstance(chosen, Replica)
+        chosen.in_flight += 1
+    slow, fast = candidates
+    assert fast.in_flight > slow.in_flight
+
+
+@given(limits=st.lists(st.integers(0, 5), min_size=1, max_size=6), tokens=st.integers(0, 7))
+def test_a_long_prompt_goes_where_it_is_answered_in_time_while_anybody_can(limits: list[int], tokens: int) -> None:
+    candidates = tuple(Replica(f"r{index}", most_tokens=limit) for index, limit in enumerate(limits))
+    found = fitting(build_view(candidates), tokens).candidates
+    able = tuple(candidate for candidate in candidates if candidate.most_tokens >= tokens)
+    assert found == (able or candidates)

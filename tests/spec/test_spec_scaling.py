@@ -90,3 +90,16 @@ def test_the_schema_tells_of_them() -> None:
     known = spec_json_schema()["$defs"]
     assert set(known["ObjectivesSpec"]["properties"]) == set(ObjectivesSpec.model_fields)
     assert set(known["ScalingSpec"]["properties"]) == set(ScalingSpec.model_fields)
+
+
+def test_machines_that_may_be_bought() -> None:
+    plain = model("replicas: 0..4")
+    assert (plain.accelerators, plain.spot) == ((), None)
+    bought = model("accelerators: [L4, 4xH100], spot: {max_fraction: 0.7, on_demand_base: 1}")
+    assert bought.accelerators == ("L4", "4xH100")
+    assert bought.spot is not None
+    assert (bought.spot.max_fraction, bought.spot.ondemand_base) == (0.7, 1)
+    with pytest.raises(SpecRefusedError, match="max_fraction"):
+        model("spot: {max_fraction: 1.2}")
+    with pytest.raises(SpecRefusedError, match="endpoints that somebody else runs"):
+        parse('models: [{name: m, endpoints: ["http://127.0.0.1:1"], spot: {max_fraction: 0.5}}]')

@@ -43,6 +43,22 @@ ItlOption = Annotated[
 ]
 ModelOption = Annotated[str | None, typer.Option(help="The model, by its profile's name. Default: llama-3.1-8b.")]
 AcceleratorOption = Annotated[str | None, typer.Option(help="What it runs on. Default: A100-80GB.")]
+AcceleratorsOption = Annotated[
+    str | None, typer.Option(help="Several that may be mixed, such as A100-80GB,4xH100. Peers scale the first.")
+]
+SpotOption = Annotated[
+    bool | None,
+    typer.Option("--spot/--no-spot", help="Whether spot machines may be bought. Default: as the file says."),
+]
+SpotEventsOption = Annotated[
+    Path | None,
+    typer.Option(help="A recording that spot follows: CSV with time_ms, event (add or remove), node. Implies --spot."),
+]
+FractionOption = Annotated[
+    float | None, typer.Option(help="The most of the capacity that spot may be; implies --spot.", min=0, max=1)
+]
+BaseOption = Annotated[int | None, typer.Option(help="On-demand replicas at least. Default: 0.", min=0)]
+CeilingOption = Annotated[float | None, typer.Option(help="Swell's policy spends no more.", min=0)]
 CountOption = Annotated[
     int | None,
     typer.Option(help="Accelerators of a replica. Default: the fewest with a profile.", min=1, max=64),
@@ -80,6 +96,12 @@ def simulate(
     model: ModelOption = None,
     accelerator: AcceleratorOption = None,
     accelerator_count: CountOption = None,
+    accelerators: AcceleratorsOption = None,
+    spot: SpotOption = None,
+    spot_events: SpotEventsOption = None,
+    max_spot_fraction: FractionOption = None,
+    on_demand_base: BaseOption = None,
+    usd_per_hour: CeilingOption = None,
     start_seconds: StartOption = None,
     peak_replicas: PeakOption = None,
     min_replicas: FewestOption = None,
@@ -93,13 +115,16 @@ def simulate(
     as_json: JsonOption = False,
 ) -> None:
     """Replay traffic through a scaling policy: what it costs, what it attains, how far the best possible is."""
+    from swell.simulator.machines import Bought
     from swell.simulator.setting import Wishes, build
 
     _check(policy, compare, knob, report)
+    names = None if accelerators is None else tuple(name.strip() for name in accelerators.split(",") if name.strip())
+    bought = Bought(names, spot, spot_events, max_spot_fraction, on_demand_base, usd_per_hour)
     scenario = build(
         Wishes(
             trace, trace_format, history, file, model, accelerator, accelerator_count, start_seconds, wait_seconds,
-            itl_ms, attainment, peak_replicas, min_replicas, max_replicas, profiles, prices, seed,
+            itl_ms, attainment, peak_replicas, min_replicas, max_replicas, profiles, prices, seed, bought,
         )
     )  # fmt: skip
     from swell.simulator.feasibility import why_excluded

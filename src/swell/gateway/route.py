@@ -10,6 +10,8 @@ from swell.policy.ejection import HEALTHY, Health, failed, gave_up, may_send, se
 from swell.policy.routing import POLICIES, Choose, Request, View, build_view, key_hash
 from swell.state.snapshot import ModelEntry, ReplicaEntry
 
+UNLIMITED_TOKENS = 2**62
+
 
 class Connector(Protocol):
     """Connections to one replica."""
@@ -48,8 +50,10 @@ class Replica:
         "health",
         "in_flight",
         "limit",
+        "most_tokens",
         "outstanding_tokens",
         "replica_id",
+        "speed",
     )
 
     def __init__(self, entry: ReplicaEntry, clock: Callable[[], float], connector: Connector) -> None:
@@ -60,6 +64,8 @@ class Replica:
         self.in_flight = 0
         self.outstanding_tokens = 0
         self.limit = entry.max_in_flight
+        self.speed = 1.0  # replicas of one process provider are alike
+        self.most_tokens = UNLIMITED_TOKENS
         self.health: Health = HEALTHY
         self.heads: dict[str, bytes] = {}  # request heads by path, up to the request id's value
 

@@ -46,8 +46,9 @@ class Faults:
         """Whether one more replica of `pool` can be had."""
         if self._market is None or pool.market is not Market.SPOT:
             return True
-        taken = sum(r.pool.market is Market.SPOT and r.pool.zone == pool.zone for r in replicas)
-        return taken < self._market.available(pool, now)
+        market, room = self._market, self._market.room_of(pool)
+        taken = sum(r.pool.market is Market.SPOT and market.room_of(r.pool) == room for r in replicas)
+        return taken < market.available(pool, now)
 
     def victims(self, event: SpotEvent, replicas: Iterable[SimReplica]) -> list[SimReplica]:
         """The replicas that a loss takes away."""

@@ -1,11 +1,30 @@
 """The simulated fleet: replicas that are ordered, start, serve, drain and end, and what they cost."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from swell.policy.scaling.capacity import Mix, capacity, longest_prompt
 from swell.simulator.engine import Engine
-from swell.state.scaling import Market, Pool, ReplicaState, ReplicaView
+from swell.state.scaling import Market, Objective, Pool, ReplicaState, ReplicaView
 
 SECONDS_PER_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What every replica of a pool can do."""
+
+    in_flight: int  # requests at a time
+    speed: float  # its capacity, as a multiple of the first pool's
+    prompt_tokens: int  # the longest prompt that an idle one answers inside the objective
+
+
+def limits_of(pool: Pool, reference: Pool, objective: Objective, mix: Mix, expected_output: int) -> Limits:
+    """By its latency profile, for the lengths of `mix`; the wait that the objective allows is the reference's."""
+    profile = pool.profile
+    rate, batch = capacity(profile, objective, mix)
+    longest = longest_prompt(profile, objective, expected_output, reference.profile)
+    return Limits(batch, rate / capacity(reference.profile, objective, mix)[0], longest)
 
 
 class SimReplica:
@@ -16,19 +35,23 @@ class SimReplica:
         "engine",
         "in_flight",
         "limit",
+        "most_tokens",
         "ordered_at",
         "outstanding_tokens",
         "pool",
         "replica_id",
         "since",
+        "speed",
         "state",
         "version",
     )  # fmt: skip
 
-    def __init__(self, replica_id: str, pool: Pool, limit: int, now: float, block_tokens: int) -> None:
+    def __init__(self, replica_id: str, pool: Pool, limits: Limits, now: float, block_tokens: int) -> None:
         self.replica_id = replica_id
         self.pool = pool
-        self.limit = limit
+        self.limit = limits.in_flight
+        self.speed = limits.speed
+        self.most_tokens = limits.prompt_tokens
         self.state = ReplicaState.STARTING
         self.ordered_at = self.since = now
         self.engine = Engine(pool.profile, now, block_tokens)
@@ -74,6 +97,14 @@ class Bill:
             pool = self._pools[name]
             found[pool.market.value] += seconds / SECONDS_PER_HOUR * pool.usd_per_hour
         return {market: usd for market, usd in found.items() if usd}
+
+    @property
+    def usd_by_pool(self) -> dict[str, float]:
+        """By pool, where anything was spent."""
+        spent = {
+            name: seconds / SECONDS_PER_HOUR * self._pools[name].usd_per_hour for name, seconds in self.seconds.items()
+        }
+        return {name: usd for name, usd in spent.items() if usd}
 
     @property
     def replica_hours(self) -> float:

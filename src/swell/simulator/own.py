@@ -8,17 +8,17 @@ from swell.state.scaling import LengthSums, Observation, Window
 
 
 def swell_scaler(scenario: Scenario, knob: float | None = None) -> SwellScaler:
-    """Swell's policy for a scenario's first pool.
+    """Swell's policy for a scenario.
 
     The knob is the policy's caution, which it learns where no knob is given. Larger means more replicas.
     """
-    pool = scenario.pools[0]
     scaler = SwellScaler(
-        {pool.name: pool},
+        {pool.name: pool for pool in scenario.pools},
         scenario.objective,
         scenario.min_replicas,
         scenario.max_replicas,
         caution=knob,
+        rules=scenario.rules,
     )
     if scenario.history is not None and len(scenario.history):
         _learn(scaler, scenario)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from swell.policy.scaling.placement_problem import PlacementRules
 from swell.state.scaling import Objective, Pool
 from swell.state.traffic import Traffic
 
@@ -31,6 +32,7 @@ class Scenario:
     warm_seconds: float = 600.0
     history: Traffic | None = None  # what happened before the trace begins, for forecasts
     seed: int = 1
+    rules: PlacementRules = field(default_factory=PlacementRules)  # for who mixes pools; the bounds are those above
     spot: "SpotMarket | None" = None  # without one, spot is never taken away
     crashes_per_hour: float = 0.0  # of one replica, without notice
     failed_starts: float = 0.0  # share of starts that end without a replica, and are paid
@@ -66,6 +68,7 @@ class Result:
     wall_seconds: float
     timeline: Timeline
     knob: float | None = None
+    usd_by_pool: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)  # how often each rule set the number
 
     @property

@@ -17,13 +17,13 @@ import numpy as np
 from swell.control.scaling import ScalingLoop
 from swell.errors import UserError
 from swell.policy.admission import AdmissionQueue
-from swell.policy.routing import POLICIES, Request, View, build_view
+from swell.policy.routing import POLICIES, Request, View, build_view, fitting
 from swell.policy.scaling.capacity import Mix, capacity, chunk_limit
 from swell.ports.scaler import Scaler
 from swell.simulator.checkers import check_end, check_moment
 from swell.simulator.engine import Job
 from swell.simulator.faults import Faults
-from swell.simulator.fleet import Bill, SimReplica
+from swell.simulator.fleet import Bill, SimReplica, limits_of
 from swell.simulator.result import Result, Scenario
 from swell.simulator.watch import Watch
 from swell.state.scaling import Decision, LengthSums, Observation, ReplicaState
@@ -31,6 +31,7 @@ from swell.state.traffic import Traffic
 
 EXPECTED_OUTPUT_TOKENS = 512  # what the router books for an output, whose length nobody knows before
 PATIENCE_SECONDS = 3600.0  # after the last arrival; what is not answered then is missed
+MOST_PASSED = 16  # requests that wait for a larger replica and are passed by others, at a time
 PROGRESS_EVERY_TICKS = 500
 ROWS_AT_ONCE = 65_536  # of a trace, as Python numbers: a long one would not fit into memory
 _NO_MORE = (inf, 0, 0)
@@ -55,10 +56,14 @@ class Replay:
         self._reference = scenario.pools[0].profile
         self._itl_limit = scenario.objective.itl_ms / 1000
         self._mix = Mix.of_sums(sums_of(scenario, 0.0, inf)) or Mix.of_means(1, 1)
+        reference = self._pools[scenario.pools[0].name]
         self._limits = {
-            name: scenario.max_in_flight or capacity(pool.profile, scenario.objective, self._mix)[1]
+            name: limits_of(pool, reference, scenario.objective, self._mix, EXPECTED_OUTPUT_TOKENS)
             for name, pool in self._pools.items()
         }
+        if scenario.max_in_flight:
+            most = scenario.max_in_flight
+            self._limits = {name: replace(each, in_flight=most) for name, each in self._limits.items()}
         self._choose = POLICIES[scenario.routing]
         self._needs_ring = scenario.routing.endswith("affinity")
         self._replicas: dict[str, SimReplica] = {}
@@ -167,7 +172,8 @@ class Replay:
         if self._scenario.traffic.prefix_blocks:
             job.blocks = self._scenario.traffic.prefix_blocks[index]
         self._watch.arrived(now, prompt)
-        replica = None if self._queue else self._find(job)
+        # Those that wait for a larger replica hold up nobody who fits a smaller one.
+        replica = self._find(job) if not self._queue or self._view.larger else None
         if replica is None:
             self._queue.push(job, job.deadline, self._reference.prefill_ms(prompt) / 1000)
         else:
@@ -175,7 +181,8 @@ class Replay:
 
     def _find(self, job: Job) -> SimReplica | None:
         prefix = job.blocks[0] if job.blocks else 0
-        chosen = self._choose(self._view, Request(prefix_key=prefix, turn=job.index))
+        view = fitting(self._view, job.prompt) if self._view.larger else self._view
+        chosen = self._choose(view, Request(prefix_key=prefix, turn=job.index))
         return chosen if isinstance(chosen, SimReplica) else None
 
     def _dispatch(self, job: Job, replica: SimReplica, now: float) -> None:
@@ -224,15 +231,22 @@ class Replay:
                 self._watch.failed(now)
 
     def _serve_queue(self, now: float) -> None:
+        """Send out what waits, while there is room. Who waits for a larger replica lets a few others pass."""
         self._refuse_late(now)
-        while self._queue:
+        passed: list[Job] = []
+        while self._queue and len(passed) < MOST_PASSED:
             if not any(candidate.has_room for candidate in self._view.candidates):
-                return
+                break
             job = self._queue.take(now)
-            replica = None if job is None else self._find(job)
-            if job is None or replica is None:
-                return
-            self._dispatch(job, replica, now)
+            if job is None:
+                break
+            replica = self._find(job)
+            if replica is None:
+                passed.append(job)
+            else:
+                self._dispatch(job, replica, now)
+        for job in passed:
+            self._queue.push(job, job.deadline, self._reference.prefill_ms(job.prompt) / 1000)
 
     # What goes wrong
 
@@ -293,7 +307,7 @@ class Replay:
 
     def _refresh(self) -> None:
         ready = tuple(r for r in self._replicas.values() if r.state is ReplicaState.READY)
-        self._view = build_view(ready) if self._needs_ring else View(ready)
+        self._view = build_view(ready, with_ring=self._needs_ring)
 
     def _push(self, at: float, replica: SimReplica, version: int) -> None:
         self._sequence += 1
@@ -320,6 +334,7 @@ class Replay:
             wall_seconds=wall_seconds,
             timeline=watch.timeline(),
             reasons=dict(watch.reasons),
+            usd_by_pool=bill.usd_by_pool,
         )
 
 

@@ -4,11 +4,12 @@ What is said outright counts; what is not comes from the model in `swell.yaml`, 
 scenario: Llama-3.1-8B on one A100-80GB that takes 120 s to start, and requests that may wait 5 s.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from swell.errors import UserError
 from swell.simulator.demand import factor_to_peak
+from swell.simulator.machines import Bought, market_of, pools_of, rules_of, spot_is_wanted
 from swell.simulator.result import Scenario
 from swell.simulator.traffic import GeneratedTraffic, generate, load, scale_rate
 from swell.spec import Engine, Late, ModelSpec, load_spec
@@ -16,10 +17,7 @@ from swell.state.catalogue import (
     DEFAULT_ACCELERATOR,
     DEFAULT_MODEL,
     DEFAULT_START_SECONDS,
-    load_prices,
-    load_profiles,
     plain_model,
-    pools_for,
 )
 from swell.state.scaling import Objective, Pool
 from swell.state.traffic import Traffic
@@ -50,20 +48,25 @@ class Wishes:
     profiles: Path | None = None
     prices: Path | None = None
     seed: int = 1
+    bought: Bought = field(default_factory=Bought)
 
 
 def build(wishes: Wishes) -> Scenario:
     """The scenario. Raises UserError, which says what to change."""
     declared = _declared(wishes)
     objective = _objective(wishes, declared)
-    pool = _pool(wishes, declared)
+    rules = rules_of(wishes.bought, declared)
+    pools = _pools(wishes, declared)
     low, high = _bounds(wishes, declared)
     traffic, history = _traffic(wishes)
     if wishes.peak_replicas is not None:
-        factor = factor_to_peak(traffic, pool.profile, objective, wishes.peak_replicas, wishes.seed)
+        factor = factor_to_peak(traffic, pools[0].profile, objective, wishes.peak_replicas, wishes.seed)
         traffic = scale_rate(traffic, factor, seed=wishes.seed)
         history = None if history is None else scale_rate(history, factor, seed=wishes.seed)
-    scenario = Scenario(traffic, (pool,), objective, low, high, history=history, seed=wishes.seed)
+    market = market_of(pools, wishes.bought.spot_events, traffic.seconds, wishes.seed)
+    scenario = Scenario(
+        traffic, pools, objective, low, high, history=history, seed=wishes.seed, rules=rules, spot=market
+    )
     if declared is None:
         return scenario
     refuses_late = declared.objectives.late is Late.REFUSE
@@ -100,22 +103,36 @@ def _objective(wishes: Wishes, declared: ModelSpec | None) -> Objective:
     return found if wishes.attainment is None else replace(found, attainment=wishes.attainment)
 
 
-def _pool(wishes: Wishes, declared: ModelSpec | None) -> Pool:
+def _pools(wishes: Wishes, declared: ModelSpec | None) -> tuple[Pool, ...]:
     model = wishes.model or DEFAULT_MODEL
     if declared is not None and wishes.model in (None, declared.name):
         model = plain_model((declared.source or declared.name).removesuffix(".gguf"))
-    kind = wishes.accelerator or DEFAULT_ACCELERATOR
-    count = wishes.accelerator_count
     starts = wishes.start_seconds
     if starts is None:
         starts = DEFAULT_START_SECONDS if declared is None else declared.start_seconds
-    return pools_for(
+    return pools_of(
         model,
-        [kind if count is None else f"{count}x{kind}"],
+        _accelerators(wishes, declared),
+        spot=spot_is_wanted(wishes.bought, declared),
         start_seconds=starts,
-        known_profiles=None if wishes.profiles is None else load_profiles(wishes.profiles),
-        known_prices=None if wishes.prices is None else load_prices(wishes.prices),
-    )[0]
+        profiles=wishes.profiles,
+        prices=wishes.prices,
+    )
+
+
+def _accelerators(wishes: Wishes, declared: ModelSpec | None) -> tuple[str, ...]:
+    """Of what may be mixed, the first is what peers scale."""
+    several, count = wishes.bought.accelerators, wishes.accelerator_count
+    if several is not None:
+        if wishes.accelerator is not None or count is not None:
+            raise UserError("--accelerators names what may be mixed, such as L4,2xA100-80GB; leave --accelerator out")
+        if not several:
+            raise UserError("--accelerators names none; give names with commas, such as L4,A100-80GB")
+        return several
+    if wishes.accelerator is None and count is None and declared is not None and declared.accelerators:
+        return declared.accelerators
+    kind = wishes.accelerator or DEFAULT_ACCELERATOR
+    return (kind if count is None else f"{count}x{kind}",)
 
 
 def _bounds(wishes: Wishes, declared: ModelSpec | None) -> tuple[int, int]:

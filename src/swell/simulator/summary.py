@@ -7,6 +7,7 @@ from swell.simulator.result import Scenario
 
 HOURS_PER_MONTH = 730.0
 _REASONS_SAID = 4
+_POOLS_SAID = 5
 
 COLUMNS = (
     "policy", "attained", "cost", "over bound", "over oracle", "over rate-clairvoyant", "TTFT p50 / p95 / p99",
@@ -48,6 +49,7 @@ def as_json(comparison: Comparison, score: Score) -> dict[str, Any]:
         "starts": result.starts,
         "preemptions": result.preemptions,
         "usd_by_market": result.usd_by_market,
+        "usd_by_pool": result.usd_by_pool,
         "reasons": result.reasons,
         "trace_seconds": scenario.traffic.seconds,
         "seed": scenario.seed,
@@ -77,6 +79,8 @@ def ranked(comparison: Comparison) -> list[Score]:
 def sentences(comparison: Comparison, score: Score) -> list[str]:
     """What it would cost, which objectives it meets, how far the best anybody could do is, and what set the number."""
     said = [_cost(comparison.scenario, score.found), _objectives(comparison, score.found), _distance(comparison, score)]
+    if len(comparison.scenario.pools) > 1:
+        said.append(_used(score.found))
     if score.found.result.reasons:
         said.append(_reasons(score.found))
     return said
@@ -192,6 +196,14 @@ def _cost(scenario: Scenario, found: Found) -> str:
     )
     monthly = result.cost_usd / hours * HOURS_PER_MONTH
     return f"{said}, or about {usd(monthly)} a month at that pace." if hours >= 24 else f"{said}."
+
+
+def _used(found: Found) -> str:
+    """What was bought, the most first."""
+    spent = sorted(found.result.usd_by_pool.items(), key=lambda each: (-each[1], each[0]))
+    listed = ", ".join(f"{name} {usd(amount)}" for name, amount in spent[:_POOLS_SAID])
+    left = sum(amount for _, amount in spent[_POOLS_SAID:])
+    return f"Of that went to {listed}" + (f", and {usd(left)} to others." if left else ".")
 
 
 def _objectives(comparison: Comparison, found: Found) -> str:

@@ -12,13 +12,14 @@ from pydantic_core import PydanticCustomError
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, LocalPath, Seconds, SpecModel, Text
 from swell.spec.endpoints import Endpoint
-from swell.spec.objectives import ObjectivesSpec, ScalingSpec
+from swell.spec.objectives import ObjectivesSpec, ScalingSpec, SpotSpec
 from swell.spec.replicas import ReplicaRange
 
 SOURCE_SCHEMES = ("hf", "s3", "gs", "file", "pypi")
 
 MAX_MODELS = 1000
 MAX_ENDPOINTS = 1000
+MAX_ACCELERATORS = 16
 
 
 class Engine(StrEnum):
@@ -141,6 +142,10 @@ class ModelSpec(SpecModel):
     replicas: ReplicaRange = ReplicaRange()
     objectives: ObjectivesSpec = ObjectivesSpec()
     scaling: ScalingSpec = ScalingSpec()
+    accelerators: Annotated[tuple[Text, ...], Field(max_length=MAX_ACCELERATORS)] = Field(
+        default=(), description="What a replica may run on, such as `L4` or `4xH100`: what is cheapest is mixed."
+    )
+    spot: SpotSpec | None = Field(default=None, description="Whether spot machines may be part of the mix.")
     routing: Routing = Routing.LEAST_OUTSTANDING_TOKENS
     prefix_bytes: Annotated[Count, Field(ge=1, le=65_536)] = 256
     context_tokens: Annotated[Count, Field(ge=64, le=100_000_000)] | None = Field(
@@ -212,7 +217,7 @@ class ModelSpec(SpecModel):
             found.append(("endpoints", "names the same URL twice; list each once"))
         if (self.replicas.min, self.replicas.max) != (count, count):
             found.append(("replicas", f"contradicts {count} endpoints; leave it out, each endpoint is one replica"))
-        for field in ("source", "sha256", "context_tokens", "parallel", "engine_args", "lora"):
+        for field in ("source", "sha256", "context_tokens", "parallel", "engine_args", "lora", "accelerators", "spot"):
             if getattr(self, field):
                 found.append((field, "has no effect on endpoints that somebody else runs; leave it out"))
         if self.scaling != ScalingSpec():

@@ -1,4 +1,4 @@
-"""What a model's requests are promised, and how its replicas follow the traffic."""
+"""What a model's requests are promised, how its replicas follow the traffic, and how machines for them are bought."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, Strict
 
 from swell.spec.aliases import AliasTable
-from swell.spec.base import Seconds, SpecModel
+from swell.spec.base import Count, Seconds, SpecModel
 
 MAX_MILLISECONDS = 7 * 24 * 3600 * 1000.0
 
@@ -65,4 +65,20 @@ class ScalingSpec(SpecModel):
     )
     drain_seconds: Annotated[Seconds, Field(le=24 * 3600)] = Field(
         default=600.0, description="Running requests get this to finish on a replica that is let go."
+    )
+
+
+class SpotSpec(SpecModel):
+    """Machines that are cheap because they may be taken away."""
+
+    aliases: ClassVar[AliasTable] = {
+        "on_demand_base": ("ondemand_base",),
+        "base_ondemand_fallback_replicas": ("ondemand_base",),
+    }
+
+    max_fraction: Annotated[float, Strict(), Field(ge=0, le=1)] = Field(
+        default=1.0, description="The most of the capacity that may be spot."
+    )
+    ondemand_base: Annotated[Count, Field(ge=0, le=10_000)] = Field(
+        default=0, description="On-demand replicas at least."
     )

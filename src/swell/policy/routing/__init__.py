@@ -3,7 +3,7 @@
 To add a policy: write a sibling with one function of the shape `Choose` and name it in `POLICIES`.
 """
 
-from swell.policy.routing.base import Candidate, Choose, Request, View, build_view, key_hash
+from swell.policy.routing.base import Candidate, Choose, Request, View, build_view, fitting, key_hash
 from swell.policy.routing.least_outstanding_tokens import least_outstanding_tokens
 from swell.policy.routing.prefix_affinity import prefix_affinity
 from swell.policy.routing.round_robin import round_robin
@@ -16,4 +16,4 @@ POLICIES: dict[str, Choose] = {
     "round_robin": round_robin,
 }
 
-__all__ = ["POLICIES", "Candidate", "Choose", "Request", "View", "build_view", "key_hash"]
+__all__ = ["POLICIES", "Candidate", "Choose", "Request", "View", "build_view", "fitting", "key_hash"]

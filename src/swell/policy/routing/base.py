@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from math import ceil
 from typing import Protocol
 
@@ -34,6 +35,14 @@ class Candidate(Protocol):
     def has_room(self) -> bool:
         """Whether one more request may be sent to it."""
 
+    @property
+    def speed(self) -> float:
+        """How much it works off in a time, as a multiple of any one replica of the model; positive."""
+
+    @property
+    def most_tokens(self) -> int:
+        """The longest prompt that it can answer inside the objective."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -42,6 +51,7 @@ class Request:
     prefix_key: int = 0
     session_key: int = 0
     turn: int = 0  # rises by one with every request of the model
+    prompt_tokens: int = 0  # where known
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class View:
     candidates: tuple[Candidate, ...]
     ring_points: tuple[int, ...] = ()
     ring_owners: tuple[Candidate, ...] = ()
+    larger: tuple[tuple[int, "View"], ...] = ()  # for prompts over so many tokens: those that can answer them in time
 
 
 Choose = Callable[[View, Request], Candidate | None]
@@ -61,8 +72,33 @@ def key_hash(data: bytes | memoryview) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big") | 1
 
 
-def build_view(candidates: tuple[Candidate, ...]) -> View:
-    """A view with its ring. Called when membership changes, not per request."""
+def build_view(candidates: tuple[Candidate, ...], *, with_ring: bool = True) -> View:
+    """A view with its ring (where the policy wants one). Called when membership changes, not per request."""
+    limits = sorted({candidate.most_tokens for candidate in candidates})
+    larger = tuple(
+        (low, _plain_view(tuple(c for c in candidates if c.most_tokens >= high), (), with_ring=with_ring))
+        for low, high in pairwise(limits)
+    )
+    return _plain_view(candidates, larger, with_ring=with_ring)
+
+
+def fitting(view: View, prompt_tokens: int) -> View:
+    """The part of the view that can answer so long a prompt inside the objective; all of it where nobody can."""
+    found = view
+    for over, part in view.larger:
+        if prompt_tokens <= over:
+            return found
+        found = part
+    return found if not view.larger or prompt_tokens <= _most(found) else view
+
+
+def _most(view: View) -> int:
+    return max(candidate.most_tokens for candidate in view.candidates)
+
+
+def _plain_view(candidates: tuple[Candidate, ...], larger: tuple[tuple[int, View], ...], *, with_ring: bool) -> View:
+    if not with_ring:
+        return View(candidates, larger=larger)
     points = sorted(
         (
             (key_hash(f"{candidate.replica_id}#{index}".encode()), candidate)
@@ -71,7 +107,7 @@ def build_view(candidates: tuple[Candidate, ...]) -> View:
         ),
         key=lambda point: (point[0], point[1].replica_id),
     )
-    return View(candidates, tuple(place for place, _ in points), tuple(owner for _, owner in points))
+    return View(candidates, tuple(place for place, _ in points), tuple(owner for _, owner in points), larger)
 
 
 def around_ring(view: View, key: int) -> Iterator[Candidate]:
@@ -89,15 +125,18 @@ def around_ring(view: View, key: int) -> Iterator[Candidate]:
 def bounded_ring_choice(view: View, key: int) -> Candidate | None:
     """Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016).
 
-    The first candidate clockwise from `key` whose load stays within `LOAD_BOUND` times the mean load, the
-    request itself included. Three idle candidates: bound = ceil(1.25 * 1/3) = 1, so the owner takes it.
+    The first candidate clockwise from `key` whose load stays within `LOAD_BOUND` times its share of all, the
+    request itself included. Three idle candidates: bound = ceil(1.25 * 1/3) = 1, so the owner takes it. Shares are by
+    speed: one of two that is three times as fast may have three quarters of the load, times 1.25.
     """
-    bound = ceil(LOAD_BOUND * (sum(c.in_flight for c in view.candidates) + 1) / max(1, len(view.candidates)))
+    load = (
+        LOAD_BOUND * (sum(c.in_flight for c in view.candidates) + 1) / max(1e-9, sum(c.speed for c in view.candidates))
+    )
     fallback: Candidate | None = None
     for candidate in around_ring(view, key):
         if not candidate.has_room:
             continue
-        if candidate.in_flight + 1 <= bound:
+        if candidate.in_flight + 1 <= ceil(load * candidate.speed):
             return candidate
         fallback = fallback or candidate
     return fallback

@@ -11,6 +11,7 @@ cache, and that the engine allows. 1 / r are the replica-seconds that a request 
 """
 
 from dataclasses import dataclass
+from math import erfc, log, sqrt
 
 from swell.state.scaling import LatencyProfile, LengthSums, Objective
 
@@ -72,6 +73,36 @@ def capacity(profile: LatencyProfile, objective: Objective, mix: Mix) -> tuple[f
         else:
             high = middle - 1
     return _rate(profile, mix, prompt_seconds, low), low
+
+
+def longest_prompt(
+    profile: LatencyProfile, objective: Objective, output: float, reference: LatencyProfile | None = None
+) -> int:
+    """The longest prompt that an idle replica answers inside the objective, with `output` tokens to follow; 0 if none.
+
+    Where the objective counts beyond the prompt's own processing, that of the `reference` counts.
+    """
+
+    def serves(prompt: int) -> bool:
+        fits = prompt + output <= profile.kv_tokens
+        in_time = profile.prefill_ms(prompt) <= objective.ttft_limit_ms(prompt, reference or profile)
+        return fits and in_time and profile.step_ms(1, prompt) <= objective.itl_ms
+
+    low, high = 0, profile.kv_tokens
+    while low < high:  # the longer, the slower
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if serves(middle) else (low, middle - 1)
+    return low
+
+
+def longer_share(mix: Mix, prompt_tokens: float) -> float:
+    """The share of prompts that are longer, if their lengths are log-normal with the mix's first two moments."""
+    if prompt_tokens <= 0:
+        return 1.0
+    spread = log(max(1.0, mix.prompt2 / max(mix.prompt, 1.0) ** 2))
+    if spread < 1e-9:
+        return float(mix.prompt > prompt_tokens)
+    return erfc((log(prompt_tokens / max(mix.prompt, 1.0)) + spread / 2) / sqrt(2 * spread)) / 2
 
 
 def requests_per_second(profile: LatencyProfile, objective: Objective, mean_prompt: float, mean_output: float) -> float:

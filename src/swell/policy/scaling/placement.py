@@ -53,20 +53,23 @@ def should_solve(previous: Placement | None, now: float, inputs: PlacementInputs
 def on_demand_now(placement: Placement, ready: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     """On-demand replicas needed right now, by on-demand pool: the planned ones, and what stands in for spot not ready.
 
-    As SpotHedge does (Mao et al., EuroSys 2025), on capacity instead of counts: `min(need, base + (spot planned - spot
-    ready))`, in requests/s, never below the plan. So on-demand starts at once when spot is taken, before anybody knows
-    whether spot comes back, and goes when spot is ready. What stands in is of the pool that is cheapest for it.
+    As SpotHedge does (Mao et al., EuroSys 2025), on capacity instead of counts: what `need` is over the base and the
+    spot that is ready, at most what of the planned spot is not ready, in requests/s, never below the plan. So on-demand
+    starts at once when spot is taken, before anybody knows whether spot comes back, and goes when spot is ready. Unlike
+    there, it does not stand in for spot that was planned over the need: that was bought because it is cheap, and to be
+    lost. What stands in is of the pool that is cheapest for it.
     """
     capacity, planned = dict(placement.capacity), dict(placement.counts)
     pools = placement.inputs.pools
     on_demand = [pool for pool in pools if pool.market is Market.ON_DEMAND]
     spot = [pool.name for pool in pools if pool.market is Market.SPOT]
     counts = {pool.name: planned[pool.name] for pool in on_demand}
-    missing = sum(capacity[name] * (planned[name] - ready.get(name, 0)) for name in spot)
+    there = sum(capacity[name] * ready.get(name, 0) for name in spot)
+    missing = sum(capacity[name] * planned[name] for name in spot) - there
     base = sum(capacity[name] * count for name, count in counts.items())
     rates = {bucket.name: bucket.requests_per_second for bucket in placement.inputs.demand}
     need = sum(rates[name] * share for name, share in placement.served)
-    short = min(need - base, missing)
+    short = min(need - base - there, missing)
     useful = [pool for pool in on_demand if capacity[pool.name] > 0]
     for pool in sorted(useful, key=lambda p: (-_serves(placement, p), p.usd_per_hour / capacity[p.name], p.name)):
         if short <= 1e-9 * need:

@@ -9,8 +9,8 @@ starts, and m[z] the requests that miss while what zone z lost is replaced:
     sum_on-demand N >= base,   min <= sum N <= max,   price·N <= ceiling
     sum_spot capacity·N <= fraction · sum capacity·N
     s[p] >= N[p] - current[p]
-    m[z] >= sum_p (1 - left)·carried[p] - sum_p left·capacity·(N - load)[p]
-    sum_z chance_z·m[z] <= loss_share · sum rate
+    m[z] >= sum_p (1 - left)·usual·carried[p] - sum_p left·capacity·(N - usual·load)[p]
+    sum_z chance_z·m[z] <= loss_share · usual · sum rate
 
 What a lost zone carried, rate·x, goes to what is idle elsewhere, which takes it in the proportions of the mix. Where
 some buckets cannot be served everywhere, that row is repeated for them, over the pools that can serve them.
@@ -160,6 +160,7 @@ class _Program:
         problem, total = self._problem, float(self._problem.rate.sum())
         if not self._losses or total <= 0:
             return
+        usual = problem.usual * problem.rate
         pool, bucket = self._pairs[:, 0], self._pairs[:, 1]
         for together in served_together(problem):
             capacity = capacity_of(problem.seconds, np.where(together, problem.rate, 0.0))
@@ -167,13 +168,13 @@ class _Program:
                 row = np.zeros(self._size)
                 idle = loss.left * capacity / total
                 row[: self._pools] = idle
-                carried = np.where(together[bucket], (1 - loss.left[pool]) * problem.rate[bucket] / total, 0.0)
-                load = problem.rate[bucket] * problem.seconds[pool, bucket]
+                carried = np.where(together[bucket], (1 - loss.left[pool]) * usual[bucket] / total, 0.0)
+                load = usual[bucket] * problem.seconds[pool, bucket]
                 row[self._share_at : self._unserved_at] = -carried - idle[pool] * load
                 row[self._loss_at + index] = 1.0
                 self.row(row, 0.0, np.inf)
         at = self._loss_at + np.arange(len(self._losses))
-        self._add(at, [loss.chance for loss in self._losses], -np.inf, problem.loss_share)
+        self._add(at, [loss.chance for loss in self._losses], -np.inf, problem.loss_share * problem.usual)
 
     def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         high = np.ones(self._size)

@@ -72,6 +72,9 @@ class PlacementInputs:
     objective: Objective
     rules: PlacementRules = PlacementRules()
     current: tuple[tuple[str, int], ...] = ()  # replicas there are, by pool; pools that are not named have none
+    # Of the demand, what is there on average: that is what a lost zone makes miss. Below 1 where the demand is a high
+    # quantile, which must be served but is rarely met at the very moment that a zone goes.
+    usual: float = 1.0
 
     def __post_init__(self) -> None:
         if len({pool.name for pool in self.pools}) < len(self.pools):
@@ -110,6 +113,7 @@ class Problem:
     hopeless: NDArray[np.bool_]  # b: no pool can serve it; its rate counts as 0
     losses: tuple[ZoneLoss, ...]
     loss_share: float
+    usual: float  # share of the rate
 
     @property
     def rules(self) -> PlacementRules:
@@ -141,6 +145,7 @@ def problem_of(inputs: PlacementInputs) -> Problem:
         capacity=capacity_of(seconds, rate),
         hopeless=hopeless,
         losses=_losses(pools, rules),
+        usual=inputs.usual,
         loss_share=(1 - inputs.objective.attainment) / 2 if rules.loss_share is None else rules.loss_share,
     )
 
@@ -165,14 +170,15 @@ def capacity_of(seconds: NDArray[np.float64], rate: NDArray[np.float64]) -> NDAr
 
 def missed_share(problem: Problem, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> float:
     """The share of requests that miss because zones are lost: what they carried and nothing that is idle can take."""
-    total = float(problem.rate.sum())
+    usual = problem.usual * problem.rate
+    total = float(usual.sum())
     if total <= 0 or not problem.losses:
         return 0.0
     seconds = np.where(np.isfinite(problem.seconds), problem.seconds, 0.0)
-    idle = np.maximum(0.0, counts - (shares * problem.rate * seconds).sum(axis=1))
+    idle = np.maximum(0.0, counts - (shares * usual * seconds).sum(axis=1))
     worst = np.zeros(len(problem.losses))
     for together in served_together(problem):
-        rate = np.where(together, problem.rate, 0.0)
+        rate = np.where(together, usual, 0.0)
         capacity, carried = capacity_of(problem.seconds, rate), (shares * rate).sum(axis=1)
         for index, loss in enumerate(problem.losses):
             missed = float((1 - loss.left) @ carried - (loss.left * capacity) @ idle)

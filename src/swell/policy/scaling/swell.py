@@ -12,10 +12,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, exp, log
+from typing import TYPE_CHECKING
 
 from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.forecast import ForecastMemory, forecast, observe, observe_season
 from swell.state.scaling import Decision, LengthSums, Objective, Observation, Option, Pool, Window
+
+if TYPE_CHECKING:
+    from swell.policy.scaling.mix import Mixer
+    from swell.policy.scaling.placement_problem import PlacementRules
 
 MIX_SECONDS = 1800.0  # how fast the mix of lengths is forgotten
 FEWEST_COMPLETED = 100  # below that nothing is forgotten
@@ -29,6 +34,7 @@ CAUTION_GAIN = 2.0  # added to it over a day in which twice as many requests mis
 DAY_SECONDS = 86_400.0
 _LONG_AGO = 1e18
 _NEVER = 1e9  # seconds
+_UNBOUNDED = 1_000_000  # replicas
 ROUNDING = 0.15  # of a replica that is not worth another one: the rest carries it inside its margin
 RELEASE_SHARE = 1.0  # of the time that a start takes, for which what was needed is kept
 
@@ -250,7 +256,7 @@ def _rejected(need: _Need, chosen: int, present: int) -> tuple[Option, ...]:
 
 
 class SwellScaler:
-    """`ports.scaler.Scaler`: the policy with its memory."""
+    """`ports.scaler.Scaler`: the policy with its memory. With several pools, the mix of them as well."""
 
     def __init__(
         self,
@@ -262,18 +268,35 @@ class SwellScaler:
         interval_seconds: float = 10.0,
         idle_seconds: float = 300.0,
         caution: float | None = None,
+        rules: "PlacementRules | None" = None,
         memory: ScalingMemory | None = None,
     ) -> None:
+        """The need is counted in replicas of the first pool; `rules` say how several may be mixed."""
         pool = next(iter(pools.values()))
-        self.settings = ScalingSettings(
-            pool, objective, min_replicas, max_replicas, interval_seconds, idle_seconds, caution
-        )
+        is_one = len(pools) == 1 and (rules is None or rules.usd_per_hour is None)
+        # Of several pools, bounds count replicas of any size: the mix keeps them, in the need they would mean nothing.
+        low, high = (min_replicas, max_replicas) if is_one else (0, _UNBOUNDED)
+        self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, caution)
         self.memory = memory or ScalingMemory()
+        self._mixer = None if is_one else _mixer(tuple(pools.values()), objective, rules, min_replicas, max_replicas)
 
     @property
     def interval_seconds(self) -> float:
         return self.settings.interval_seconds
 
     def decide(self, seen: Observation) -> Decision:
-        decision, self.memory = decide(self.settings, self.memory, seen)
-        return decision
+        mixer = self._mixer
+        if mixer is None:
+            decision, self.memory = decide(self.settings, self.memory, seen)
+            return decision
+        lengths = _mix(self.memory, seen.window or Window(seen.now, 0.0))
+        asked, self.memory = decide(self.settings, self.memory, mixer.in_reference(seen, lengths))
+        return mixer.decide(seen, asked, lengths)
+
+
+def _mixer(
+    pools: tuple[Pool, ...], objective: Objective, rules: "PlacementRules | None", least: int, most: int
+) -> "Mixer":
+    from swell.policy.scaling.mix import Mixer  # late: one pool needs no solver and no NumPy
+
+    return Mixer(pools, objective, rules, least, most)

@@ -42,6 +42,9 @@ class SpotMarket(Protocol):
         On-demand pools have all that they may have. ValueError for a spot pool in a zone that the market does not know.
         """
 
+    def room_of(self, pool: Pool) -> str:
+        """The key of the zone whose room the pool shares with every other pool of that key."""
+
     def next_event(self) -> SpotEvent | None:
         """The next event in order of time; None when there are no more."""
 
@@ -85,11 +88,15 @@ class Timeline:
         """See `SpotMarket.available`."""
         if pool.market is not Market.SPOT:
             return pool.max_replicas
-        key = pool.name if pool.name in self._capacity else pool.zone
+        key = self.room_of(pool)
         if key not in self._capacity:
             known = ", ".join(self._capacity)
             raise ValueError(f"the spot market has no zone {pool.zone!r} for pool {pool.name}; it has {known}")
         return min(pool.max_replicas, self.capacity(key, now))
+
+    def room_of(self, pool: Pool) -> str:
+        """See `SpotMarket.room_of`."""
+        return pool.name if pool.name in self._capacity else pool.zone
 
     def capacity(self, zone: str, now: float) -> int:
         """How many replicas a zone has room for at `now`."""

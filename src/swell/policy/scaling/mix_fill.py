@@ -1,0 +1,169 @@
+"""Between two plans: as few changes to the counts as bring them back to what is needed. Pure.
+
+What is short is added one replica at a time, of the pool that makes up most for its price; what is too much is taken
+away, the dearest first. Short is what is missing of the need, and of the need that is left when a zone is lost, weighed
+by how likely each loss is and as far as the rules do not let it be missed:
+
+    short = max(0, need - C) + max(0, sum_z w_z · max(0, usual - C + lost_z) - allowed),    w_z = chance_z / sum chance
+
+with C the capacity of all counts, lost_z what goes with zone z, and `usual` the part of the need that is there on
+average. So over-provision on spot is bought where, and as
+long as, it costs least for what it saves; see `placement_problem`.
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from swell.policy.scaling.placement_problem import Problem
+
+_ROUNDING = 1e-6
+_MOST_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What can be had, as plain lists: index p is the pool. Capacities and need are in replicas of the reference."""
+
+    need: float
+    usual: float  # of the need, on average
+    usd: list[float]  # of one more, what preemptions cost included
+    price: list[float]
+    capacity: list[float]
+    limit: list[int]
+    is_spot: list[bool]
+    losses: list[tuple[float, list[float]]]  # weight and what is left, of each zone
+    allowed: float  # of the need that may be missed while a lost zone is replaced
+    base: int
+    least: int
+    most: int
+    spot_fraction: float
+    ceiling_usd: float
+
+    def short(self, counts: list[int]) -> float:
+        """What is missing of the need, and of the reserve."""
+        whole = sum(c * n for c, n in zip(self.capacity, counts, strict=True))
+        return max(0.0, self.need - whole) + max(0.0, self.exposed(counts) - self.allowed)
+
+    def exposed(self, counts: list[int]) -> float:
+        """The part of the need that a lost zone leaves unserved, on average over zones by how likely they go."""
+        return sum(
+            weight * max(0.0, self.usual - sum(s * c * n for s, c, n in zip(left, self.capacity, counts, strict=True)))
+            for weight, left in self.losses
+        )
+
+    def is_affordable(self, counts: list[int]) -> bool:
+        """Whether what is short could be bought inside the ceiling of spend, or nothing is."""
+        left = self.ceiling_usd + _ROUNDING - self.spend(counts)
+        useful = (usd for usd, c in zip(self.price, self.capacity, strict=True) if c)
+        return self.short(counts) <= _ROUNDING * self.need or any(usd <= left for usd in useful)
+
+    def spend(self, counts: list[int]) -> float:
+        """usd/h."""
+        return sum(usd * n for usd, n in zip(self.price, counts, strict=True))
+
+    def fits(self, counts: list[int], pool: int) -> bool:
+        """Whether one more of a pool keeps the rules."""
+        if not self.capacity[pool] or counts[pool] >= self.limit[pool] or sum(counts) >= self.most:
+            return False
+        if self.spend(counts) + self.price[pool] > self.ceiling_usd + _ROUNDING:
+            return False
+        more = counts.copy()
+        more[pool] += 1
+        return not self.is_spot[pool] or self.spot_is_allowed(more)
+
+    def is_too_few(self, counts: list[int]) -> bool:
+        """Whether less than the rules want of something is left."""
+        on_demand = sum(n for n, is_spot in zip(counts, self.is_spot, strict=True) if not is_spot)
+        return on_demand < self.base or sum(counts) < self.least or not self.spot_is_allowed(counts)
+
+    def spot_is_allowed(self, counts: list[int]) -> bool:
+        """Whether spot is not too large a part of the capacity."""
+        if self.spot_fraction >= 1:
+            return True
+        capacity = [c * n for c, n in zip(self.capacity, counts, strict=True)]
+        spot = sum(c for c, is_spot in zip(capacity, self.is_spot, strict=True) if is_spot)
+        return spot <= self.spot_fraction * sum(capacity) * (1 + _ROUNDING)
+
+
+def filling(problem: Problem, need: float, one: float) -> Filling:
+    """The numbers of a placement problem for a need of so many replicas of `one` request a second each."""
+    rules = problem.rules
+    chances = sum(loss.chance for loss in problem.losses)
+    keeps_reserve = problem.loss_share < 1 and chances > 0
+    return Filling(
+        need,
+        problem.usual * need,
+        (problem.price + problem.disruption).tolist(),
+        problem.price.tolist(),
+        (problem.capacity / one).tolist(),
+        problem.limit.tolist(),
+        problem.is_spot.tolist(),
+        [(loss.chance / chances, loss.left.tolist()) for loss in problem.losses] if keeps_reserve else [],
+        problem.loss_share * problem.usual * need / chances if keeps_reserve else 0.0,
+        rules.on_demand_base,
+        rules.min_replicas,
+        rules.max_replicas,
+        rules.max_spot_fraction,
+        inf if rules.usd_per_hour is None else rules.usd_per_hour,
+    )
+
+
+def filled(asked: Filling, counts: list[int]) -> list[int]:
+    """The counts that are needed, from `counts` on."""
+    return trimmed(asked, added(asked, counts), counts)
+
+
+def added(asked: Filling, counts: list[int]) -> list[int]:
+    """More of what makes up most for its price, while something is short; no more than there is."""
+    return _covered(asked, floored(asked, counts))
+
+
+def floored(asked: Filling, counts: list[int]) -> list[int]:
+    """No more than there is, and at least the on-demand base and the fewest replicas, of what is cheapest."""
+    counts = [min(n, limit) if c else 0 for n, limit, c in zip(counts, asked.limit, asked.capacity, strict=True)]
+    every = range(len(counts))
+    for wanted, pools in ((asked.base, [p for p in every if not asked.is_spot[p]]), (asked.least, list(every))):
+        while sum(counts[p] for p in pools) < wanted:
+            fitting = [p for p in pools if asked.fits(counts, p)]
+            if not fitting:
+                break
+            counts[min(fitting, key=lambda p: (asked.usd[p], p))] += 1
+    return counts
+
+
+def _covered(asked: Filling, counts: list[int]) -> list[int]:
+    counts = counts.copy()
+    for _ in range(_MOST_STEPS):
+        short = asked.short(counts)
+        if short <= _ROUNDING * asked.need:
+            break
+        best, best_rate = -1, inf
+        for pool in range(len(counts)):
+            if not asked.fits(counts, pool):
+                continue
+            counts[pool] += 1
+            gain = short - asked.short(counts)
+            counts[pool] -= 1
+            rate = asked.usd[pool] / gain if gain > _ROUNDING * asked.need else inf
+            if rate < best_rate:
+                best, best_rate = pool, rate
+        if best < 0:
+            break
+        counts[best] += 1
+    return counts
+
+
+def trimmed(asked: Filling, counts: list[int], plan: list[int]) -> list[int]:
+    """Fewer while nothing is short that was not: first what is over the plan, then all; the dearest first."""
+    counts, none = counts.copy(), [0] * len(counts)
+    useful = [p for p in range(len(counts)) if asked.capacity[p]]
+    order = sorted(useful, key=lambda p: (-asked.usd[p] / asked.capacity[p], -p))
+    short = asked.short(counts) + _ROUNDING * asked.need
+    for floors in (plan, none):
+        for pool in order:
+            while counts[pool] > floors[pool]:
+                counts[pool] -= 1
+                if asked.is_too_few(counts) or asked.short(counts) > short:
+                    counts[pool] += 1
+                    break
+    return counts
