@@ -213,3 +213,60 @@ def test_what_cannot_be_measured_is_said(shared_upstream: UpstreamThread, free_p
     shared_upstream.set_script(Script(status=503))
     refused = run("--url", shared_upstream.url, "--model", "m")
     assert (refused.returncode, "HTTP 503" in refused.stderr) == (2, True)
+
+
+class HangingUp:
+    """A server that answers `answers` requests of a connection, and closes it when the next one has come."""
+
+    def __init__(self, answers: int) -> None:
+        self.answers = answers
+        self.requests = 0
+        self.open = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        events = [
+            {"choices": [{"delta": {"content": "a"}}]},
+            {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 1}},
+        ]
+        body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+        for number in range(self.answers + 1):
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                break
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            self.requests += 1
+            if number < self.answers:
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(body)
+                )
+                writer.write(body)
+        writer.close()
+        await writer.wait_closed()
+        self.open -= 1
+
+
+@pytest.mark.parametrize("answers", [1, 0])
+async def test_a_replica_that_closes_a_kept_connection_is_asked_again(answers: int) -> None:
+    """llama.cpp does so after every stream, whatever its headers promise."""
+    hanging = HangingUp(answers)
+    server = await asyncio.start_server(hanging.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    replica = Replica(f"http://127.0.0.1:{port}", "m", "", SystemClock(), connections=2)
+    try:
+        if answers:
+            streams = [await replica.stream("hello", 1) for _ in range(3)]
+            assert [stream.prompt_tokens for stream in streams] == [7, 7, 7]
+            assert hanging.requests == 5, "two of them were not answered"
+        else:
+            with pytest.raises(UserError, match="closed the connection"):
+                await replica.stream("hello", 1)
+            assert hanging.requests == 4
+    finally:
+        await replica.close()
+        server.close()
+        await server.wait_closed()
+        async with asyncio.timeout(5):
+            while hanging.open:  # noqa: ASYNC110 - turns of the loop are cheap
+                await asyncio.sleep(0)

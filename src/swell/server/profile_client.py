@@ -14,6 +14,7 @@ from swell.errors import SwellError, UserError
 from swell.state.catalogue_rows import nearest_name
 
 CONNECT_SECONDS = 5.0
+HUNG_UP_TIMES = 3  # a kept connection may be closed just when it is used again; llama.cpp closes after every stream
 _SHOWN_CHARACTERS = 200
 _TEXT = (
     "time year people way day man thing woman life child world school state family student group country problem hand "
@@ -30,6 +31,10 @@ class StreamRefusedError(SwellError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
         self.status = status
+
+
+class _HungUpError(UserError):
+    """The connection was closed before anything of an answer came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +138,21 @@ class Replica:
         StreamRefusedError; UserError where it cannot be timed or nobody answers.
         """
         try:
-            return await self._stream(prompt, tokens)
+            return await self._answer(prompt, tokens)
         except StreamRefusedError as refused:
             if refused.status not in (400, 422) or not self._more:
                 raise
             self._more = {}  # perhaps it was only this that it does not know
-            return await self._stream(prompt, tokens)
+            return await self._answer(prompt, tokens)
+
+    async def _answer(self, prompt: str, tokens: int) -> TimedStream:
+        """The answer to a request of which the replica has seen anything at all; timed from when that one was sent."""
+        for _ in range(HUNG_UP_TIMES):
+            try:
+                return await self._stream(prompt, tokens)
+            except _HungUpError:
+                continue
+        return await self._stream(prompt, tokens)
 
     async def _stream(self, prompt: str, tokens: int) -> TimedStream:
         body = msgspec.json.encode(
@@ -155,9 +169,11 @@ class Replica:
         headers, url = {"content-type": "application/json"}, f"{self._root}/v1/chat/completions"
         events_at: list[float] = []
         usage: _Usage | None = None
+        answers = False
         asked_at = self._clock.monotonic()
         try:
             async with self._client.stream("POST", url, content=body, headers=headers) as response:
+                answers = True
                 if response.status_code != httpx.codes.OK:
                     said = (await response.aread()).decode("utf-8", "replace")[:_SHOWN_CHARACTERS]
                     raise StreamRefusedError(response.status_code, said)
@@ -170,6 +186,8 @@ class Replica:
                     if any(choice.has_text for choice in event.choices):
                         events_at.append(now)
         except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError) as error:
+            if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError) and not answers:
+                raise _HungUpError(f"{self._root} closed the connection ({_name(error)}); see its log") from error
             raise UserError(f"{self._root} broke off an answer ({_name(error)}); see its log") from error
         if usage is None or not usage.prompt_tokens:
             raise UserError(f"{self._root} reports no usage in streams, so prompts cannot be counted")
