@@ -107,6 +107,9 @@ def test_objectives_and_bounds_come_from_the_file(trace: Path, tmp_path: Path) -
     assert document["objective"]["beyond_prefill"] is False  # type: ignore[index]
     assert document["replica_hours"] == pytest.approx(2 * 1.5, rel=0.05)
     assert said("--trace", trace, "-f", spec, "--policy", "static", "--attainment", 0.9)["attainment_asked"] == 0.9
+    assert not build(Wishes(trace=trace, spec=spec)).refuses_late
+    spec.write_text(spec.read_text().replace("ttft_ms: 8000", "ttft_ms: 8000, late: refuse"))
+    assert build(Wishes(trace=trace, spec=spec)).refuses_late
 
 
 def test_without_a_trace_a_week_is_made_up() -> None:

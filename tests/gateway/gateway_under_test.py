@@ -129,7 +129,7 @@ class Gateway:
         assert not service.exchanges
         for route in service.directory.models.values():
             assert route.queued == 0
-            assert not any(route.queues.values())
+            assert not len(route.queue)
             for replica in route.replicas.values():
                 assert (replica.in_flight, replica.outstanding_tokens) == (0, 0)
         for share in self.shares():

@@ -35,6 +35,7 @@ def model_load(gateway: Gateway) -> ModelLoad:
         (200, 100, 20, 1.2, -1.0, 1, 1),  # no stream: 20 tokens in a second, after 0.2 s
         (200, 100, 20, 1.4, -1.0, 1, 0),  # 60 ms each
         (502, 100, 0, 0.1, -1.0, 1, 0),
+        (429, 100, 0, 5.1, -1.0, 1, 0),  # refused because it waited too long
         (400, 0, 0, 0.1, -1.0, 0, 0),  # the client's own fault
         (499, 100, 0, 0.5, -1.0, 0, 0),  # left before anything was late
         (499, 100, 0, 1.5, -1.0, 1, 0),  # left after it was

@@ -6,6 +6,7 @@ from http_client import CHAT, Connection, body_for
 
 from swell.errors import AtCapacity
 from swell.gateway.spool import Spool
+from swell.policy.queueing import PRIORITIES
 from swell.state.usage import SpoolRecord
 from swell.state.worker import Bounds, Timeouts
 from swell.testing.upstream_script import Script
@@ -63,11 +64,8 @@ async def test_a_key_gets_no_better_class_than_its_own(start_gateway: StartGatew
     for asked in ("interactive", "standard", "nonsense", ""):
         await enqueue(gateway, x_swell_priority=asked)
     await enqueue(gateway, x_swell_priority="batch")
-    assert {name: len(queue) for name, queue in gateway.route.queues.items()} == {
-        "interactive": 0,
-        "standard": 4,
-        "batch": 1,
-    }
+    waiting = {name: gateway.route.queue.waiting(name) for name in PRIORITIES}
+    assert waiting == {"interactive": 0, "standard": 4, "batch": 1}
     gateway.upstream.release()
     assert (await first.answer()).status == 200
     await gateway.until(lambda: not gateway.service.exchanges)

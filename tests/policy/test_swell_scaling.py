@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swell.policy.scaling.capacity import requests_per_second
-from swell.policy.scaling.swell import RELEASE_SHARE, ScalingMemory, ScalingSettings, SwellScaler, decide
+from swell.policy.scaling.swell import (
+    CAUTION_RANGE,
+    RELEASE_SHARE,
+    ScalingMemory,
+    ScalingSettings,
+    SwellScaler,
+    decide,
+    quantile_for,
+)
 from swell.state.scaling import (
     Decision,
     LatencyProfile,
@@ -174,3 +182,60 @@ def test_more_demand_never_gets_fewer_replicas(rates: list[float], factor: float
         return decision.replicas
 
     assert last(factor) >= last(1.0)
+
+
+def test_a_service_just_met_keeps_its_fleet_for_a_release_time() -> None:
+    many = Fleet(ready=9)
+    decisions = many.run(RELEASE_SHARE * POOL.start_seconds, 0.5 * RATE)
+    assert {decision.replicas for decision in decisions} == {9}
+    assert decisions[-1].binding == "release"
+    assert many.run(3 * TICK, 0.5 * RATE)[-1].replicas < 9
+
+
+def test_requests_under_way_count_in_the_lengths() -> None:
+    scaler = SwellScaler({"X": POOL}, OBJECTIVE)
+    short = LengthSums(10, 10 * PROMPT, 10 * PROMPT**2, 10 * 20, 10 * 20**2, 10 * PROMPT * 20)  # the first to be ready
+    seen = replace(window(TICK, 4.0), completed=short, decoded_tokens=2000, in_flight=30)
+    decision = scaler.decide(Observation(TICK, seen, fleet(4)))
+    assert dict(decision.inputs)["mean_output"] == pytest.approx(200)
+    later = replace(window(2 * TICK, 100.0), decoded_tokens=1000 * OUTPUT)  # as many ended as arrived
+    decision = scaler.decide(Observation(2 * TICK, later, fleet(4)))
+    assert dict(decision.inputs)["mean_output"] == pytest.approx(OUTPUT, rel=0.01)
+
+
+def judged(scaler: SwellScaler, now: float, missed: int) -> None:
+    seen = replace(window(now, 10.0), judged=100, attained=100 - missed)
+    scaler.decide(Observation(now, seen, fleet(4)))
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=50), st.integers(1, 50))
+@settings(max_examples=60, deadline=None)
+def test_more_misses_never_mean_less_caution(missed: list[int], more: int) -> None:
+    few, many = SwellScaler({"X": POOL}, OBJECTIVE), SwellScaler({"X": POOL}, OBJECTIVE)
+    for turn, count in enumerate(missed):
+        judged(few, (turn + 1) * TICK, count)
+        judged(many, (turn + 1) * TICK, min(100, count + more))
+    low, high = CAUTION_RANGE
+    assert low <= few.memory.caution <= many.memory.caution <= high
+
+
+def test_caution_settles_where_as_many_miss_as_may() -> None:
+    scaler = SwellScaler({"X": POOL}, OBJECTIVE)
+    for turn in range(1, 201):
+        judged(scaler, turn * TICK, 1)
+    assert scaler.memory.caution == pytest.approx(1.0)
+    for turn in range(201, 401):
+        judged(scaler, turn * TICK, 0)
+    assert scaler.memory.caution < 1.0
+    fixed = SwellScaler({"X": POOL}, OBJECTIVE, caution=1.5)
+    judged(fixed, TICK, 100)
+    assert fixed.memory.caution == 1.0
+    assert dict(fixed.decide(Observation(20.0, window(20.0, 1.0), fleet(1))).inputs)["quantile"] == quantile_for(
+        OBJECTIVE, 1.5
+    )
+
+
+@given(st.floats(0.5, 0.9999), st.floats(0.5, 0.9999), st.floats(0.1, 8))
+def test_a_higher_attainment_asks_for_a_higher_quantile(one: float, other: float, caution: float) -> None:
+    low, high = (quantile_for(Objective(attainment=each), caution) for each in sorted((one, other)))
+    assert 0 < low <= high <= 1

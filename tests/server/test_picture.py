@@ -17,7 +17,8 @@ from swell.state.snapshot import Limits
 SPEC = parse_spec(
     """
 models:
-  - {name: chat, source: hf://org/chat, engine: vllm, max_in_flight: 7, lora: {tuned: /adapters/tuned}}
+  - {name: chat, source: hf://org/chat, engine: vllm, max_in_flight: 7, lora: {tuned: /adapters/tuned},
+     objectives: {late: refuse}}
   - {name: far, engine: external, endpoints: ["https://far.example/base"], upstream_model: big, n_max: 2}
 tenants:
   - {name: search, limits: {requests_per_minute: 5}, priority: interactive}
@@ -53,6 +54,7 @@ def test_only_routable_replicas_are_listed_and_adapters_share_them() -> None:
     [entry] = chat.replicas
     assert (entry.replica_id, entry.port, entry.max_in_flight) == ("chat-ready", 9000, 7)
     assert entry.authorization == "Bearer secret"
+    assert [entry.refuses_late for entry in told.models] == [True, True, False]
     assert (far.upstream_model, far.n_cap, far.replicas) == ("big", 2, ())
 
 

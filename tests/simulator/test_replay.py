@@ -73,6 +73,22 @@ def test_without_replicas_requests_wait_and_are_missed_and_none_is_lost() -> Non
     assert max(seen.window.queued for seen in plan.seen if seen.window) == len(quiet)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_those_who_are_late_are_demoted_or_refused_as_the_model_says(seed: int) -> None:
+    """Refused ones cost no time of a replica, and are misses all the same; nobody waits who cannot be in time."""
+    crowd = scenario(traffic=traffic(300, 30.0, seed), min_replicas=1, max_in_flight=16)
+    plan = Plan((0, 1))
+    demoted, refused = replay(crowd, Plan((0, 1))), replay(replace(crowd, refuses_late=True), plan)
+    assert demoted.requests == refused.requests
+    assert len(demoted.ttft_ms) == len(refused.ttft_ms) == 3
+    windows = [seen.window for seen in plan.seen if seen.window]
+    assert max(window.queued for window in windows) < 30.0 * 6
+    assert max(demoted.timeline.queued) > 5 * max(refused.timeline.queued)
+    assert sum(window.judged - window.completed.count for window in windows) > 0.5 * refused.requests
+    assert refused.ttft_ms["p99"] < 6000 < demoted.ttft_ms["p99"]
+    assert 0 < demoted.attained <= refused.attained < refused.requests
+
+
 def test_a_fleet_that_never_comes_ends_the_replay_all_the_same() -> None:
     result = replay(scenario(warm_seconds=0), Plan((0, 0)))
     assert (result.attained, result.ttft_ms) == (0, {})
@@ -111,3 +127,16 @@ def test_the_same_scenario_gives_the_same_run_bit_for_bit() -> None:
     assert replace(first, wall_seconds=0, timeline=second.timeline) == replace(second, wall_seconds=0)
     for column in ("seconds", "ready", "present", "in_system", "queued", "usd_per_hour"):
         assert (getattr(first.timeline, column) == getattr(second.timeline, column)).all()
+
+
+def test_tokens_are_seen_when_they_are_produced_and_once() -> None:
+    """Also of requests under way, across replicas that end."""
+    plan = Plan((0, 3), (200, 1), (300, 3))
+    result = replay(scenario(min_replicas=3), plan)
+    windows = [seen.window for seen in plan.seen if seen.window]
+    outputs = int(traffic().output_tokens.sum())
+    produced = sum(w.decoded_tokens for w in windows)
+    assert result.requests == 2400
+    assert produced == pytest.approx(outputs, rel=0.02)  # the last requests end after the last window
+    first = windows[0]
+    assert first.decoded_tokens > first.completed.o

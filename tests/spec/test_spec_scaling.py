@@ -18,6 +18,7 @@ def test_defaults() -> None:
     assert plain.objectives == ObjectivesSpec(
         ttft_ms=5000.0, ttft_ms_per_1k_prompt_tokens=0.0, itl_ms=100.0, attainment=0.99
     )
+    assert plain.objectives.late == "demote"
     assert plain.scaling == ScalingSpec()
     assert (plain.scaling.interval_seconds, plain.scaling.idle_seconds, plain.scaling.hold_seconds) == (5.0, 300, 300)
 
@@ -65,6 +66,7 @@ def test_aliases_mean_the_same(real: str, alias: str) -> None:
         ("objectives: {ttft_ms: 0}", "models[0].objectives.ttft_ms", "greater than 0"),
         ("objectives: {attainment: 1}", "models[0].objectives.attainment", "less than or equal to 0.9999"),
         ("objectives: {attainment: 0.1}", "models[0].objectives.attainment", "greater than or equal to 0.5"),
+        ("objectives: {late: drop}", "models[0].objectives.late", "not one of demote, refuse"),
         ("objectives: {itl: 5}", "models[0].objectives.itl", "did you mean itl_ms"),
         ("objectives: {itl_ms: 5, tpot_ms: 5}", "models[0].objectives.tpot_ms", "means the same as itl_ms"),
         ("scaling: {interval_seconds: 0.01}", "models[0].scaling.interval_seconds", "greater than or equal to 0.2"),

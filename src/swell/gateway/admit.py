@@ -1,4 +1,4 @@
-"""A request's claim on the limits of its key and tenant."""
+"""A request's claim on the limits of its key and tenant, and how one that finds no place is refused."""
 
 from typing import TYPE_CHECKING
 
@@ -76,4 +76,20 @@ def never_fits(share: Share, amount: int) -> Refusal:
         f"This request needs {amount} of the {share.limit_value} that {share.limit} allows; lower max_tokens or "
         "shorten the prompt.",
         code="rate_limit_exceeded",
+    )
+
+
+def overloaded(message: str, code: str) -> Refusal:
+    """503 for a request that found no place in time."""
+    return Refusal(503, f"{message} Try again shortly.", code=code, retry_after_seconds=1.0)
+
+
+def too_late(waited_seconds: float) -> Refusal:
+    """429 for a request that waits and cannot meet its objective any more; who comes back finds as long a queue."""
+    return Refusal(
+        429,
+        f"No replica became free within this model's objective for the first token; waited {waited_seconds:.1f} s. "
+        "Try again later.",
+        code="too_late",
+        retry_after_seconds=waited_seconds,
     )

@@ -60,8 +60,11 @@ def _shares_of(scopes: list[tuple[str, Limits]], measure: str, shares: Shares) -
 class Directory:
     """Applies snapshots and deltas; answers who a key is and where a model runs."""
 
-    def __init__(self, pepper: bytes, shares: Shares, make_replica: Callable[..., Replica]) -> None:
+    def __init__(
+        self, pepper: bytes, shares: Shares, make_replica: Callable[..., Replica], now: Callable[[], float]
+    ) -> None:
         self._pepper = pepper
+        self._now = now
         self._shares = shares
         self._make_replica = make_replica
         self._keys: dict[str, Key] = {}
@@ -143,7 +146,7 @@ class Directory:
     def _put_model(self, entry: ModelEntry) -> None:
         route = self.models.get(entry.name)
         if route is None:
-            route = self.models[entry.name] = ModelRoute(entry.name)
+            route = self.models[entry.name] = ModelRoute(entry.name, self._now)
         route.update(entry, self.workers, self._make_replica)
 
 

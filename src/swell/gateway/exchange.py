@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from swell.errors import AtCapacity
-from swell.gateway.admit import Claim, never_fits
+from swell.gateway.admit import Claim, never_fits, overloaded, too_late
 from swell.gateway.asker import Client
 from swell.gateway.held import FIRST_COMMENT_SECONDS, HeldStream
 from swell.gateway.relay import Relay
@@ -53,7 +53,7 @@ class Exchange:
     replica: Replica | None = None
     paused_since = 0.0
     touched = False
-    _is_held = False  # it came, or was left, without any replica to wait for
+    is_held = False  # it came, or was left, without any replica to wait for
     _claim: Claim | None = None
     _recorded = 0  # open record in the spool: 0 none, 1 reserved, 2 sent
     _went_out = False
@@ -124,28 +124,30 @@ class Exchange:
             replica = route.choose(admitted.prefix, admitted.session)
         if replica is not None:
             self._dispatch(replica)
-        elif len(route.queues[self.priority]) >= self.service.bounds.queued_requests:
-            self.end_with(_overloaded("The queue for this model is full.", "queue_full"))
+        elif route.queue.waiting(self.priority) >= self.service.bounds.queued_requests:
+            self.end_with(overloaded("The queue for this model is full.", "queue_full"))
         elif self._record(sent=False):
-            self._enter(Phase.QUEUED)
-            route.enqueue(self.priority, self)
+            self._wait()
             if not route.replicas:
                 self.service.hold(route)
             route.serve_queue()  # those who wait may wait for a certain replica
 
-    @property
-    def is_choosy(self) -> bool:
-        """Whether a replica with room may still be none for this request."""
-        return bool(self._failed_on)
+    def _wait(self) -> None:
+        self._enter(Phase.QUEUED)
+        gives_up_at = self.service.now() + self.service.queue_seconds(self.priority)
+        self.route.enqueue(self, self.priority, self.admitted.prompt_tokens_estimate, gives_up_at)
 
     def replica_free(self) -> bool:
-        """The queue's head asks for a replica."""
+        """It is its turn in the queue."""
         replica = self._choose()
         if replica is None:
             return False
-        self.route.leave(self.priority, self)
         self._dispatch(replica)
         return True
+
+    def refuse_late(self) -> None:
+        """It waits, and its first token would be too late for the objective."""
+        self.end_with(too_late(self.service.now() - self.started))
 
     def _choose(self) -> Replica | None:
         """A replica with room. One that failed this request only if it has answered since, or if there is no other."""
@@ -306,8 +308,7 @@ class Exchange:
         if other is not None:
             self._dispatch(other)
         else:
-            self._enter(Phase.QUEUED)
-            self.route.enqueue(self.priority, self, first=True)
+            self._wait()
 
     def _can_retry(self) -> bool:
         return self._retries < self.service.bounds.retries
@@ -326,9 +327,9 @@ class Exchange:
                 self.service.counters.outcome("slow_client")
                 self.client_left()
         elif self.phase is Phase.SHARES and waited > timeouts.lease_seconds:
-            self.end_with(_overloaded("No share of this key's limits could be had in time.", "limits_unavailable"))
+            self.end_with(overloaded("No share of this key's limits could be had in time.", "limits_unavailable"))
         elif self.phase is Phase.QUEUED and waited > self._queue_seconds(now, waited):
-            self.end_with(_overloaded("No replica became free in time.", "queue_timeout"))
+            self.end_with(overloaded("No replica became free in time.", "queue_timeout"))
         elif self.phase is Phase.SENT and waited > timeouts.first_byte_seconds:
             self._time_out(f"no answer within {timeouts.first_byte_seconds:g} s")
         elif self.phase is Phase.RELAYING and waited > timeouts.idle_seconds:
@@ -340,8 +341,8 @@ class Exchange:
         """The longest wait in the queue. One that is held for a replica's start gets that time first."""
         seconds, route = self.service.queue_seconds(self.priority), self.route
         if route.entry.hold_seconds and not route.replicas:
-            self._is_held = True
-        if not self._is_held:
+            self.is_held = True
+        if not self.is_held:
             return seconds
         if isinstance(self.client, HeldStream):
             self.client.comment(now)
@@ -353,7 +354,7 @@ class Exchange:
         if self._connection is not None:
             self._connection.abort()
         if self.phase is Phase.QUEUED or self.phase is Phase.CONNECTING:
-            self.end_with(_overloaded(f"The request was {reason}.", "timeout"))
+            self.end_with(overloaded(f"The request was {reason}.", "timeout"))
         elif self._relay is not None and self._relay.has_begun:
             self.answer_fails(reason, stale=False)
         else:
@@ -435,7 +436,7 @@ class Exchange:
         """Give everything back. Callers settle first and talk to the client after."""
         was, self.phase = self.phase, Phase.ENDED
         if was is Phase.QUEUED:
-            self.route.leave(self.priority, self)
+            self.route.leave(self)
         if self._cancel_connect is not None:
             self._cancel_connect()
             self._cancel_connect = None
@@ -489,10 +490,6 @@ class Exchange:
 def _pool_of(replica: Replica) -> UpstreamPool:
     assert isinstance(replica.connector, UpstreamPool)  # noqa: S101 - made so by the service
     return replica.connector
-
-
-def _overloaded(message: str, code: str) -> Refusal:
-    return Refusal(503, f"{message} Try again shortly.", code=code, retry_after_seconds=1.0)
 
 
 def _left_of(share: Share) -> int:

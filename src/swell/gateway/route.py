@@ -1,13 +1,12 @@
 """A model's replicas with their load, and the requests that wait for one."""
 
-from collections import deque
 from collections.abc import Callable
 from math import ceil
 from typing import Protocol
 
 from swell.gateway.tally import Tally
+from swell.policy.admission import AdmissionQueue
 from swell.policy.ejection import HEALTHY, Health, failed, gave_up, may_send, sent, succeeded
-from swell.policy.queueing import PRIORITIES, next_class
 from swell.policy.routing import POLICIES, Choose, Request, View, build_view, key_hash
 from swell.state.snapshot import ModelEntry, ReplicaEntry
 
@@ -24,15 +23,20 @@ class Connector(Protocol):
 class Waiting(Protocol):
     """A request in a queue."""
 
-    tokens_bound: int
     started: float
 
+    def __hash__(self) -> int:
+        """It is itself and no other."""
+
     @property
-    def is_choosy(self) -> bool:
-        """Whether it may find no room where others would."""
+    def is_held(self) -> bool:
+        """Whether it came, or was left, without any replica to wait for."""
 
     def replica_free(self) -> bool:
-        """Try to go out now; False if it still finds no room."""
+        """Try to go out now; False if it finds no room where others would."""
+
+    def refuse_late(self) -> None:
+        """It cannot meet its objective any more, and its model refuses such requests."""
 
 
 class Replica:
@@ -107,36 +111,36 @@ class ModelRoute:
 
     __slots__ = (
         "_choose",
+        "_clock",
         "_only",
-        "_served",
         "_serving",
         "_turn",
         "entry",
         "is_held",
         "leaving",
         "name",
+        "queue",
         "queued",
-        "queues",
         "replicas",
         "tally",
         "view",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self.name = name
+        self._clock = clock
         self.entry = ModelEntry(name=name, upstream_model=name, endpoints=())
         self.replicas: dict[str, Replica] = {}
         self.leaving: list[Replica] = []  # routed to no more; some of their requests still run
         self.is_held = False  # the server knows that requests wait for the first replica
         self.tally = Tally()
         self.view: View = build_view(())
-        self.queues: dict[str, deque[Waiting]] = {name: deque() for name in PRIORITIES}
+        self.queue: AdmissionQueue[Waiting] = AdmissionQueue()
         self._choose: Choose = POLICIES["least_outstanding_tokens"]
         self._turn = 0
-        self._served: dict[str, int] = {}
         self._serving = False
         self._only: Replica | None = None
-        self.queued = 0
+        self.queued = 0  # the queue's length, as an attribute: every request reads it
 
     def update(self, entry: ModelEntry, workers: int, make_replica: Callable[[ReplicaEntry], Replica]) -> None:
         """Take over a new entry. A replica whose address is unchanged keeps its load and connections."""
@@ -175,7 +179,7 @@ class ModelRoute:
 
     def oldest_wait(self, now: float) -> float:
         """How long the one that waits longest has waited since it arrived."""
-        return now - min((queue[0].started for queue in self.queues.values() if queue), default=now)
+        return now - min((waiting.started for waiting in self.queue), default=now)
 
     def choose(self, prefix: bytes, session: bytes, *, avoid: frozenset[str] = frozenset()) -> Replica | None:
         """A replica with room, by the model's policy. `avoid` names replicas that failed this request."""
@@ -196,49 +200,45 @@ class ModelRoute:
         """Those of `names` that are still here and have not answered since they failed."""
         return frozenset(n for n in names if n in self.replicas and self.replicas[n].health is not HEALTHY)
 
-    def enqueue(self, priority: str, waiting: Waiting, *, first: bool = False) -> None:
-        """Let a request wait; `first` for one that had a replica already."""
-        queue = self.queues[priority]
-        if first:
-            queue.appendleft(waiting)
-        else:
-            queue.append(waiting)
+    def enqueue(self, waiting: Waiting, priority: str, prompt_tokens: int, gives_up_at: float) -> None:
+        """Let a request wait, in the order in which first tokens are due; it leaves at `gives_up_at` at the latest."""
+        entry = self.entry
+        limit_ms = entry.ttft_ms + entry.ttft_ms_per_1k_prompt_tokens * prompt_tokens / 1000
+        self.queue.push(waiting, waiting.started + limit_ms / 1000, priority=priority, gives_up_at=gives_up_at)
         self.queued += 1
 
-    def leave(self, priority: str, waiting: Waiting) -> None:
+    def leave(self, waiting: Waiting) -> None:
         """A request waits no longer."""
-        if waiting in self.queues[priority]:
-            self.queues[priority].remove(waiting)
-            self.queued -= 1
+        self.queue.remove(waiting)
+        self.queued = len(self.queue)
 
     def serve_queue(self) -> None:
         """Send out what waits, while there is room."""
         if self._serving:
             return  # what is sent out may end at once and free its place: the turn below goes on with it
         self._serving = True
+        now = self._clock()
         try:
-            self._serve_classes()
+            if self.entry.refuses_late:
+                self._refuse_late(now)
+            while self.queued and any(replica.has_room for replica in self.replicas.values()):
+                if self.queue.take(now, self._goes_out) is None:
+                    break  # everybody avoids the replicas that have room
         finally:
             self._serving = False
+            self.queued = len(self.queue)
 
-    def _serve_classes(self) -> None:
-        stuck: set[str] = set()  # classes in which everybody waits for a certain replica
-        while self.queued:
-            waiting = {name: len(queue) for name, queue in self.queues.items() if name not in stuck}
-            name = next_class(waiting, self._served)
-            if name is None:
-                return
-            queue = self.queues[name]
-            for place in range(len(queue)):
-                request = queue[place]
-                if request.replica_free():
-                    self._served[name] = self._served.get(name, 0) + 1
-                    break
-                if not request.is_choosy:
-                    return  # no replica has room
-            else:
-                stuck.add(name)
-        self._served.clear()
+    def _goes_out(self, waiting: Waiting) -> bool:
+        self.queued = len(self.queue)  # without this one
+        return waiting.replica_free()
+
+    def _refuse_late(self, now: float) -> None:
+        """Not those who were held for a start, nor while one may be under way: they have its time as well."""
+        if self.entry.hold_seconds and not self.replicas:
+            return
+        for waiting in self.queue.late(now):
+            if not waiting.is_held:
+                waiting.refuse_late()
 
 
 def _address(entry: ReplicaEntry) -> tuple[str, int, bool, str, str]:

@@ -50,7 +50,7 @@ class Service:
         self.wall_clock = wall_clock
         self.counters = Counters()
         self.shares = Shares(self.now)
-        self.directory = Directory(Path(settings.pepper_file).read_bytes(), self.shares, self._make_replica)
+        self.directory = Directory(Path(settings.pepper_file).read_bytes(), self.shares, self._make_replica, now)
         self.spool = Spool(Path(settings.spool_dir))
         self.clients: set[ClientConnection] = set()
         self.exchanges: set[Exchange] = set()

@@ -8,6 +8,7 @@ from swell.state.messages import ModelLoad
 from swell.state.snapshot import ModelEntry
 
 OK = 200
+TOO_MANY = 429  # refused because it waited too long, or by an engine that has too much to do
 CLIENT_LEFT = 499
 
 
@@ -68,7 +69,7 @@ class Tally:
     def _fails(self, model: ModelEntry, status: int, n: int, o: int, seconds: float, first: float) -> None:
         """It was not answered. A client that left counts if it had waited for the first token longer than promised."""
         self.cut_tokens += o
-        if status >= 500:
+        if status >= 500 or status == TOO_MANY:
             self.missed += 1
         elif status == CLIENT_LEFT and first < 0:
             self.missed += seconds * 1000 > model.ttft_ms + model.ttft_ms_per_1k_prompt_tokens * n / 1000

@@ -1,6 +1,9 @@
 """Which waiting class goes next. Inside a class requests wait in order of their deadline."""
 
-PRIORITIES = ("interactive", "standard", "batch")
+from collections.abc import Mapping
+
+BATCH = "batch"
+PRIORITIES = ("interactive", "standard", BATCH)
 WEIGHTS = {"interactive": 8, "standard": 4}  # batch fills what those two leave idle
 
 
@@ -11,7 +14,7 @@ def best_allowed(asked: str, allowed: str) -> str:
     return PRIORITIES[max(PRIORITIES.index(asked), PRIORITIES.index(allowed))]
 
 
-def next_class(waiting: dict[str, int], served: dict[str, int]) -> str | None:
+def next_class(waiting: Mapping[str, int], served: Mapping[str, float]) -> str | None:
     """The class to serve, by weighted turns: least served per weight first, batch last.
 
     `waiting` counts queued requests by class; `served` counts what the current busy spell served.
@@ -20,4 +23,4 @@ def next_class(waiting: dict[str, int], served: dict[str, int]) -> str | None:
     weighted = [name for name in WEIGHTS if waiting.get(name, 0)]
     if weighted:
         return min(weighted, key=lambda name: (served.get(name, 0) / WEIGHTS[name], PRIORITIES.index(name)))
-    return "batch" if waiting.get("batch", 0) else None
+    return BATCH if waiting.get(BATCH, 0) else None

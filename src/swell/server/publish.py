@@ -14,7 +14,7 @@ import msgspec
 
 from swell.control.replica import Replica
 from swell.server.administration import DEFAULT_TENANT, limits_problem
-from swell.spec import Engine, ModelSpec, TenantSpec
+from swell.spec import Engine, Late, ModelSpec, TenantSpec
 from swell.state.records import KeyRecord
 from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
 
@@ -149,6 +149,7 @@ def _model_entries(model: Served, replicas: Iterable[Replica], created_unix: int
             ttft_ms=spec.objectives.ttft_ms,
             ttft_ms_per_1k_prompt_tokens=spec.objectives.ttft_ms_per_1k_prompt_tokens,
             itl_ms=spec.objectives.itl_ms,
+            refuses_late=spec.objectives.late is Late.REFUSE,
             replicas=entries,
         )
 

@@ -84,6 +84,13 @@ class Engine:
         """Share of the KV cache that is taken."""
         return (self.context + self._prefilling_tokens) / self._kv_tokens
 
+    def produced(self, now: float) -> float:
+        """Output tokens up to `now`, also those of the time since it last moved (about)."""
+        if self._step_ends != inf or not self.batch:
+            return self.decoded
+        per_step = self._fixed + self._per_sequence * self.batch + self._per_context * self.context
+        return self.decoded + self.batch * (now - self.now) / per_step
+
     def submit(self, job: Job, now: float) -> None:
         """Take a request; the engine must have been run to `now`."""
         self.waiting.append(job)

@@ -1,28 +1,23 @@
 """Swell's own policy as a contender: its one knob, and what it learns from history before a replay begins."""
 
-from math import exp, log
-
 import numpy as np
 
-from swell.policy.scaling.swell import QUANTILE, SwellScaler
+from swell.policy.scaling.swell import SwellScaler
 from swell.simulator.result import Scenario
 from swell.state.scaling import LengthSums, Observation, Window
-
-_USUAL = -log(1 - QUANTILE)
 
 
 def swell_scaler(scenario: Scenario, knob: float | None = None) -> SwellScaler:
     """Swell's policy for a scenario.
 
-    The knob is the logarithm of the odds that demand is not covered, as a multiple of the default's: the covered
-    quantile is 1 - exp(-knob·k), with 1 for the default. Larger means more replicas.
+    The knob is the policy's caution, which it learns where no knob is given. Larger means more replicas.
     """
     scaler = SwellScaler(
         {pool.name: pool for pool in scenario.pools},
         scenario.objective,
         scenario.min_replicas,
         scenario.max_replicas,
-        quantile=1 - exp(-_USUAL * (1.0 if knob is None else knob)),
+        caution=knob,
         rules=scenario.rules,
     )
     if scenario.history is not None and len(scenario.history):

@@ -28,6 +28,7 @@ class Scenario:
     max_replicas: int = 10_000
     max_in_flight: int | None = None  # at one replica; None: what its batch may hold inside the objective
     routing: str = "least_outstanding_tokens"
+    refuses_late: bool = False  # who waits and cannot have its first token in time any more; else it is demoted
     warm_seconds: float = 600.0
     history: Traffic | None = None  # what happened before the trace begins, for forecasts
     seed: int = 1

@@ -7,7 +7,7 @@ traffic. One scenario and one scaler give one result, bit for bit.
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from heapq import heappop, heappush
 from math import ceil, inf
@@ -16,7 +16,7 @@ import numpy as np
 
 from swell.control.scaling import ScalingLoop
 from swell.errors import UserError
-from swell.policy.admission import DeadlineQueue
+from swell.policy.admission import AdmissionQueue
 from swell.policy.routing import POLICIES, Request, View, build_view, fitting
 from swell.policy.scaling.capacity import Mix, capacity, chunk_limit
 from swell.ports.scaler import Scaler
@@ -27,11 +27,14 @@ from swell.simulator.fleet import Bill, SimReplica, limits_of
 from swell.simulator.result import Result, Scenario
 from swell.simulator.watch import Watch
 from swell.state.scaling import Decision, LengthSums, Observation, ReplicaState
+from swell.state.traffic import Traffic
 
 EXPECTED_OUTPUT_TOKENS = 512  # what the router books for an output, whose length nobody knows before
 PATIENCE_SECONDS = 3600.0  # after the last arrival; what is not answered then is missed
 MOST_PASSED = 16  # requests that wait for a larger replica and are passed by others, at a time
 PROGRESS_EVERY_TICKS = 500
+ROWS_AT_ONCE = 65_536  # of a trace, as Python numbers: a long one would not fit into memory
+_NO_MORE = (inf, 0, 0)
 _STARTED, _GONE = -1, -2  # versions of events that are not an engine's
 
 
@@ -65,7 +68,7 @@ class Replay:
         self._needs_ring = scenario.routing.endswith("affinity")
         self._replicas: dict[str, SimReplica] = {}
         self._view = View(())
-        self._queue: DeadlineQueue[Job] = DeadlineQueue()
+        self._queue: AdmissionQueue[Job] = AdmissionQueue()
         self._events: list[tuple[float, int, SimReplica, int]] = []  # an engine's next, or the end of a start (-1)
         self._sequence = 0
         self._ordered = 0
@@ -73,6 +76,7 @@ class Replay:
         self._watch = Watch(len(traffic))
         self._faults = Faults(scenario)
         self._preemptions = 0
+        self._decoded_before = 0.0  # output tokens, by replicas that are gone
         self._loop = ScalingLoop(self, scaler, self._pools, self._note)
         self._interval = scaler.interval_seconds
         self._now = 0.0
@@ -84,7 +88,8 @@ class Replay:
         """One window since the last call, and every replica."""
         views = tuple(replica.view() for replica in self._replicas.values())
         start = self._scenario.traffic.start_unix
-        window = self._watch.window(now, self._queue, views)
+        decoded = self._decoded_before + sum(r.engine.produced(now) for r in self._replicas.values())
+        window = self._watch.window(now, self._queue, views, decoded)
         return Observation(now, window, views, None if start is None else start + now)
 
     def start(self, pool: str, count: int) -> None:
@@ -111,15 +116,14 @@ class Replay:
     def run(self, progress: Callable[[float], None] | None = None) -> None:
         """To the end of the trace, and until everything is answered."""
         traffic = self._scenario.traffic
-        arrivals, prompts, outputs = (
-            column.tolist() for column in (traffic.arrival_seconds, traffic.prompt_tokens, traffic.output_tokens)
-        )
-        count, at, events = len(arrivals), 0, self._events
-        end = arrivals[-1] + PATIENCE_SECONDS
+        count, at, events = len(traffic), 0, self._events
+        last = float(traffic.arrival_seconds[-1])
+        end = last + PATIENCE_SECONDS
         tick = self._interval
+        rows = rows_of(traffic)
+        arrives, prompt, output = next(rows)
         self._warm_up()
         while at < count or self._watch.in_system:
-            arrives = arrivals[at] if at < count else inf
             happens = events[0][0] if events else inf
             if self._faults.next_at <= min(tick, arrives, happens):
                 self._weather()
@@ -129,12 +133,13 @@ class Replay:
                 self._now = tick
                 self._turn(tick)
                 if progress is not None and not int(tick / self._interval) % PROGRESS_EVERY_TICKS:
-                    progress(min(1.0, tick / arrivals[-1]))
+                    progress(min(1.0, tick / last))
                 tick += self._interval
             elif arrives <= happens:
                 self._now = arrives
-                self._arrive(at, arrives, prompts[at], outputs[at])
+                self._arrive(at, arrives, prompt, output)
                 at += 1
+                arrives, prompt, output = next(rows, _NO_MORE)
             else:
                 self._happen(heappop(events))
         for replica in list(self._replicas.values()):
@@ -156,6 +161,7 @@ class Replay:
         self._refresh()
 
     def _turn(self, now: float) -> None:
+        self._refuse_late(now)
         self._last_decision = self._loop.step(now)
         check_moment(self._replicas.values(), self._watch, self._queue)
         self._watch.mark(now, self._replicas.values(), self._queue)
@@ -218,13 +224,20 @@ class Replay:
         output = job.output + job.tokens
         self._watch.finished(now, job, job.prompt - job.tokens, output, self._itl_limit)
 
+    def _refuse_late(self, now: float) -> None:
+        if self._scenario.refuses_late:
+            for job in self._queue.late(now):
+                self._queue.remove(job)
+                self._watch.failed(now)
+
     def _serve_queue(self, now: float) -> None:
         """Send out what waits, while there is room. Who waits for a larger replica lets a few others pass."""
+        self._refuse_late(now)
         passed: list[Job] = []
         while self._queue and len(passed) < MOST_PASSED:
             if not any(candidate.has_room for candidate in self._view.candidates):
                 break
-            job = self._queue.pop(now)
+            job = self._queue.take(now)
             if job is None:
                 break
             replica = self._find(job)
@@ -289,6 +302,7 @@ class Replay:
     def _end(self, replica: SimReplica) -> None:
         if self._replicas.pop(replica.replica_id, None) is not None:
             replica.version += 1
+            self._decoded_before += replica.engine.produced(self._now)
             self._bill.charge(replica.pool.name, self._now - replica.ordered_at)
 
     def _refresh(self) -> None:
@@ -332,6 +346,13 @@ def replay(
     run = Replay(scenario, scaler)
     run.run(progress)
     return run.result(name or type(scaler).__name__, time.perf_counter() - begun)
+
+
+def rows_of(traffic: Traffic) -> Iterator[tuple[float, int, int]]:
+    """(arrival, prompt tokens, output tokens) of each request."""
+    columns = traffic.arrival_seconds, traffic.prompt_tokens, traffic.output_tokens
+    for low in range(0, len(traffic), ROWS_AT_ONCE):
+        yield from zip(*(column[low : low + ROWS_AT_ONCE].tolist() for column in columns), strict=True)
 
 
 def sums_of(scenario: Scenario, start: float, end: float) -> LengthSums:

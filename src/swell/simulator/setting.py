@@ -12,7 +12,7 @@ from swell.simulator.demand import factor_to_peak
 from swell.simulator.machines import Bought, market_of, pools_of, rules_of, spot_is_wanted
 from swell.simulator.result import Scenario
 from swell.simulator.traffic import GeneratedTraffic, generate, load, scale_rate
-from swell.spec import Engine, ModelSpec, load_spec
+from swell.spec import Engine, Late, ModelSpec, load_spec
 from swell.state.catalogue import (
     DEFAULT_ACCELERATOR,
     DEFAULT_MODEL,
@@ -67,7 +67,10 @@ def build(wishes: Wishes) -> Scenario:
     scenario = Scenario(
         traffic, pools, objective, low, high, history=history, seed=wishes.seed, rules=rules, spot=market
     )
-    return scenario if declared is None else replace(scenario, routing=declared.routing.value)
+    if declared is None:
+        return scenario
+    refuses_late = declared.objectives.late is Late.REFUSE
+    return replace(scenario, routing=declared.routing.value, refuses_late=refuses_late)
 
 
 def _declared(wishes: Wishes) -> ModelSpec | None:

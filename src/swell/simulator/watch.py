@@ -28,6 +28,7 @@ class Watch:
         self._area_at = 0.0
         self._arrivals = 0
         self._prompt_tokens = 0
+        self._decoded = 0  # output tokens up to then
         self._reset()
         self._marks: list[tuple[float, int, int, int, int, float]] = []
 
@@ -77,8 +78,8 @@ class Watch:
         self.ended += 1
         self._judged += 1
 
-    def window(self, now: float, queue: Sized, views: Iterable[ReplicaView]) -> Window:
-        """Everything since the last window."""
+    def window(self, now: float, queue: Sized, views: Iterable[ReplicaView], decoded: float) -> Window:
+        """Everything since the last window; `decoded` output tokens since the beginning, over all replicas."""
         self._area += self.in_system * (now - self._area_at)
         self._area_at = now
         seconds = now - self._at
@@ -89,7 +90,7 @@ class Watch:
             arrivals=self._arrivals,
             arrived_prompt_tokens=self._prompt_tokens,
             completed=LengthSums(self._count, self._n, self._n2, self._o, self._o2, self._no),
-            decoded_tokens=self._o,
+            decoded_tokens=max(0, int(decoded) - self._decoded),
             judged=self._judged,
             attained=self._good,
             ttft_ms_sum=self._ttft_sum * 1000,
@@ -100,6 +101,7 @@ class Watch:
             cached_prompt_tokens=self._cached,
         )
         self._at = now
+        self._decoded = int(decoded)
         self._reset()
         return window
 

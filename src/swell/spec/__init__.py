@@ -3,7 +3,7 @@
 from swell.spec.default import default_spec
 from swell.spec.document import Spec
 from swell.spec.models import Engine, LoraAdapter, MaxTokens, ModelSpec, Routing, resolve_engine
-from swell.spec.objectives import ObjectivesSpec, ScalingSpec
+from swell.spec.objectives import Late, ObjectivesSpec, ScalingSpec
 from swell.spec.parse import check_spec, load_spec, parse_spec, spec_json_schema, with_server
 from swell.spec.problems import Problem, SpecRefusedError
 from swell.spec.providers import ProviderKind, ProviderSpec
@@ -14,6 +14,7 @@ from swell.spec.tenants import LimitsSpec, Priority, TenantSpec
 __all__ = [
     "BoundsSpec",
     "Engine",
+    "Late",
     "LimitsSpec",
     "LoraAdapter",
     "MaxTokens",

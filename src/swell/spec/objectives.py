@@ -1,5 +1,6 @@
 """What a model's requests are promised, how its replicas follow the traffic, and how machines for them are bought."""
 
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import Field, Strict
@@ -10,6 +11,13 @@ from swell.spec.base import Count, Seconds, SpecModel
 MAX_MILLISECONDS = 7 * 24 * 3600 * 1000.0
 
 Milliseconds = Annotated[float, Strict(), Field(gt=0, le=MAX_MILLISECONDS)]
+
+
+class Late(StrEnum):
+    """What becomes of a waiting request that cannot have its first token in time any more."""
+
+    DEMOTE = "demote"
+    REFUSE = "refuse"
 
 
 class ObjectivesSpec(SpecModel):
@@ -28,6 +36,11 @@ class ObjectivesSpec(SpecModel):
     itl_ms: Milliseconds = Field(default=100.0, description="Mean time between two tokens of one answer.")
     attainment: Annotated[float, Strict(), Field(ge=0.5, le=0.9999)] = Field(
         default=0.99, description="Share of requests that shall meet both."
+    )
+    late: Late = Field(
+        default=Late.DEMOTE,
+        description="A waiting request that cannot meet ttft_ms any more: demote serves it after those of its class "
+        "that can, refuse answers 429 with retry-after. Batch is promised no time and is neither.",
     )
 
 

@@ -70,6 +70,7 @@ class ModelEntry(msgspec.Struct, frozen=True):
     ttft_ms: float = 5000.0  # the objectives that requests are judged by
     ttft_ms_per_1k_prompt_tokens: float = 0.0
     itl_ms: float = 100.0
+    refuses_late: bool = False  # who waits and cannot meet ttft_ms any more is refused, not demoted
     replicas: tuple[ReplicaEntry, ...] = ()
 
 

@@ -1,6 +1,6 @@
 """Demand over the time that a start takes, as a quantile. Pure: memory in, memory out.
 
-Demand is in replicas: what arrives in a second, in replica-seconds of work. Four forecasters run side by side:
+Demand may be in any unit that is proportional to replicas. Four forecasters run side by side:
 
 - level: the mean of the last minutes goes on;
 - revert: what is beyond the last half hour's mean goes on in part, F = M + r·(L - M), with r from an online regression:
@@ -35,7 +35,7 @@ USUAL_SECONDS = 21_600.0  # over which the usual demand is smoothed
 BODY, TAIL = 0.8, 0.96  # shares of errors
 LOSS_MEMORY = 0.999  # per learning step
 # What is assumed before anything was seen: errors like these, as many as there are here.
-_FIRST_ERRORS = (-0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+_FIRST_ERRORS = (-0.4, -0.25, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 SEASON_BIN_SECONDS = 600.0
 DAY_SECONDS = 86_400.0
 WEEK_SECONDS = 7 * DAY_SECONDS
@@ -107,12 +107,12 @@ class ForecastMemory:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The quantile of demand over the horizon, in replicas."""
+    """The quantile of demand over the horizon, in the unit of the samples."""
 
     value: float
     winner: str
     level: float  # demand now
-    margin: float  # of the value over the forecast itself, in replicas
+    margin: float  # of the value over the forecast itself
     by_name: tuple[tuple[str, float], ...]  # every forecaster's quantile
 
 
@@ -175,7 +175,7 @@ def forecast(
     margins = tuple(_scale(v, memory.usual) * each.quantile(quantile) for v, each in zip(values, learnt, strict=True))
     best = min(range(len(NAMES)), key=lambda i: (round(learnt[i].mean_loss, 4), i))
     quantiles = tuple((name, max(0.0, values[i] + margins[i])) for i, name in enumerate(NAMES))
-    if pend:
+    if pend and memory.watched_seconds >= LEVEL_SECONDS:  # what was said of a service just met is no measure
         memory = replace(
             memory, pending=(*memory.pending, Pending(now + horizon_seconds, values, memory.usual, memory.mean, beyond))
         )

@@ -1,16 +1,17 @@
 """Swell's own scaling policy. Pure: settings, memory and an observation in; a decision and the next memory out.
 
-1. Demand, in replicas: the work that arrived, by the capacity model and the current mix of lengths.
+1. Demand: the work that arrived, in requests of the current mix of lengths; in replicas by the capacity model.
 2. Its forecast quantile over the time that a start takes (`forecast`).
 3. Backlog: what waits, and what runs beyond what the fleet can carry, must be worked off as well (the override).
 4. What runs must fit: as many replicas as hold it in batches inside the objective (can one less carry it?).
-5. Up at once, replicas that start count. Down only to what was needed at any moment of the release time, a share of the
+5. Caution: which quantile it takes for the attainment that was asked for is learnt from the requests that missed.
+6. Up at once, replicas that start count. Down only to what was needed at any moment of the release time, a share of the
    time a start takes: letting go of a replica and ordering it again costs as much as keeping it so long (ski rental).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil
+from math import ceil, exp, log
 from typing import TYPE_CHECKING
 
 from swell.policy.scaling.capacity import Mix, capacity
@@ -22,9 +23,15 @@ if TYPE_CHECKING:
     from swell.policy.scaling.placement_problem import PlacementRules
 
 MIX_SECONDS = 1800.0  # how fast the mix of lengths is forgotten
+FEWEST_COMPLETED = 100  # below that nothing is forgotten
+FIRST_OUTPUT_TOKENS = 256.0  # of a request, until one was completed
 LEARN_EVERY_SECONDS = 30.0
 FULL_SHARE = 0.9  # of the batches that the objective allows, from which a fleet counts as full
-QUANTILE = 0.98  # of demand over the start-up time, for an attainment of 0.99
+UNCOVERED_PER_MISS = 2.0  # of the time that demand is over its quantile, half of the requests miss; until it is learnt
+MOST_UNCOVERED = 0.5
+CAUTION_RANGE = (0.1, 8.0)
+CAUTION_GAIN = 2.0  # added to it over a day in which twice as many requests missed as may
+DAY_SECONDS = 86_400.0
 _LONG_AGO = 1e18
 _NEVER = 1e9  # seconds
 _UNBOUNDED = 1_000_000  # replicas
@@ -34,7 +41,8 @@ RELEASE_SHARE = 1.0  # of the time that a start takes, for which what was needed
 
 @dataclass(frozen=True, slots=True)
 class ScalingSettings:
-    """One model's scaling. `headroom` multiplies the forecast; 1 is what the objective asks for."""
+    """One model's scaling. `caution` multiplies the logarithm of the share of time that demand may exceed its quantile;
+    None: it begins at 1 and is learnt."""
 
     pool: Pool
     objective: Objective
@@ -42,8 +50,7 @@ class ScalingSettings:
     max_replicas: int = 10_000
     interval_seconds: float = 10.0
     idle_seconds: float = 300.0  # without any request, before the last replica goes
-    headroom: float = 1.0
-    quantile: float = QUANTILE
+    caution: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +58,15 @@ class ScalingMemory:
     """What the policy remembers between two decisions."""
 
     forecast: ForecastMemory = field(default_factory=ForecastMemory)
-    mix: LengthSums = field(default_factory=LengthSums)
+    mix: LengthSums = field(default_factory=LengthSums)  # of completed requests
+    decoded: float = 0.0  # output tokens produced in the same time, for requests that are not completed as well
     needed: tuple[tuple[float, int], ...] = ()  # (time, replicas), a falling sequence: the maxima still in force
     learnt_at: float = -_LONG_AGO
     busy_at: float = -_LONG_AGO  # when a request was last seen
     target: int = -1
+    caution: float = 1.0
+    judged_per_second: float = 0.0  # over the last day
+    judged_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +83,10 @@ def decide(settings: ScalingSettings, memory: ScalingMemory, seen: Observation) 
     if seen.window is None:
         return _hold(settings, seen, max(present, settings.min_replicas), "nothing was observed"), memory
     window = seen.window
-    memory = replace(memory, mix=_mixed(memory.mix, window))
+    memory = _learn_caution(settings, _see_lengths(memory, window), window)
     if window.arrivals or window.queued or window.in_flight:
         memory = replace(memory, busy_at=seen.now)
-    mix = Mix.of_sums(memory.mix) or _first_mix(window)
+    mix = _mix(memory, window)
     rate, batch = capacity(settings.pool.profile, settings.objective, mix)
     need, memory = _need(settings, memory, seen, window, mix, rate, batch)
     target, binding, memory = _release(settings, memory, seen, need)
@@ -107,19 +118,20 @@ def _need(
     batch: int,
 ) -> tuple[_Need, ScalingMemory]:
     """Replicas needed now and until a start would be over, without regard to what there is."""
-    demand = _demand(settings, window, mix, rate)
+    arriving = _arriving(settings, window, mix, rate)
     clock = seen.now_unix if seen.now_unix is not None else seen.now
     learns = seen.now - memory.learnt_at >= LEARN_EVERY_SECONDS
-    known = observe_season(observe(memory.forecast, seen.now, demand, settings.quantile), clock, demand)
+    quantile = quantile_for(settings.objective, memory.caution if settings.caution is None else settings.caution)
+    known = observe_season(observe(memory.forecast, seen.now, arriving, quantile), clock, arriving)
     horizon = settings.pool.start_seconds + settings.interval_seconds
-    expected, known = forecast(known, seen.now, horizon, clock, settings.quantile, pend=learns)
+    expected, known = forecast(known, seen.now, horizon, clock, quantile, pend=learns)
+    value, level, margin = (each / rate for each in (expected.value, expected.level, expected.margin))
     memory = replace(memory, forecast=known, learnt_at=seen.now if learns else memory.learnt_at)
-    wanted = expected.value * settings.headroom
-    replicas = _round_up(wanted)
+    replicas = _round_up(value)
     binding = "forecast"
-    reason = f"{expected.winner} forecast of {expected.value:.2f} replicas over {horizon:.0f} s"
+    reason = f"{expected.winner} forecast of {value:.2f} replicas over {horizon:.0f} s"
     backlog = _backlog(settings, seen, window, rate, batch)
-    if backlog and (total := _round_up(expected.level * settings.headroom + backlog)) > replicas:
+    if backlog and (total := _round_up(level + backlog)) > replicas:
         replicas, binding = total, "backlog"
         reason = f"{window.queued} requests wait and {window.in_flight} run; {backlog:.2f} replicas to catch up"
     if (running := _round_up(window.in_flight / (batch * FULL_SHARE))) > replicas:
@@ -132,15 +144,43 @@ def _need(
         if not replicas:  # the next request begins anew: what was before it says nothing about how many follow
             memory = replace(memory, forecast=replace(memory.forecast, samples=(), mean=0.0))
     inputs = (
-        ("demand", demand), ("level", expected.level), ("forecast", expected.value), ("margin", expected.margin),
+        ("demand", arriving / rate), ("level", level), ("forecast", value), ("margin", margin),
         ("requests_per_second_per_replica", rate), ("batch", float(batch)), ("queued", float(window.queued)),
         ("in_flight", float(window.in_flight)), ("mean_prompt", mix.prompt), ("mean_output", mix.output),
+        ("quantile", quantile),
     )  # fmt: skip
     return _Need(replicas, binding, reason, inputs), memory
 
 
-def _demand(settings: ScalingSettings, window: Window, mix: Mix, rate: float) -> float:
-    """Replicas that the arrivals of the window would keep busy: prompts as they came, outputs as they usually are."""
+def quantile_for(objective: Objective, caution: float = 1.0) -> float:
+    """Of demand over the time that a start takes, to be covered for the attainment that the objective asks for."""
+    uncovered = min(MOST_UNCOVERED, UNCOVERED_PER_MISS * (1 - objective.attainment))
+    return 1 - exp(caution * log(uncovered))
+
+
+def _learn_caution(settings: ScalingSettings, memory: ScalingMemory, window: Window) -> ScalingMemory:
+    """More caution for every request that missed, less for every one that might have.
+
+    The step is proportional to the difference, so that over the long run as many miss as may, whatever the traffic and
+    however wrong the capacity model is (adaptive conformal inference, Gibbs and Candes 2021).
+    """
+    if settings.caution is not None or not window.judged or window.seconds <= 0:
+        return memory
+    seconds = memory.judged_seconds + window.seconds
+    rate = memory.judged_per_second
+    rate += (window.judged / window.seconds - rate) * min(1.0, window.seconds / min(seconds, DAY_SECONDS))
+    allowed = 1 - settings.objective.attainment
+    excess = (window.judged - window.attained) / (allowed * rate * DAY_SECONDS) - window.judged / (rate * DAY_SECONDS)
+    low, high = CAUTION_RANGE
+    caution = min(high, max(low, memory.caution + CAUTION_GAIN * excess))
+    return replace(memory, caution=caution, judged_per_second=rate, judged_seconds=seconds)
+
+
+def _arriving(settings: ScalingSettings, window: Window, mix: Mix, rate: float) -> float:
+    """Requests a second, in requests of the usual lengths: prompts as they came, outputs as they usually are.
+
+    In that unit and not in replicas, so that what a better knowledge of lengths changes is changed for the past, too.
+    """
     profile = settings.pool.profile
     prompt_seconds = (
         profile.prefill_fixed_ms
@@ -151,7 +191,7 @@ def _demand(settings: ScalingSettings, window: Window, mix: Mix, rate: float) ->
     output_seconds = max(0.0, 1 / rate - prompt_seconds)
     work = window.arrived_prompt_tokens * per_prompt_token + window.arrivals * output_seconds
     # A turn that was woken early has a short window: one request in it is no flood.
-    return work / max(window.seconds, settings.interval_seconds)
+    return work * rate / max(window.seconds, settings.interval_seconds)
 
 
 def _backlog(settings: ScalingSettings, seen: Observation, window: Window, rate: float, batch: int) -> float:
@@ -166,23 +206,33 @@ def _release(
 ) -> tuple[int, str, ScalingMemory]:
     """Up at once; down to the most that was needed within the release time."""
     since = seen.now - RELEASE_SHARE * settings.pool.start_seconds
+    if not memory.needed:  # somebody had a reason for what is there
+        memory = replace(memory, needed=((seen.now, seen.present),))
     kept = tuple((at, count) for at, count in memory.needed if at > since and count > need.replicas)
     memory = replace(memory, needed=(*kept, (seen.now, need.replicas)))
     most = memory.needed[0][1]
     return most, need.binding if most == need.replicas else "release", memory
 
 
-def _mixed(sums: LengthSums, window: Window) -> LengthSums:
-    if not window.completed.count:
-        return sums
-    total = sums + window.completed
-    keep = max(0.0, 1 - window.seconds / MIX_SECONDS)
-    return total if sums.count < 100 else sums.scaled(keep) + window.completed
+def _see_lengths(memory: ScalingMemory, window: Window) -> ScalingMemory:
+    """Add what the window tells of lengths; what is older than half an hour fades."""
+    keep = 1.0 if memory.mix.count < FEWEST_COMPLETED else max(0.0, 1 - window.seconds / MIX_SECONDS)
+    mix = memory.mix if keep == 1.0 else memory.mix.scaled(keep)
+    return replace(memory, mix=mix + window.completed, decoded=memory.decoded * keep + window.decoded_tokens)
 
 
-def _first_mix(window: Window) -> Mix:
-    prompt = window.arrived_prompt_tokens / window.arrivals if window.arrivals else 512.0
-    return Mix.of_means(max(1.0, prompt), 256.0)
+def _mix(memory: ScalingMemory, window: Window) -> Mix:
+    """Of the requests that arrive. Those completed so far are the short ones while a service is young.
+
+    All tokens that were produced over the requests that were completed is the maximum-likelihood mean of lengths that
+    are censored and exponential, and the plain mean once as many are completed as arrive.
+    """
+    mix = Mix.of_sums(memory.mix)
+    if mix is None:
+        prompt = window.arrived_prompt_tokens / window.arrivals if window.arrivals else 512.0
+        return Mix.of_means(max(1.0, prompt), FIRST_OUTPUT_TOKENS)
+    unseen = max(0.0, memory.decoded - memory.mix.o) / memory.mix.count
+    return replace(mix, output=mix.output + unseen, context=mix.context + unseen / 2)
 
 
 def _round_up(replicas: float) -> int:
@@ -217,8 +267,7 @@ class SwellScaler:
         *,
         interval_seconds: float = 10.0,
         idle_seconds: float = 300.0,
-        headroom: float = 1.0,
-        quantile: float = QUANTILE,
+        caution: float | None = None,
         rules: "PlacementRules | None" = None,
         memory: ScalingMemory | None = None,
     ) -> None:
@@ -227,7 +276,7 @@ class SwellScaler:
         is_one = len(pools) == 1 and (rules is None or rules.usd_per_hour is None)
         # Of several pools, bounds count replicas of any size: the mix keeps them, in the need they would mean nothing.
         low, high = (min_replicas, max_replicas) if is_one else (0, _UNBOUNDED)
-        self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, headroom, quantile)
+        self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, caution)
         self.memory = memory or ScalingMemory()
         self._mixer = None if is_one else _mixer(tuple(pools.values()), objective, rules, min_replicas, max_replicas)
 
@@ -240,7 +289,7 @@ class SwellScaler:
         if mixer is None:
             decision, self.memory = decide(self.settings, self.memory, seen)
             return decision
-        lengths = Mix.of_sums(self.memory.mix) or (_first_mix(seen.window) if seen.window else Mix.of_means(512, 256))
+        lengths = _mix(self.memory, seen.window or Window(seen.now, 0.0))
         asked, self.memory = decide(self.settings, self.memory, mixer.in_reference(seen, lengths))
         return mixer.decide(seen, asked, lengths)
 

@@ -52,7 +52,7 @@ class _Layer:
 
     def hit(self, name: str) -> float:
         m = self.strength.get(name, 0.0)
-        return m / (1 + m * self.share)
+        return min(1.0, m / (1 + m * self.share))  # rounding must not make it more than certain
 
     def up(self, name: str) -> float:
         """The share of time that it leaves the zone alone."""
