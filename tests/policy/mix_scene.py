@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from swell.policy.scaling.capacity import Mix
-from swell.policy.scaling.mix import MixMemory, MixSettings, spread
+from swell.policy.scaling.mix import MixMemory, spread
+from swell.policy.scaling.mix_need import MixSettings
 from swell.policy.scaling.placement import PlacementRules
 from swell.state.scaling import (
     Decision,

@@ -1,5 +1,6 @@
 """The mix from turn to turn: cheap where it can be had, bridged where it cannot, and bounded whatever happens."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mix_scene import MIX, OBJECTIVE, POOLS, PROFILE, START, TICK, A, B, C, Fleet, X
 
-from swell.policy.scaling.mix import MixMemory, MixSettings, in_reference, spread
+from swell.policy.scaling.mix import MixMemory, spread
+from swell.policy.scaling.mix_need import MixSettings, in_reference, miss_usd, usual_share
 from swell.policy.scaling.placement import PlacementRules
 from swell.state.scaling import Decision, LatencyProfile, Market, Observation, Pool, ReplicaState, ReplicaView, Window
 
@@ -221,3 +223,14 @@ def test_what_was_decided_is_said(need: int) -> None:
     fleet = warm(need)
     assert all(f"for {need} of X" in decision.reason for decision in fleet.decisions)
     assert {name for name, _ in fleet.decisions[-1].inputs} >= {"usd_per_hour", "standing_in", "leaving", "short"}
+
+
+def test_a_miss_is_worth_more_where_bursts_are_dear_and_the_objective_is_high() -> None:
+    asked = Decision(0.0, (("X", 8),), "", "forecast", inputs=(("level", 4.0),))
+    assert usual_share(asked) == 0.5
+    assert usual_share(replace(asked, inputs=(("level", 9.0),))) == 1.0
+    settings_ = MixSettings(POOLS, OBJECTIVE)
+    strict = replace(settings_, objective=replace(OBJECTIVE, attainment=0.999))
+    steady, bursty = (miss_usd(settings_, 8, share, MIX, 1.0) for share in (1.0, 0.5))
+    assert 0 < steady < bursty < miss_usd(strict, 8, 0.5, MIX, 1.0)
+    assert miss_usd(settings_, 0, 1.0, MIX, 1.0) == 0.0

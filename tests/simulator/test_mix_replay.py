@@ -17,7 +17,7 @@ from swell.state.traffic import Traffic
 PROFILE = LatencyProfile("m", "X", 1, 8.0, 0.05, 1e-6, 12.0, 0.03, 8e-5, kv_tokens=60_000)
 X = Pool("X", PROFILE, usd_per_hour=3.6, start_seconds=60.0)
 SPOT = tuple(
-    replace(X, name=f"X/spot/{zone}", usd_per_hour=usd, market=Market.SPOT, zone=zone, hazard_per_hour=2.0)
+    replace(X, name=f"X/spot/{zone}", usd_per_hour=usd, market=Market.SPOT, zone=zone, hazard_per_hour=0.7)
     for zone, usd in (("us-east-1a", 1.0), ("us-west-2a", 1.1), ("eu-west-1a", 1.3))
 )
 OBJECTIVE = Objective(5000, 100, 0.99, beyond_prefill=True)

@@ -20,8 +20,9 @@ successors, comes on top of the number of replicas, as in a rolling update, but 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from swell.policy.scaling.capacity import Mix, capacity, longer_share, longest_prompt
+from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.mix_fill import Filling, added, filled, filling, floored, trimmed
+from swell.policy.scaling.mix_need import MixSettings, in_reference, miss_usd, serving_pools, usual_share
 from swell.policy.scaling.mix_words import Turn, told
 from swell.policy.scaling.placement import (
     Bucket,
@@ -39,16 +40,8 @@ from swell.state.scaling import Decision, Market, Objective, Observation, Pool, 
 Counts = dict[str, int]
 
 ALL = "all"  # requests: their lengths are known by their means only
+WORKED_OFF = 1.5  # times a start, until what waited while a lost zone was replaced is worked off
 _ROUNDING = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class MixSettings:
-    """What a model's replicas may be. The first pool is the reference in which the need is counted."""
-
-    pools: tuple[Pool, ...]
-    objective: Objective
-    rules: PlacementRules = field(default_factory=PlacementRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +79,11 @@ def spread(
         present = tuple((pool.name, there[pool.name].present) for pool in settings.pools)
         return replace(asked, counts=present, is_hold=True), replace(memory, decided=present)
     one = capacity(settings.pools[0].profile, settings.objective, mix)[0]
-    level = dict(asked.inputs).get("level", float(asked.replicas))
-    usual = min(1.0, level / asked.replicas) if asked.replicas else 1.0
-    settings = replace(settings, pools=_serving(settings, mix))
-    inputs = _inputs(settings, memory, there, Bucket(ALL, max(1, asked.replicas) * one, mix), usual, seen.now)
+    settings = replace(settings, pools=serving_pools(settings, mix))
+    usual = usual_share(asked)
+    demand = Bucket(ALL, max(1, asked.replicas) * one, mix)
+    inputs = _inputs(settings, memory, there, demand, seen.now)
+    inputs = replace(inputs, usual=usual, miss_usd_per_hour=miss_usd(settings, asked.replicas, usual, mix, one))
     if asked.replicas and should_solve(memory.placement, seen.now, inputs):
         placement = place(inputs, seen.now, explain=False)
         memory = replace(memory, placement=placement, plan=_planned(settings, placement), filling=None)
@@ -99,21 +93,6 @@ def spread(
     is_hold = all(there[name].present == count for name, count in decided)
     memory = replace(memory, decided=decided)
     return told(asked, turn, decided, is_hold=is_hold), memory
-
-
-def in_reference(settings: MixSettings, seen: Observation, mix: Mix) -> Observation:
-    """The fleet as so many replicas of the reference pool, for a policy that knows but one pool."""
-    profiles = {pool.name: pool.profile for pool in settings.pools}
-    if len(set(profiles.values())) == 1:
-        return seen
-    one = capacity(settings.pools[0].profile, settings.objective, mix)[0]
-    worth = {name: capacity(each, settings.objective, mix)[0] / one for name, each in profiles.items()}
-    found = []
-    for state in (ReplicaState.READY, ReplicaState.STARTING):
-        alike = [r for r in seen.replicas if r.state is state and r.pool in worth]
-        whole = int(sum(worth[r.pool] for r in alike) + _ROUNDING)
-        found += [replace(alike[0], pool=settings.pools[0].name) for _ in range(whole)]
-    return replace(seen, replicas=tuple(found))
 
 
 def _there(settings: MixSettings, seen: Observation) -> dict[str, There]:
@@ -134,7 +113,7 @@ def _there(settings: MixSettings, seen: Observation) -> dict[str, There]:
 
 
 def _inputs(
-    settings: MixSettings, memory: MixMemory, there: Mapping[str, There], demand: Bucket, usual: float, now: float
+    settings: MixSettings, memory: MixMemory, there: Mapping[str, There], demand: Bucket, now: float
 ) -> PlacementInputs:
     """Placement's question, with what is known of the spot pools."""
     records = dict(memory.spot.records)
@@ -148,22 +127,7 @@ def _inputs(
             pool = replace(pool, hazard_per_hour=hazard, max_replicas=min(pool.max_replicas, room))  # noqa: PLW2901
         pools.append(pool)
     current = tuple((name, here.present) for name, here in there.items())
-    return PlacementInputs(tuple(pools), (demand,), settings.objective, settings.rules, current, usual)
-
-
-def _serving(settings: MixSettings, mix: Mix) -> tuple[Pool, ...]:
-    """The pools, without room where not (nearly) every prompt can be answered inside the objective.
-
-    How many prompts are too long for a pool follows from their first two moments, as if their lengths were log-normal.
-    A quarter of what the objective lets miss may be; where no pool is so good, all have room.
-    """
-    objective, reference = settings.objective, settings.pools[0].profile
-    share = {
-        profile: longer_share(mix, longest_prompt(profile, objective, mix.output, reference))
-        for profile in {pool.profile for pool in settings.pools}
-    }
-    allowed = max((1 - objective.attainment) / 4, min(share.values()))
-    return tuple(pool if share[pool.profile] <= allowed else replace(pool, max_replicas=0) for pool in settings.pools)
+    return PlacementInputs(tuple(pools), (demand,), settings.objective, settings.rules, current)
 
 
 def _planned(settings: MixSettings, placement: Placement) -> tuple[int, ...]:
@@ -309,6 +273,9 @@ class Mixer:
     ) -> None:
         """Bounds count replicas of any pool, and take the place of those in `rules`."""
         bounded = replace(rules or PlacementRules(), min_replicas=min_replicas, max_replicas=max_replicas)
+        if bounded.recovery_seconds is None:
+            starts = [pool.start_seconds for pool in pools if pool.market is Market.ON_DEMAND]
+            bounded = replace(bounded, recovery_seconds=WORKED_OFF * min(starts or [pools[0].start_seconds]))
         self.settings = MixSettings(pools, objective, bounded)
         self.memory = MixMemory()
 

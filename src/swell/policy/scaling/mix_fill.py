@@ -1,14 +1,15 @@
 """Between two plans: as few changes to the counts as bring them back to what is needed. Pure.
 
 What is short is added one replica at a time, of the pool that makes up most for its price; what is too much is taken
-away, the dearest first. Short is what is missing of the need, and of the need that is left when a zone is lost, weighed
-by how likely each loss is and as far as the rules do not let it be missed:
+away, the dearest first. Short is what is missing of the need, and of what is usually there when a zone is lost, weighed
+by how likely each loss is, as far as the rules do not let it be missed:
 
-    short = max(0, need - C) + max(0, sum_z w_z · max(0, usual - C + lost_z) - allowed),    w_z = chance_z / sum chance
+    short = max(0, need - C) + max(0, exposed - allowed)
+    exposed = sum_z w_z · max(0, usual - C + lost_z),    w_z = chance_z / sum chance
 
-with C the capacity of all counts, lost_z what goes with zone z, and `usual` the part of the need that is there on
-average. So over-provision on spot is bought where, and as
-long as, it costs least for what it saves; see `placement_problem`.
+with C the capacity of all counts and lost_z what goes with zone z. What is exposed has a price besides (see
+`miss_usd_per_hour` in `placement_problem`): so over-provision is bought where, and as long as, it costs less than it
+saves.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Filling:
     limit: list[int]
     is_spot: list[bool]
     losses: list[tuple[float, list[float]]]  # weight and what is left, of each zone
-    allowed: float  # of the need that may be missed while a lost zone is replaced
+    allowed: float  # of what is exposed, whatever it costs
+    exposed_usd: float  # usd/h that one less exposed is worth
     base: int
     least: int
     most: int
@@ -43,6 +45,11 @@ class Filling:
         """What is missing of the need, and of the reserve."""
         whole = sum(c * n for c, n in zip(self.capacity, counts, strict=True))
         return max(0.0, self.need - whole) + max(0.0, self.exposed(counts) - self.allowed)
+
+    def worth(self, counts: list[int]) -> float:
+        """usd/h that it costs, what is exposed included."""
+        paid = sum(usd * n for usd, n in zip(self.usd, counts, strict=True))
+        return paid + self.exposed_usd * self.exposed(counts)
 
     def exposed(self, counts: list[int]) -> float:
         """The part of the need that a lost zone leaves unserved, on average over zones by how likely they go."""
@@ -100,6 +107,7 @@ def filling(problem: Problem, need: float, one: float) -> Filling:
         problem.is_spot.tolist(),
         [(loss.chance / chances, loss.left.tolist()) for loss in problem.losses] if keeps_reserve else [],
         problem.loss_share * problem.usual * need / chances if keeps_reserve else 0.0,
+        problem.inputs.miss_usd_per_hour * chances / (problem.usual * need) if keeps_reserve and need > 0 else 0.0,
         rules.on_demand_base,
         rules.min_replicas,
         rules.max_replicas,
@@ -134,17 +142,19 @@ def floored(asked: Filling, counts: list[int]) -> list[int]:
 def _covered(asked: Filling, counts: list[int]) -> list[int]:
     counts = counts.copy()
     for _ in range(_MOST_STEPS):
-        short = asked.short(counts)
-        if short <= _ROUNDING * asked.need:
-            break
+        short, worth = asked.short(counts), asked.worth(counts)
+        is_short = short > _ROUNDING * asked.need
         best, best_rate = -1, inf
         for pool in range(len(counts)):
             if not asked.fits(counts, pool):
                 continue
             counts[pool] += 1
-            gain = short - asked.short(counts)
+            gain, paid = short - asked.short(counts), asked.worth(counts) - worth
             counts[pool] -= 1
-            rate = asked.usd[pool] / gain if gain > _ROUNDING * asked.need else inf
+            if is_short:
+                rate = paid / gain if gain > _ROUNDING * asked.need else inf
+            else:  # nothing must be bought; what saves more than it costs may
+                rate = paid if paid < -_ROUNDING else inf
             if rate < best_rate:
                 best, best_rate = pool, rate
         if best < 0:
@@ -154,16 +164,23 @@ def _covered(asked: Filling, counts: list[int]) -> list[int]:
 
 
 def trimmed(asked: Filling, counts: list[int], plan: list[int]) -> list[int]:
-    """Fewer while nothing is short that was not: first what is over the plan, then all; the dearest first."""
+    """Fewer while it pays and nothing is short that was not: first what is over the plan; the dearest first."""
     counts, none = counts.copy(), [0] * len(counts)
     useful = [p for p in range(len(counts)) if asked.capacity[p]]
     order = sorted(useful, key=lambda p: (-asked.usd[p] / asked.capacity[p], -p))
     short = asked.short(counts) + _ROUNDING * asked.need
-    for floors in (plan, none):
-        for pool in order:
-            while counts[pool] > floors[pool]:
-                counts[pool] -= 1
-                if asked.is_too_few(counts) or asked.short(counts) > short:
-                    counts[pool] += 1
-                    break
+    before = None
+    while counts != before:  # what has to stay may go when something else is gone: rules are about shares, too
+        before = counts.copy()
+        for floors in (plan, none):
+            for pool in order:
+                while counts[pool] > floors[pool] and _is_spare(asked, counts, pool, short):
+                    counts[pool] -= 1
     return counts
+
+
+def _is_spare(asked: Filling, counts: list[int], pool: int, short: float) -> bool:
+    """Whether one less of a pool keeps the rules, leaves no more short, and pays."""
+    fewer = counts.copy()
+    fewer[pool] -= 1
+    return not asked.is_too_few(fewer) and asked.short(fewer) <= short and asked.worth(fewer) <= asked.worth(counts)

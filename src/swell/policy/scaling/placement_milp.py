@@ -3,7 +3,7 @@
 With N[p] replicas (integer), x[p, b] the share of bucket b that pool p serves, u[b] the share that is given up, s[p]
 starts, and m[z] the requests that miss while what zone z lost is replaced:
 
-    min  sum_p (price + disruption)·N + start_price·s
+    min  sum_p (price + disruption)·N + start_price·s + miss_price · sum_z chance_z·m[z]
     sum_p x[p, b] + u[b] = 1                      every b
     load[p] = sum_b rate·w·x[p, b] <= N[p]        every p
     sum_on-demand N >= base,   min <= sum N <= max,   price·N <= ceiling
@@ -114,6 +114,8 @@ class _Program:
         found = np.zeros(self._size)
         found[: self._pools] = self._problem.price + self._problem.disruption
         found[self._start_at : self._loss_at] = self._problem.start_price
+        miss_usd = self._problem.inputs.miss_usd_per_hour / self._problem.usual
+        found[self._loss_at :] = [miss_usd * loss.chance for loss in self._losses]
         return found
 
     def worth(self) -> NDArray[np.float64]:

@@ -75,6 +75,9 @@ class PlacementInputs:
     # Of the demand, what is there on average: that is what a lost zone makes miss. Below 1 where the demand is a high
     # quantile, which must be served but is rarely met at the very moment that a zone goes.
     usual: float = 1.0
+    # usd/h that it is worth to lose all requests to lost zones less. What it costs to miss as many fewer elsewhere, by
+    # more headroom for bursts: misses are best avoided where that is cheapest. 0: the rules' `loss_share` alone counts.
+    miss_usd_per_hour: float = 0.0
 
     def __post_init__(self) -> None:
         if len({pool.name for pool in self.pools}) < len(self.pools):
