@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from swell.cli.main import application
+from swell.errors import UserError
 from swell.simulator.machines import Bought
 from swell.simulator.setting import Wishes, build
 
@@ -201,6 +202,7 @@ def test_the_file_says_what_may_be_bought(trace: Path, tmp_path: Path) -> None:
         "  - name: chat\n"
         "    source: hf://meta-llama/Llama-3.1-8B-Instruct\n"
         "    accelerators: [L40S, A100-80GB]\n"
+        "    replicas: {min: 0, max: 9}\n"
         "    spot: {max_fraction: 0.5, ondemand_base: 2}\n"
     )
     scenario = build(Wishes(trace=trace, spec=spec))
@@ -210,3 +212,30 @@ def test_the_file_says_what_may_be_bought(trace: Path, tmp_path: Path) -> None:
     alone = build(Wishes(trace=trace, spec=spec, bought=Bought(spot=False), accelerator="A100-80GB"))
     assert [pool.name for pool in alone.pools] == ["A100-80GB"]
     assert alone.spot is None
+
+
+@pytest.mark.parametrize(
+    ("bought", "bounds", "names"),
+    [
+        (Bought(spot=True, on_demand_base=3), (0, 2), "--on-demand-base"),
+        (Bought(usd_per_hour=0.5), (3, 9), "--usd-per-hour"),
+    ],
+)
+def test_rules_that_contradict_are_refused(bought: Bought, bounds: tuple[int, int], names: str) -> None:
+    with pytest.raises(UserError, match=names):
+        build(Wishes(bought=bought, min_replicas=bounds[0], max_replicas=bounds[1]))
+
+
+def test_a_recorded_zone_is_a_zone_of_the_catalogue_or_refused(trace: Path, tmp_path: Path) -> None:
+    recording = tmp_path / "events.csv"
+    spot = [pool for pool in build(Wishes(trace=trace, bought=Bought(spot=True))).pools if pool.zone]
+
+    def available(zone: str) -> list[int]:
+        recording.write_text(f"time_ms,event,node,zone\n0,add,a,{zone}\n1000,add,b,{zone}\n")
+        market = build(Wishes(trace=trace, bought=Bought(spot_events=recording))).spot
+        assert market is not None
+        return [market.restarted().available(pool, 0.5) for pool in spot]
+
+    assert available(spot[0].zone)[0] > 0
+    with pytest.raises(UserError, match="nowhere"):
+        available("nowhere")

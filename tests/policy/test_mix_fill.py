@@ -39,7 +39,7 @@ def test_filled_keeps_the_rules_and_is_short_only_where_no_more_fits(seed: int, 
         for pool in (p for p, n in enumerate(found) if n):
             fewer = found.copy()
             fewer[pool] -= 1
-            assert numbers.is_too_few(fewer) or numbers.short(fewer) > 0
+            assert numbers.breaks(found, pool) or numbers.short(fewer) > 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,3 +96,12 @@ def test_the_ceiling_is_kept(ceiling: float, bought: int) -> None:
     assert sum(found) == bought
     assert numbers.spend(found) <= ceiling
     assert numbers.is_affordable(found) == (bought == 4)
+
+
+def test_a_base_that_cannot_be_had_in_full_keeps_no_spot_and_is_had_as_far_as_it_can() -> None:
+    pools = (on_demand("X", 3.5), spot("X", "us-east-1a", 0.7))
+    inputs = PlacementInputs(
+        pools, (Bucket.of_means("all", 1.0, 500, 200),), Objective(), PlacementRules(on_demand_base=5, usd_per_hour=8.0)
+    )
+    numbers = replace(filling(problem_of(inputs), 0.7, 1.0), capacity=[1.0, 1.0])
+    assert filled(numbers, [0, 11]) == [2, 0]

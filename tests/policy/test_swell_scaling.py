@@ -239,3 +239,32 @@ def test_caution_settles_where_as_many_miss_as_may() -> None:
 def test_a_higher_attainment_asks_for_a_higher_quantile(one: float, other: float, caution: float) -> None:
     low, high = (quantile_for(Objective(attainment=each), caution) for each in sorted((one, other)))
     assert 0 < low <= high <= 1
+
+
+def test_lengths_stay_what_they_are_however_few_requests_there_are() -> None:
+    rare = Fleet(ready=1)
+    decisions = [decision for _ in range(400) for decision in rare.run(TICK, 0.1)]
+    assert dict(decisions[-1].inputs)["mean_output"] == pytest.approx(OUTPUT, rel=1e-6)
+    assert dict(decisions[-1].inputs)["mean_prompt"] == pytest.approx(PROMPT, rel=1e-6)
+
+
+def test_an_outage_of_an_hour_does_not_buy_replicas_for_days() -> None:
+    scaler = SwellScaler({"X": POOL}, OBJECTIVE)
+    for turn in range(1, 361):
+        judged(scaler, turn * TICK, 1)
+    for turn in range(361, 721):
+        judged(scaler, turn * TICK, 100)
+    assert 1.0 < scaler.memory.caution < CAUTION_RANGE[1] / 2 + 20 * 360 * TICK / (720 * TICK)
+    before = scaler.memory.caution
+    for turn in range(721, 9361):
+        judged(scaler, turn * TICK, 0)
+    assert scaler.memory.caution < before - 1
+
+
+def test_a_server_that_finds_replicas_counts_idle_time_from_then() -> None:
+    fresh = SwellScaler({"X": replace(POOL, start_seconds=5.0)}, OBJECTIVE, idle_seconds=300.0)
+    idle = [
+        fresh.decide(Observation(turn * TICK, Window(turn * TICK, TICK), fleet(1))).replicas for turn in range(1, 40)
+    ]
+    assert idle[:30] == [1] * 30
+    assert idle[-1] == 0

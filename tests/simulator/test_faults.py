@@ -7,6 +7,8 @@ import pytest
 
 from swell.control.scaling import ScalingLoop
 from swell.policy.scaling.swell import SwellScaler
+from swell.simulator.checkers import Broken, check_idle
+from swell.simulator.fleet import Limits, SimReplica
 from swell.simulator.result import Scenario
 from swell.simulator.run import Replay, replay
 from swell.simulator.spot import market_for
@@ -105,3 +107,12 @@ def test_the_log_of_a_run_gives_the_live_loop_the_identical_decisions() -> None:
         loop.step(observation.now)
     assert len(again) > 100
     assert again == decided
+
+
+def test_waiting_beside_a_free_replica_is_a_fault() -> None:
+    replica = SimReplica("X-1", POOL, Limits(1, 1.0, 10_000), 0.0, 512)
+    check_idle([replica], [])
+    with pytest.raises(Broken, match="2 requests wait"):
+        check_idle([replica], [1, 2])
+    replica.in_flight = 1
+    check_idle([replica], [1, 2])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sized
 from math import isclose
+from typing import Protocol
 
 from swell.simulator.fleet import Bill, SimReplica
 from swell.simulator.watch import Watch
@@ -24,11 +25,23 @@ def check_moment(replicas: Iterable[SimReplica], watch: Watch, queue: Sized) -> 
         raise Broken(f"{watch.in_system} requests are in the system, but {running} run and {len(queue)} wait")
 
 
+class _Candidate(Protocol):
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may be sent to it."""
+
+
+def check_idle(candidates: Iterable[_Candidate], queue: Sized) -> None:
+    """Nobody waits while a replica that may take anybody has room."""
+    if len(queue) and any(candidate.has_room for candidate in candidates):
+        raise Broken(f"{len(queue)} requests wait beside a replica that has room")
+
+
 def check_end(watch: Watch, requests: int, bill: Bill) -> None:
     """Every request ended or is counted as missed, and the money adds up."""
     if watch.ended + watch.in_system != requests:
         raise Broken(f"of {requests} requests {watch.ended} ended and {watch.in_system} are left")
     if watch.attained > watch.ended:
         raise Broken(f"{watch.attained} attained of {watch.ended}")
-    if not isclose(sum(bill.usd_by_market.values()), bill.usd):
-        raise Broken("the spend by market does not add up")
+    if min(bill.seconds.values()) < 0 or not isclose(sum(bill.usd_by_pool.values()), bill.usd, abs_tol=1e-9):
+        raise Broken("the spend by market and by pool does not add up")

@@ -5,12 +5,12 @@ one kind of machine scale.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swell.errors import UserError
 from swell.policy.scaling.placement_problem import PlacementRules
-from swell.simulator.spot import SpotMarket, market_for, read_node_events, replay_market
+from swell.simulator.spot import NodeEvent, SpotMarket, market_for, read_node_events, replay_market
 from swell.spec import ModelSpec
 from swell.state.catalogue import load_prices, load_profiles, pools_for
 from swell.state.scaling import Market, Pool
@@ -71,7 +71,24 @@ def market_of(pools: Sequence[Pool], events: Path | None, seconds: float, seed: 
         return None
     if events is None:
         return market_for(spot, seed=seed, horizon_seconds=horizon)
-    return replay_market(read_node_events(events), zones=[pool.name for pool in spot], horizon_seconds=horizon)
+    recorded = _in_pools(read_node_events(events), spot, events)
+    return replay_market(recorded, zones=[pool.name for pool in spot], horizon_seconds=horizon)
+
+
+def _in_pools(events: Sequence[NodeEvent], spot: Sequence[Pool], path: Path) -> list[NodeEvent]:
+    """Each event once for every pool that is in its zone. UserError where a zone has no pool."""
+    unknown = sorted({event.zone for event in events if event.zone} - {name for p in spot for name in (p.name, p.zone)})
+    if unknown:
+        known = ", ".join(dict.fromkeys(pool.zone for pool in spot))
+        raise UserError(
+            f"{path} records the zones {', '.join(unknown)}, where no spot machine is listed; name zones among "
+            f"{known}, or leave the column out: then it happens in every zone"
+        )
+    found = [event for event in events if not event.zone]
+    for pool in spot:
+        there = (pool.name, pool.zone)
+        found += [replace(event, zone=pool.name) for event in events if event.zone and event.zone in there]
+    return found
 
 
 def spot_is_wanted(bought: Bought, declared: ModelSpec | None) -> bool:

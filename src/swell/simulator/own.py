@@ -1,8 +1,10 @@
 """Swell's own policy as a contender: its one knob, and what it learns from history before a replay begins."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from swell.policy.scaling.swell import SwellScaler
+from swell.policy.scaling.swell import SwellScaler, decide
 from swell.simulator.result import Scenario
 from swell.state.scaling import LengthSums, Observation, Window
 
@@ -40,6 +42,7 @@ def _learn(scaler: SwellScaler, scenario: Scenario) -> None:
     for at, low, high in zip(edges[1:], rows[:-1], rows[1:], strict=True):
         n, o = prompts[low:high], outputs[low:high]
         sums = LengthSums(int(high - low), *(float(x) for x in (n.sum(), n @ n, o.sum(), o @ o, n @ o)))
-        window = Window(float(at - end), interval, sums.count, int(sums.n), sums)
+        window = Window(float(at - end), interval, int(high - low), int(sums.n), sums)
         now_unix = None if start_unix is None else start_unix + float(at - end)
-        scaler.decide(Observation(float(at - end), window, (), now_unix))
+        _, scaler.memory = decide(scaler.settings, scaler.memory, Observation(float(at - end), window, (), now_unix))
+    scaler.memory = replace(scaler.memory, needed=())  # nothing was there

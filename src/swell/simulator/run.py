@@ -20,7 +20,7 @@ from swell.policy.admission import AdmissionQueue
 from swell.policy.routing import POLICIES, Request, View, build_view, fitting
 from swell.policy.scaling.capacity import Mix, capacity, chunk_limit
 from swell.ports.scaler import Scaler
-from swell.simulator.checkers import check_end, check_moment
+from swell.simulator.checkers import check_end, check_idle, check_moment
 from swell.simulator.engine import Job
 from swell.simulator.faults import Faults
 from swell.simulator.fleet import Bill, SimReplica, limits_of
@@ -153,7 +153,8 @@ class Replay:
         mix = Mix.of_sums(sums)
         needed = 0
         if mix is not None:
-            rate = sums.count / min(scenario.warm_seconds, max(1.0, scenario.traffic.seconds))
+            seconds = max(1.0, scenario.traffic.seconds, scenario.pools[0].start_seconds)
+            rate = sums.count / min(scenario.warm_seconds, seconds) if scenario.warm_seconds else 0.0
             needed = ceil(rate / capacity(self._reference, scenario.objective, mix)[0])
         for _ in range(min(max(needed, scenario.min_replicas), scenario.max_replicas)):
             replica = self._order(scenario.pools[0].name)
@@ -163,7 +164,10 @@ class Replay:
     def _turn(self, now: float) -> None:
         self._refuse_late(now)
         self._last_decision = self._loop.step(now)
+        self._serve_queue(now)
         check_moment(self._replicas.values(), self._watch, self._queue)
+        if len({replica.pool.profile for replica in self._view.candidates if isinstance(replica, SimReplica)}) == 1:
+            check_idle(self._view.candidates, self._queue)
         self._watch.mark(now, self._replicas.values(), self._queue)
 
     def _arrive(self, index: int, now: float, prompt: int, output: int) -> None:
@@ -273,7 +277,7 @@ class Replay:
         self._end(replica)
         if was_ready:
             self._refresh()
-            self._serve_queue(now)
+        self._serve_queue(now)
 
     # Replicas
 

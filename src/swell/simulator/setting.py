@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from swell.errors import UserError
+from swell.policy.scaling.placement_problem import PlacementRules
 from swell.simulator.demand import factor_to_peak
 from swell.simulator.machines import Bought, market_of, pools_of, rules_of, spot_is_wanted
 from swell.simulator.result import Scenario
@@ -58,6 +59,7 @@ def build(wishes: Wishes) -> Scenario:
     rules = rules_of(wishes.bought, declared)
     pools = _pools(wishes, declared)
     low, high = _bounds(wishes, declared)
+    _check_rules(rules, pools, low, high)
     traffic, history = _traffic(wishes)
     if wishes.peak_replicas is not None:
         factor = factor_to_peak(traffic, pools[0].profile, objective, wishes.peak_replicas, wishes.seed)
@@ -146,6 +148,22 @@ def _bounds(wishes: Wishes, declared: ModelSpec | None) -> tuple[int, int]:
     if high < 1:
         raise UserError("with at most 0 replicas nothing is served; raise --max-replicas")
     return low, high
+
+
+def _check_rules(rules: PlacementRules, pools: tuple[Pool, ...], low: int, high: int) -> None:
+    """UserError where bounds, base and ceiling cannot all be kept."""
+    base, ceiling = rules.on_demand_base, rules.usd_per_hour
+    if base > high:
+        raise UserError(
+            f"an on-demand base of {base} and at most {high} replicas contradict; "
+            "lower --on-demand-base or raise --max-replicas"
+        )
+    least = min(pool.usd_per_hour for pool in pools)
+    if ceiling is not None and ceiling < least * max(1, low):
+        raise UserError(
+            f"{max(1, low)} replicas cost at least {least * max(1, low):.2f} USD an hour, and --usd-per-hour allows "
+            f"{ceiling:g}; raise it, or lower --min-replicas"
+        )
 
 
 def _traffic(wishes: Wishes) -> tuple[Traffic, Traffic | None]:

@@ -91,7 +91,7 @@ class Objective:
 class LengthSums:
     """Sums over some requests, from which any mean of prompt (n) and output (o) lengths follows."""
 
-    count: int = 0
+    count: float = 0  # whole, but for sums of which a part was forgotten
     n: float = 0.0
     n2: float = 0.0
     o: float = 0.0
@@ -105,9 +105,9 @@ class LengthSums:
         )  # fmt: skip
 
     def scaled(self, factor: float) -> "LengthSums":
-        """Every sum times `factor`; the count is rounded down."""
+        """Every sum times `factor`, so that means stay as they are."""
         return LengthSums(
-            int(self.count * factor), self.n * factor, self.n2 * factor, self.o * factor, self.o2 * factor,
+            self.count * factor, self.n * factor, self.n2 * factor, self.o * factor, self.o2 * factor,
             self.no * factor,
         )  # fmt: skip
 

@@ -245,6 +245,11 @@ def _cut_to_ceiling(asked: Filling, serving: Counts, leaving: Counts, there: Map
     In place. Whether anything was taken.
     """
     prices = dict(zip(serving, asked.price, strict=True))
+    is_spot = dict(zip(serving, asked.is_spot, strict=True))
+
+    def _on_demand() -> int:
+        return asked.on_demand(list(serving.values()))
+
     spend = sum(usd * (serving[name] + leaving[name]) for name, usd in prices.items())
     is_cut = False
     for counts, floors in (
@@ -252,11 +257,14 @@ def _cut_to_ceiling(asked: Filling, serving: Counts, leaving: Counts, there: Map
         (serving, {name: here.present for name, here in there.items()}),
         (serving, dict.fromkeys(serving, 0)),
     ):
-        for name in sorted(prices, key=lambda each: (-prices[each], each)):
-            while spend > asked.ceiling_usd + _ROUNDING and counts[name] > floors[name]:
-                counts[name] -= 1
-                spend -= prices[name]
-                is_cut = True
+        for is_base in (False, True):  # spot, and on-demand beyond the base, before the base
+            for name in sorted(prices, key=lambda each: (-prices[each], each)):
+                while spend > asked.ceiling_usd + _ROUNDING and counts[name] > floors[name]:
+                    if not is_base and counts is serving and not is_spot[name] and _on_demand() <= asked.base:
+                        break
+                    counts[name] -= 1
+                    spend -= prices[name]
+                    is_cut = True
     return is_cut
 
 

@@ -78,10 +78,22 @@ class Filling:
         more[pool] += 1
         return not self.is_spot[pool] or self.spot_is_allowed(more)
 
-    def is_too_few(self, counts: list[int]) -> bool:
-        """Whether less than the rules want of something is left."""
-        on_demand = sum(n for n, is_spot in zip(counts, self.is_spot, strict=True) if not is_spot)
-        return on_demand < self.base or sum(counts) < self.least or not self.spot_is_allowed(counts)
+    def breaks(self, counts: list[int], pool: int) -> bool:
+        """Whether one less of a pool leaves less of something than the rules want.
+
+        What falls short of a rule already, since it cannot be had, keeps nothing else from going.
+        """
+        if sum(counts) - 1 < self.least:
+            return True
+        if self.is_spot[pool]:
+            return False
+        fewer = counts.copy()
+        fewer[pool] -= 1
+        return self.on_demand(fewer) < self.base or not self.spot_is_allowed(fewer)
+
+    def on_demand(self, counts: list[int]) -> int:
+        """How many are on demand."""
+        return sum(n for n, is_spot in zip(counts, self.is_spot, strict=True) if not is_spot)
 
     def spot_is_allowed(self, counts: list[int]) -> bool:
         """Whether spot is not too large a part of the capacity."""
@@ -127,16 +139,32 @@ def added(asked: Filling, counts: list[int]) -> list[int]:
 
 
 def floored(asked: Filling, counts: list[int]) -> list[int]:
-    """No more than there is, and at least the on-demand base and the fewest replicas, of what is cheapest."""
+    """No more than there is, and at least the on-demand base and the fewest replicas, of what is cheapest.
+
+    Where bounds or the ceiling of spend leave no room for the base, spot makes room.
+    """
     counts = [min(n, limit) if c else 0 for n, limit, c in zip(counts, asked.limit, asked.capacity, strict=True)]
     every = range(len(counts))
-    for wanted, pools in ((asked.base, [p for p in every if not asked.is_spot[p]]), (asked.least, list(every))):
-        while sum(counts[p] for p in pools) < wanted:
-            fitting = [p for p in pools if asked.fits(counts, p)]
-            if not fitting:
-                break
-            counts[min(fitting, key=lambda p: (asked.usd[p], p))] += 1
+    on_demand = [p for p in every if not asked.is_spot[p]]
+    while asked.on_demand(counts) < asked.base:
+        if _bought(asked, counts, on_demand):
+            continue
+        spot = [p for p in every if asked.is_spot[p] and counts[p]]
+        without = [0 if is_spot else n for n, is_spot in zip(counts, asked.is_spot, strict=True)]
+        if not spot or not any(asked.fits(without, p) for p in on_demand):
+            break
+        counts[max(spot, key=lambda p: (asked.price[p], p))] -= 1
+    while sum(counts) < asked.least and _bought(asked, counts, list(every)):
+        pass
     return counts
+
+
+def _bought(asked: Filling, counts: list[int], pools: list[int]) -> bool:
+    """One more of the cheapest of `pools`, in place; False where none fits."""
+    fitting = [p for p in pools if asked.fits(counts, p)]
+    if fitting:
+        counts[min(fitting, key=lambda p: (asked.usd[p], p))] += 1
+    return bool(fitting)
 
 
 def _covered(asked: Filling, counts: list[int]) -> list[int]:
@@ -183,4 +211,4 @@ def _is_spare(asked: Filling, counts: list[int], pool: int, short: float) -> boo
     """Whether one less of a pool keeps the rules, leaves no more short, and pays."""
     fewer = counts.copy()
     fewer[pool] -= 1
-    return not asked.is_too_few(fewer) and asked.short(fewer) <= short and asked.worth(fewer) <= asked.worth(counts)
+    return not asked.breaks(counts, pool) and asked.short(fewer) <= short and asked.worth(fewer) <= asked.worth(counts)

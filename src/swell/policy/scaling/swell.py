@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.forecast import ForecastMemory, forecast, observe, observe_season
-from swell.state.scaling import Decision, LengthSums, Objective, Observation, Option, Pool, Window
+from swell.state.scaling import Decision, LengthSums, Market, Objective, Observation, Option, Pool, Window
 
 if TYPE_CHECKING:
     from swell.policy.scaling.mix import Mixer
@@ -29,7 +29,8 @@ LEARN_EVERY_SECONDS = 30.0
 FULL_SHARE = 0.9  # of the batches that the objective allows, from which a fleet counts as full
 UNCOVERED_PER_MISS = 2.0  # of the time that demand is over its quantile, half of the requests miss; until it is learnt
 MOST_UNCOVERED = 0.5
-CAUTION_RANGE = (0.1, 8.0)
+CAUTION_RANGE = (0.25, 6.0)
+MOST_MISSES = 10.0  # times as many as may, that a window counts at most: an outage is no lack of headroom
 CAUTION_GAIN = 2.0  # added to it over a day in which twice as many requests missed as may
 DAY_SECONDS = 86_400.0
 _LONG_AGO = 1e18
@@ -84,6 +85,8 @@ def decide(settings: ScalingSettings, memory: ScalingMemory, seen: Observation) 
         return _hold(settings, seen, max(present, settings.min_replicas), "nothing was observed"), memory
     window = seen.window
     memory = _learn_caution(settings, _see_lengths(memory, window), window)
+    if not memory.needed and present:  # idle from now on, not for ever: an earlier server may have served just now
+        memory = replace(memory, busy_at=seen.now)
     if window.arrivals or window.queued or window.in_flight:
         memory = replace(memory, busy_at=seen.now)
     mix = _mix(memory, window)
@@ -170,7 +173,8 @@ def _learn_caution(settings: ScalingSettings, memory: ScalingMemory, window: Win
     rate = memory.judged_per_second
     rate += (window.judged / window.seconds - rate) * min(1.0, window.seconds / min(seconds, DAY_SECONDS))
     allowed = 1 - settings.objective.attainment
-    excess = (window.judged - window.attained) / (allowed * rate * DAY_SECONDS) - window.judged / (rate * DAY_SECONDS)
+    missed = min((window.judged - window.attained) / window.judged / allowed, MOST_MISSES)
+    excess = (missed - 1) * window.judged / (rate * DAY_SECONDS)
     low, high = CAUTION_RANGE
     caution = min(high, max(low, memory.caution + CAUTION_GAIN * excess))
     return replace(memory, caution=caution, judged_per_second=rate, judged_seconds=seconds)
@@ -276,6 +280,8 @@ class SwellScaler:
         is_one = len(pools) == 1 and (rules is None or rules.usd_per_hour is None)
         # Of several pools, bounds count replicas of any size: the mix keeps them, in the need they would mean nothing.
         low, high = (min_replicas, max_replicas) if is_one else (0, _UNBOUNDED)
+        if is_one and rules is not None and pool.market is Market.ON_DEMAND:
+            low = min(high, max(low, rules.on_demand_base))
         self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, caution)
         self.memory = memory or ScalingMemory()
         self._mixer = None if is_one else _mixer(tuple(pools.values()), objective, rules, min_replicas, max_replicas)
