@@ -185,8 +185,14 @@ def run(rounds: int, seconds: float, niceness: int) -> list[Round]:
             wait_http(f"http://127.0.0.1:{port}/health", process, log)
             found = []
             for number in range(rounds):
-                found.append(asyncio.run(one_round(f"http://127.0.0.1:{port}", process.pid, seconds, number)))
-                show(found[-1])
+                try:
+                    found.append(asyncio.run(one_round(f"http://127.0.0.1:{port}", process.pid, seconds, number)))
+                except BenchmarkError as error:
+                    print(f"round {number + 1} is left out: {error}\n", flush=True)
+                else:
+                    show(found[-1])
+            if not found:
+                raise BenchmarkError("no round could be measured")
             return found
         finally:
             stop(process)
