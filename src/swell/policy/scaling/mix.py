@@ -52,7 +52,19 @@ class MixMemory:
     placement: Placement | None = None
     plan: tuple[int, ...] = ()  # by pool, as if all could be had
     filling: Filling | None = None  # for which it was made
+    sure: "Sure | None" = None  # what could be relied on in the last turn
     decided: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sure:
+    """What can be relied on, by pool, and from what that followed."""
+
+    known: Filling  # the room of pools that are known to have it
+    start: list[int]
+    is_open: list[bool]  # who may have room, and nobody knows
+    counts: list[int]
+    hoped: list[int]  # orders besides, where nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,7 @@ def spread(
         placement = place(inputs, seen.now, explain=False)
         memory = replace(memory, placement=placement, plan=_planned(settings, placement), filling=None)
     memory = _followed(settings, memory, inputs, asked.replicas, one)
+    memory = _relied_on(memory, inputs, there)
     turn = _turn(settings, memory, inputs, there)
     decided = tuple((pool.name, turn.serving[pool.name] + turn.leaving[pool.name]) for pool in settings.pools)
     is_hold = all(there[name].present == count for name, count in decided)
@@ -124,7 +137,9 @@ def _inputs(
             here = there[pool.name]
             room = here.sure if now < record.avoid_until else pool.max_replicas
             hazard = hazard_per_hour(record, pool.hazard_per_hour)
-            pool = replace(pool, hazard_per_hour=hazard, max_replicas=min(pool.max_replicas, room))  # noqa: PLW2901
+            room = min(pool.max_replicas, room)
+            if (hazard, room) != (pool.hazard_per_hour, pool.max_replicas):
+                pool = replace(pool, hazard_per_hour=hazard, max_replicas=room)  # noqa: PLW2901
         pools.append(pool)
     current = tuple((name, here.present) for name, here in there.items())
     return PlacementInputs(tuple(pools), (demand,), settings.objective, settings.rules, current)
@@ -146,7 +161,7 @@ def _followed(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs,
         return memory
     asked = replace(filling(problem_of(inputs), need, one), limit=limit)
     plan = filled(asked, list(memory.plan) or [0] * len(settings.pools))
-    return replace(memory, plan=tuple(plan), filling=asked)
+    return replace(memory, plan=tuple(plan), filling=asked, sure=None)
 
 
 def _turn(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, there: Mapping[str, There]) -> Turn:
@@ -154,7 +169,8 @@ def _turn(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, the
     asked = memory.filling
     assert asked is not None  # noqa: S101 - `_followed` made it
     names = [pool.name for pool in settings.pools]
-    sure, hoped = _sure(memory, asked, inputs, there)
+    assert memory.sure is not None  # noqa: S101
+    sure, hoped = memory.sure.counts, memory.sure.hoped
     serving = dict(zip(names, sure, strict=True))
     serving.update(_standing_in(memory, inputs, serving))
     standing_in = sum(serving.values()) - sum(sure)
@@ -178,13 +194,12 @@ def _turn(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, the
     )
 
 
-def _sure(
-    memory: MixMemory, asked: Filling, inputs: PlacementInputs, there: Mapping[str, There]
-) -> tuple[list[int], list[int]]:
-    """Counts that can be relied on, and orders besides where nobody knows: by pool."""
-    records, plan = dict(memory.spot.records), list(memory.plan)
+def _relied_on(memory: MixMemory, inputs: PlacementInputs, there: Mapping[str, There]) -> MixMemory:
+    """With what can be relied on, from who is there. The same as before where nothing of it changed."""
+    asked, records = memory.filling, dict(memory.spot.records)
+    assert asked is not None  # noqa: S101 - `_followed` made it
     limits, start, is_open = [], [], []
-    for pool, planned in zip(inputs.pools, plan, strict=True):
+    for pool, planned in zip(inputs.pools, memory.plan, strict=True):
         here = there[pool.name]
         if pool.market is not Market.SPOT:
             limits.append(pool.max_replicas)
@@ -195,16 +210,29 @@ def _sure(
         limits.append(pool.max_replicas if is_proven else min(here.sure, pool.max_replicas))
         start.append(max(here.sure, planned) if is_proven else here.sure)
         is_open.append(not is_proven and pool.max_replicas > here.sure)
-    start = floored(replace(asked, limit=limits), start)
-    for p, pool in enumerate(inputs.pools):  # more on-demand is bought below, as far as the need goes
-        limits[p] = start[p] if pool.market is not Market.SPOT else limits[p]
     known = replace(asked, limit=limits)
-    sure = trimmed(known, added(replace(known, losses=[]), start), plan)
-    room = [
-        pool.max_replicas if pool.market is Market.SPOT else most
-        for pool, most in zip(inputs.pools, limits, strict=True)
-    ]
-    best = added(replace(asked, limit=room), sure)
+    before = memory.sure
+    if before is not None and (before.known, before.start, before.is_open) == (known, start, is_open):
+        return memory
+    counts, hoped = _sure(known, start, is_open, [pool.max_replicas for pool in inputs.pools], list(memory.plan))
+    return replace(memory, sure=Sure(known, start, is_open, counts, hoped))
+
+
+def _sure(
+    known: Filling, start: list[int], is_open: list[bool], room: list[int], plan: list[int]
+) -> tuple[list[int], list[int]]:
+    """Counts that can be relied on, and orders besides where nobody knows: by pool.
+
+    `known` has the room that is known, `room` what there may be.
+    """
+    counts = floored(known, start)
+    # More on-demand than that is bought by who stands in, as far as the need goes.
+    on_demand = [None if is_spot else n for n, is_spot in zip(counts, known.is_spot, strict=True)]
+    limits = [most if n is None else n for n, most in zip(on_demand, known.limit, strict=True)]
+    room = [most if n is None else n for n, most in zip(on_demand, room, strict=True)]
+    known = replace(known, limit=limits)
+    sure = trimmed(known, added(replace(known, losses=[]), counts), plan)
+    best = added(replace(known, limit=room), sure)
     hoped = [0] * len(sure)
     for p, more in enumerate(best):
         if is_open[p]:

@@ -52,11 +52,9 @@ def miss_usd(settings: MixSettings, need: int, usual: float, mix: Mix, one: floa
     all requests costs as much over 1 - attainment.
     """
     misses = 1 - settings.objective.attainment
-    prices = [
-        pool.usd_per_hour * one / capacity(pool.profile, settings.objective, mix)[0]
-        for pool in settings.pools
-        if pool.max_replicas
-    ]
+    profiles = {pool.profile for pool in settings.pools}
+    rates = {profile: capacity(profile, settings.objective, mix)[0] for profile in profiles}
+    prices = [pool.usd_per_hour * one / rates[pool.profile] for pool in settings.pools if pool.max_replicas]
     e_fold = max(LEAST_E_FOLD, (1 - usual) / log(1 / misses))
     return need * min(prices, default=0.0) * e_fold / misses
 
@@ -68,9 +66,11 @@ def serving_pools(settings: MixSettings, mix: Mix) -> tuple[Pool, ...]:
     A quarter of what the objective lets miss may be; where no pool is so good, all have room.
     """
     objective, reference = settings.objective, settings.pools[0].profile
+    profiles = {pool.profile for pool in settings.pools}
+    if len(profiles) == 1:
+        return settings.pools
     share = {
-        profile: longer_share(mix, longest_prompt(profile, objective, mix.output, reference))
-        for profile in {pool.profile for pool in settings.pools}
+        profile: longer_share(mix, longest_prompt(profile, objective, mix.output, reference)) for profile in profiles
     }
     allowed = max((1 - objective.attainment) / 4, min(share.values()))
     return tuple(pool if share[pool.profile] <= allowed else replace(pool, max_replicas=0) for pool in settings.pools)
