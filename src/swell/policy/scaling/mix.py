@@ -40,7 +40,6 @@ from swell.state.scaling import Decision, Market, Objective, Observation, Pool, 
 Counts = dict[str, int]
 
 ALL = "all"  # requests: their lengths are known by their means only
-WORKED_OFF = 1.5  # times a start, until what waited while a lost zone was replaced is worked off
 _ROUNDING = 1e-6
 
 
@@ -309,9 +308,6 @@ class Mixer:
     ) -> None:
         """Bounds count replicas of any pool, and take the place of those in `rules`."""
         bounded = replace(rules or PlacementRules(), min_replicas=min_replicas, max_replicas=max_replicas)
-        if bounded.recovery_seconds is None:
-            starts = [pool.start_seconds for pool in pools if pool.market is Market.ON_DEMAND]
-            bounded = replace(bounded, recovery_seconds=WORKED_OFF * min(starts or [pools[0].start_seconds]))
         self.settings = MixSettings(pools, objective, bounded)
         self.memory = MixMemory()
 

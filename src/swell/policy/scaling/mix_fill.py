@@ -19,6 +19,7 @@ from swell.policy.scaling.placement_problem import Problem
 
 _ROUNDING = 1e-6
 _MOST_STEPS = 10_000
+_MOST_ROUNDS = 10
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,18 @@ def filling(problem: Problem, need: float, one: float) -> Filling:
 
 
 def filled(asked: Filling, counts: list[int]) -> list[int]:
-    """The counts that are needed, from `counts` on."""
-    return trimmed(asked, added(asked, counts), counts)
+    """The counts that are needed, from `counts` on.
+
+    What is taken away may leave room under the ceiling or the bound for something better, so both are done in turn:
+    each round leaves less short, or costs less.
+    """
+    plan = counts
+    for _ in range(_MOST_ROUNDS):
+        found = trimmed(asked, added(asked, counts), plan)
+        if found == counts:
+            break
+        counts = found
+    return counts
 
 
 def added(asked: Filling, counts: list[int]) -> list[int]:
