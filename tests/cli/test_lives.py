@@ -61,7 +61,7 @@ def test_sigterm_finishes_what_runs_and_leaves_nothing(swell_up: SwellUp, upstre
     server = swell_up(SPEC.format(url=upstream.url))
     held = Held(server, upstream, eventually)
     os.kill(server.pid, signal.SIGTERM)
-    eventually(lambda: not _accepts(server), seconds=5)
+    eventually(lambda: not _accepts(server), seconds=10)
     upstream.release()
     reply = held.reply()
     assert reply.status == 200
