@@ -48,6 +48,11 @@ class UpstreamThread:
         """Requests that are being answered now."""
         return self._upstream.stats.in_flight
 
+    @property
+    def held(self) -> int:
+        """Answers that stand still until `release`."""
+        return len(self._upstream.held)
+
     def journal(self) -> list[Line]:
         """Every line written so far."""
         return read_journal(self._journal_path)

@@ -27,14 +27,16 @@ def worker_pids(server: SwellProcess) -> set[int]:
 
 
 class Held:
-    """A request that is being answered while something happens around it."""
+    """A request whose answer stands still (`hang_after`) while something happens around it."""
 
     def __init__(self, server: SwellProcess, upstream: UpstreamThread, eventually) -> None:
         self._replies: list[Reply | Exception] = []
-        before = upstream.in_flight
+        before = (
+            upstream.held
+        )  # not what is in flight: a health check may be, and `release` passes by whoever is not held
         self._thread = threading.Thread(target=self._ask, args=(server,))
         self._thread.start()
-        eventually(lambda: upstream.in_flight > before)
+        eventually(lambda: upstream.held > before)
 
     def _ask(self, server: SwellProcess) -> None:
         try:
