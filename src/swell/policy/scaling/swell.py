@@ -64,7 +64,6 @@ class ScalingMemory:
     needed: tuple[tuple[float, int], ...] = ()  # (time, replicas), a falling sequence: the maxima still in force
     learnt_at: float = -_LONG_AGO
     busy_at: float = -_LONG_AGO  # when a request was last seen
-    target: int = -1
     caution: float = 1.0
     judged_per_second: float = 0.0  # over the last day
     judged_seconds: float = 0.0
@@ -85,9 +84,8 @@ def decide(settings: ScalingSettings, memory: ScalingMemory, seen: Observation) 
         return _hold(settings, seen, max(present, settings.min_replicas), "nothing was observed"), memory
     window = seen.window
     memory = _learn_caution(settings, _see_lengths(memory, window), window)
-    if not memory.needed and present:  # idle from now on, not for ever: an earlier server may have served just now
-        memory = replace(memory, busy_at=seen.now)
-    if window.arrivals or window.queued or window.in_flight:
+    was_found = present and not memory.needed  # an earlier server may have served just now: idle from now on at most
+    if was_found or window.arrivals or window.queued or window.in_flight:
         memory = replace(memory, busy_at=seen.now)
     mix = _mix(memory, window)
     rate, batch = capacity(settings.pool.profile, settings.objective, mix)
@@ -98,7 +96,6 @@ def decide(settings: ScalingSettings, memory: ScalingMemory, seen: Observation) 
         binding = "ceiling"
     elif bounded > target:
         binding = "floor"
-    memory = replace(memory, target=bounded)
     if bounded == present:
         decision = _hold(settings, seen, bounded, need.reason, binding, need.inputs)
     else:
