@@ -123,9 +123,15 @@ def _prompt_ms(profile: LatencyProfile, mix: Mix) -> float:
     )
 
 
-def _rate(profile: LatencyProfile, mix: Mix, prompt_seconds: float, batch: int) -> float:
-    step_seconds = profile.step_ms(batch, batch * mix.context) / 1000
-    return batch / (mix.output * step_seconds + batch * prompt_seconds)
+def throughput(profile: LatencyProfile, mix: Mix, in_flight: float) -> float:
+    """Requests a second that one replica ends while it has `in_flight` at a time, on average; not a whole number."""
+    return _rate(profile, mix, _prompt_ms(profile, mix) / 1000, in_flight)
+
+
+def _rate(profile: LatencyProfile, mix: Mix, prompt_seconds: float, batch: float) -> float:
+    running = max(1.0, batch)  # where less than one runs on average, one runs for a part of the time
+    step_seconds = profile.step_ms(running, running * mix.context) / 1000
+    return batch / (mix.output * step_seconds + running * prompt_seconds)
 
 
 def _itl_ms(profile: LatencyProfile, mix: Mix, prompt_seconds: float, batch: int) -> float:

@@ -1,18 +1,20 @@
 """Demand over the time that a start takes, as a quantile. Pure: memory in, memory out.
 
-Demand may be in any unit that is proportional to replicas. Four forecasters run side by side:
+Demand is in replicas. Five forecasters run side by side:
 
-- level: the mean of the last minutes goes on;
+- level: the mean of the last five minutes goes on;
 - revert: what is beyond the last half hour's mean goes on in part, F = M + r·(L - M), with r from an online regression:
   fluctuations of minutes mostly pass before a start is over, and whoever follows them is late both ways;
 - trend: the straight line through the last quarter of an hour goes on, as far as it is certain;
-- season: what the same time of day (and of the week) did before, scaled to today's.
+- season: what the same time of day (and of the week) did before, scaled to today's;
+- peak: the highest of the last ten minutes comes again.
 
-Each keeps what it was wrong by during the last day, e = (came - F) / sqrt(F·G), F its forecast and G the usual demand:
-between noise that grows with demand and noise that does not, as the sum of many clients has it. The quantile of demand
-is then F + e_q·sqrt(F·G), with e_q the empirical quantile of those errors (split conformal prediction, Vovk 2005). So
-burstiness needs no parameter of its own. Since their margins give all of them the same coverage, the one wins whose
-quantiles were lowest on average: the cheapest; ties go to the simplest.
+Each keeps what it was wrong by during the last day, e = (came - F) / sqrt(F·G). F is its forecast, G the usual demand,
+and what came is the highest demand around the time that F was for, since that is what must be carried. The spread of
+a sum of many clients grows with the root of its mean. The quantile of demand is then F + e_q·sqrt(F·G), with e_q the
+empirical quantile of those errors (split conformal prediction, Vovk 2005). So burstiness needs no parameter of its
+own. Since their margins give all of them the same coverage, the one wins whose quantiles were lowest on average: the
+cheapest; ties go to the simplest.
 
 Which quantile: a replica more is worth its price where the chance that it is needed is at least its price over that of
 the misses it saves, at every moment the same ratio (newsvendor). So one quantile over all times costs least for a given
@@ -24,14 +26,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import log, sqrt
 
-LEVEL_SECONDS = 120.0
+from swell.policy.scaling.demand import Demand
+
+LEVEL_SECONDS = 300.0
+PEAK_SECONDS = 600.0
+TARGET_SECONDS = 15.0  # what a forecast is for: the highest demand in so long a time around when it is due
 TREND_SECONDS = 900.0
 MEAN_SECONDS = 1800.0  # over which M is smoothed
 REGRESSION_MEMORY = 0.9995  # per learning step
 REGRESSION_PRIOR = 0.02  # weight of r = 1 before anything was seen, in squares of the usual demand
 MOST_REVERSION = 1.2
 ERRORS_KEPT = 2_880  # a day of them, one every half minute
-USUAL_SECONDS = 21_600.0  # over which the usual demand is smoothed
+USUAL_SECONDS = 86_400.0  # over which the usual demand is smoothed
 BODY, TAIL = 0.8, 0.96  # shares of errors
 LOSS_MEMORY = 0.999  # per learning step
 # What is assumed before anything was seen: errors like these, as many as there are here.
@@ -41,7 +47,7 @@ DAY_SECONDS = 86_400.0
 WEEK_SECONDS = 7 * DAY_SECONDS
 SEASON_MEMORY = 0.5  # how much of the old value a bin keeps when it is seen again
 TREND_CERTAINTY = 2.0  # standard errors at which half of a slope is believed
-NAMES = ("level", "revert", "trend", "season")
+NAMES = ("level", "revert", "trend", "season", "peak")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class Learnt:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A forecast that has not come true yet: for the mean demand around `due`."""
+    """A forecast that has not come true yet: for the highest demand around `due`."""
 
     due: float
     values: tuple[float, ...]  # by forecaster, without margin
@@ -87,9 +93,9 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class ForecastMemory:
-    """Samples of (time, demand), latest last, what was learnt, and the seasons."""
+    """Samples of (time, mean demand, highest demand), latest last, what was learnt, and the seasons."""
 
-    samples: tuple[tuple[float, float], ...] = ()
+    samples: tuple[tuple[float, float, float], ...] = ()
     learnt: tuple[Learnt, ...] = (Learnt(),) * len(NAMES)
     pending: tuple[Pending, ...] = ()
     day: tuple[float, ...] = ()  # mean demand by time of day; -1 where unknown
@@ -116,8 +122,9 @@ class Forecast:
     by_name: tuple[tuple[str, float], ...]  # every forecaster's quantile
 
 
-def observe(memory: ForecastMemory, now: float, demand: float, quantile: float) -> ForecastMemory:
+def observe(memory: ForecastMemory, now: float, seen: Demand, quantile: float) -> ForecastMemory:
     """Add a sample of demand at `now`; forecasts that come due are learnt from."""
+    demand = seen.mean
     samples, oldest, first = memory.samples, now - TREND_SECONDS, 0
     while first < len(samples) and samples[first][0] <= oldest:
         first += 1
@@ -127,17 +134,19 @@ def observe(memory: ForecastMemory, now: float, demand: float, quantile: float) 
         watched += passed
         usual = memory.usual + (demand - memory.usual) * min(1.0, passed / min(USUAL_SECONDS, watched))
         mean = memory.mean + (demand - memory.mean) * min(1.0, passed / min(MEAN_SECONDS, watched))
-    memory = replace(memory, samples=(*samples[first:], (now, demand)), usual=usual, mean=mean, watched_seconds=watched)
+    samples = (*samples[first:], (now, demand, seen.peak))
+    memory = replace(memory, samples=samples, usual=usual, mean=mean, watched_seconds=watched)
     due = [pending for pending in memory.pending if pending.due <= now]
     if due:
-        actual = _mean_since(memory.samples, now - LEVEL_SECONDS / 2)
+        actual = _peak_since(samples, now - TARGET_SECONDS)
         learnt = memory.learnt
         for pending in due:
             learnt = tuple(
                 _learn(each, value, _scale(value, pending.usual), actual, quantile, pending.usual)
                 for each, value in zip(learnt, pending.values, strict=True)
             )
-        memory = replace(_regress(memory, due, actual), learnt=learnt, pending=memory.pending[len(due) :])
+        memory = _regress(memory, due, _mean_since(samples, now - LEVEL_SECONDS / 2))
+        memory = replace(memory, learnt=learnt, pending=memory.pending[len(due) :])
     return memory
 
 
@@ -170,6 +179,7 @@ def forecast(
         reverting,
         max(level, level + memory.slope * horizon_seconds),
         reverting * _season_ratio(memory, clock, horizon_seconds),
+        _peak_since(memory.samples, now - PEAK_SECONDS),
     )
     learnt = memory.learnt
     margins = tuple(_scale(v, memory.usual) * each.quantile(quantile) for v, each in zip(values, learnt, strict=True))
@@ -214,9 +224,18 @@ def _learn(learnt: Learnt, value: float, scale: float, actual: float, quantile: 
     return Learnt(errors, tuple(ordered), learnt.loss * LOSS_MEMORY + loss, learnt.weight * LOSS_MEMORY + 1)
 
 
-def _mean_since(samples: Sequence[tuple[float, float]], start: float) -> float:
+def _peak_since(samples: Sequence[tuple[float, float, float]], start: float) -> float:
+    highest = samples[-1][2] if samples else 0.0
+    for at, _, peak in reversed(samples):
+        if at <= start:
+            break
+        highest = max(highest, peak)
+    return highest
+
+
+def _mean_since(samples: Sequence[tuple[float, float, float]], start: float) -> float:
     total, count = 0.0, 0
-    for at, demand in reversed(samples):
+    for at, demand, _ in reversed(samples):
         if at <= start:
             break
         total += demand
@@ -224,19 +243,19 @@ def _mean_since(samples: Sequence[tuple[float, float]], start: float) -> float:
     return total / count if count else (samples[-1][1] if samples else 0.0)
 
 
-def _slope(samples: Sequence[tuple[float, float]]) -> float:
+def _slope(samples: Sequence[tuple[float, float, float]]) -> float:
     """Of the least-squares line, per second, shrunk by how uncertain it is."""
     count = len(samples)
     if count < 10:
         return 0.0
-    mean_at = sum(at for at, _ in samples) / count
-    mean = sum(demand for _, demand in samples) / count
-    sxx = sum((at - mean_at) ** 2 for at, _ in samples)
-    sxy = sum((at - mean_at) * (demand - mean) for at, demand in samples)
+    mean_at = sum(at for at, _, _ in samples) / count
+    mean = sum(demand for _, demand, _ in samples) / count
+    sxx = sum((at - mean_at) ** 2 for at, _, _ in samples)
+    sxy = sum((at - mean_at) * (demand - mean) for at, demand, _ in samples)
     if sxx <= 0:
         return 0.0
     slope = sxy / sxx
-    rest = sum((demand - mean - slope * (at - mean_at)) ** 2 for at, demand in samples)
+    rest = sum((demand - mean - slope * (at - mean_at)) ** 2 for at, demand, _ in samples)
     error = sqrt(rest / max(1, count - 2) / sxx)
     certainty = (slope / error) ** 2 if error > 0 else 1e9
     return slope * certainty / (certainty + TREND_CERTAINTY**2)

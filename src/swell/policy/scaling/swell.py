@@ -1,6 +1,6 @@
 """Swell's own scaling policy. Pure: settings, memory and an observation in; a decision and the next memory out.
 
-1. Demand: the work that arrived, in requests of the current mix of lengths; in replicas by the capacity model.
+1. Demand: what is in the system, in replicas by the capacity model; what arrives, where the fleet is full (`demand`).
 2. Its forecast quantile over the time that a start takes (`forecast`).
 3. Backlog: what waits, and what runs beyond what the fleet can carry, must be worked off as well (the override).
 4. What runs must fit: as many replicas as hold it in batches inside the objective (can one less carry it?).
@@ -15,6 +15,7 @@ from math import ceil, exp, log
 from typing import TYPE_CHECKING
 
 from swell.policy.scaling.capacity import Mix, capacity
+from swell.policy.scaling.demand import demand_of
 from swell.policy.scaling.forecast import ForecastMemory, forecast, observe, observe_season
 from swell.state.scaling import Decision, LengthSums, Market, Objective, Observation, Option, Pool, Window
 
@@ -118,20 +119,21 @@ def _need(
     batch: int,
 ) -> tuple[_Need, ScalingMemory]:
     """Replicas needed now and until a start would be over, without regard to what there is."""
-    arriving = _arriving(settings, window, mix, rate)
+    profile, interval = settings.pool.profile, settings.interval_seconds
+    demand = demand_of(profile, seen, window, mix, rate, batch, interval)
     clock = seen.now_unix if seen.now_unix is not None else seen.now
     learns = seen.now - memory.learnt_at >= LEARN_EVERY_SECONDS
     quantile = quantile_for(settings.objective, memory.caution if settings.caution is None else settings.caution)
-    known = observe_season(observe(memory.forecast, seen.now, arriving, quantile), clock, arriving)
-    horizon = settings.pool.start_seconds + settings.interval_seconds
+    known = observe_season(observe(memory.forecast, seen.now, demand, quantile), clock, demand.mean)
+    horizon = settings.pool.start_seconds + interval
     expected, known = forecast(known, seen.now, horizon, clock, quantile, pend=learns)
-    value, level, margin = (each / rate for each in (expected.value, expected.level, expected.margin))
+    value, level, margin = expected.value, expected.level, expected.margin
     memory = replace(memory, forecast=known, learnt_at=seen.now if learns else memory.learnt_at)
     replicas = _round_up(value)
     binding = "forecast"
     reason = f"{expected.winner} forecast of {value:.2f} replicas over {horizon:.0f} s"
     backlog = _backlog(settings, seen, window, rate, batch)
-    if backlog and (total := _round_up(level + backlog)) > replicas:
+    if backlog and (total := _round_up(max(level, demand.mean) + backlog)) > replicas:
         replicas, binding = total, "backlog"
         reason = f"{window.queued} requests wait and {window.in_flight} run; {backlog:.2f} replicas to catch up"
     if (running := _round_up(window.in_flight / (batch * FULL_SHARE))) > replicas:
@@ -144,7 +146,7 @@ def _need(
         if not replicas:  # the next request begins anew: what was before it says nothing about how many follow
             memory = replace(memory, forecast=replace(memory.forecast, samples=(), mean=0.0))
     inputs = (
-        ("demand", arriving / rate), ("level", level), ("forecast", value), ("margin", margin),
+        ("demand", demand.mean), ("peak", demand.peak), ("level", level), ("forecast", value), ("margin", margin),
         ("requests_per_second_per_replica", rate), ("batch", float(batch)), ("queued", float(window.queued)),
         ("in_flight", float(window.in_flight)), ("mean_prompt", mix.prompt), ("mean_output", mix.output),
         ("quantile", quantile),
@@ -175,24 +177,6 @@ def _learn_caution(settings: ScalingSettings, memory: ScalingMemory, window: Win
     low, high = CAUTION_RANGE
     caution = min(high, max(low, memory.caution + CAUTION_GAIN * excess))
     return replace(memory, caution=caution, judged_per_second=rate, judged_seconds=seconds)
-
-
-def _arriving(settings: ScalingSettings, window: Window, mix: Mix, rate: float) -> float:
-    """Requests a second, in requests of the usual lengths: prompts as they came, outputs as they usually are.
-
-    In that unit and not in replicas, so that what a better knowledge of lengths changes is changed for the past, too.
-    """
-    profile = settings.pool.profile
-    prompt_seconds = (
-        profile.prefill_fixed_ms
-        + profile.prefill_ms_per_token * mix.prompt
-        + profile.prefill_ms_per_token2 * mix.prompt2
-    ) / 1000
-    per_prompt_token = prompt_seconds / max(1.0, mix.prompt)
-    output_seconds = max(0.0, 1 / rate - prompt_seconds)
-    work = window.arrived_prompt_tokens * per_prompt_token + window.arrivals * output_seconds
-    # A turn that was woken early has a short window: one request in it is no flood.
-    return work * rate / max(window.seconds, settings.interval_seconds)
 
 
 def _backlog(settings: ScalingSettings, seen: Observation, window: Window, rate: float, batch: int) -> float:
