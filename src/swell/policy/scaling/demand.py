@@ -3,7 +3,9 @@
 Two measures. What arrives is known at once, but not how long its outputs will be. What is in the system tells that as
 well: by Little's law, as many are there as arrive in the time that one takes, and a replica that has b of them ends
 r(b) a second (`capacity.throughput`), of the r(B) that it can. So a model that answers at greater length, or an engine
-slower than its profile, shows where it matters. A fleet that is full says only that it is: then what arrives counts.
+slower than its profile, shows where it matters. The fuller a fleet is, the less it says about what more would come: one
+that is full shows but itself. So each measure counts by that share: what arrives by the share of the fleet that is
+busy, what is in the system by the rest.
 """
 
 from dataclasses import dataclass
@@ -21,23 +23,36 @@ class Demand:
 
 
 def demand_of(
-    profile: LatencyProfile, seen: Observation, window: Window, mix: Mix, rate: float, batch: int, usual_seconds: float
+    profile: LatencyProfile,
+    seen: Observation,
+    window: Window,
+    mix: Mix,
+    rate: float,
+    batch: int,
+    usual_seconds: float,
+    *,
+    is_young: bool = False,
 ) -> Demand:
-    """Of one window. A replica carries `rate` requests a second, in a batch of `batch`."""
+    """Of one window. A replica carries `rate` requests a second, in a batch of `batch`.
+
+    What is in the system says nothing where `is_young`, since requests have not had the time to become as many.
+    """
     arriving = arrived(profile, window, mix, rate, usual_seconds)
     serving = seen.ready + sum(r.in_flight for r in seen.replicas if r.state is ReplicaState.DRAINING) / batch
     now = float(window.in_flight + window.queued)
     mean = window.mean_in_flight or now
-    if serving <= 0 or (not mean and window.arrivals):  # nobody serves, or nobody counted what is in the system
+    if is_young or serving <= 0 or (not mean and window.arrivals):  # the last: nobody counted what is in the system
         return Demand(arriving, arriving)
 
     def used(in_system: float) -> float:
         each = in_system / serving
-        if each <= batch:
-            return serving * throughput(profile, mix, each) / rate
-        return max(serving, min(in_system / batch, arriving))
+        if each > batch:
+            return max(serving, min(in_system / batch, arriving))
+        busy = throughput(profile, mix, each) / rate
+        return (1 - busy) * serving * busy + busy * arriving
 
-    return Demand(used(mean), used(max(mean, now)))
+    usual = used(mean)
+    return Demand(usual, max(usual, used(max(mean, now))))
 
 
 def arrived(profile: LatencyProfile, window: Window, mix: Mix, rate: float, usual_seconds: float) -> float:

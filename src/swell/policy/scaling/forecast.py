@@ -2,7 +2,7 @@
 
 Demand is in replicas. Five forecasters run side by side:
 
-- level: the mean of the last five minutes goes on;
+- level: the mean of the last minutes goes on;
 - revert: what is beyond the last half hour's mean goes on in part, F = M + r·(L - M), with r from an online regression:
   fluctuations of minutes mostly pass before a start is over, and whoever follows them is late both ways;
 - trend: the straight line through the last quarter of an hour goes on, as far as it is certain;
@@ -28,7 +28,7 @@ from math import log, sqrt
 
 from swell.policy.scaling.demand import Demand
 
-LEVEL_SECONDS = 300.0
+LEVEL_SECONDS = 120.0
 PEAK_SECONDS = 600.0
 TARGET_SECONDS = 15.0  # what a forecast is for: the highest demand in so long a time around when it is due
 TREND_SECONDS = 900.0
@@ -148,6 +148,16 @@ def observe(memory: ForecastMemory, now: float, seen: Demand, quantile: float) -
         memory = _regress(memory, due, _mean_since(samples, now - LEVEL_SECONDS / 2))
         memory = replace(memory, learnt=learnt, pending=memory.pending[len(due) :])
     return memory
+
+
+def rescaled(memory: ForecastMemory, factor: float) -> ForecastMemory:
+    """What was seen, in another unit: `factor` times as many of the new as of the old."""
+    return replace(
+        memory,
+        samples=tuple((at, demand * factor, peak * factor) for at, demand, peak in memory.samples),
+        usual=memory.usual * factor if memory.usual >= 0 else memory.usual,
+        mean=memory.mean * factor,
+    )
 
 
 def observe_season(memory: ForecastMemory, clock: float, demand: float) -> ForecastMemory:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.demand import demand_of
-from swell.policy.scaling.forecast import ForecastMemory, forecast, observe, observe_season
+from swell.policy.scaling.forecast import LEVEL_SECONDS, ForecastMemory, forecast, observe, observe_season, rescaled
 from swell.state.scaling import Decision, LengthSums, Market, Objective, Observation, Option, Pool, Window
 
 if TYPE_CHECKING:
     from swell.policy.scaling.mix import Mixer
     from swell.policy.scaling.placement_problem import PlacementRules
 
+YOUNG_SECONDS = 600.0  # of a service, while the lengths of its answers are being learnt
 MIX_SECONDS = 1800.0  # how fast the mix of lengths is forgotten
 FEWEST_COMPLETED = 100  # below that nothing is forgotten
 FIRST_OUTPUT_TOKENS = 256.0  # of a request, until one was completed
@@ -63,6 +64,7 @@ class ScalingMemory:
     mix: LengthSums = field(default_factory=LengthSums)  # of completed requests
     decoded: float = 0.0  # output tokens produced in the same time, for requests that are not completed as well
     needed: tuple[tuple[float, int], ...] = ()  # (time, replicas), a falling sequence: the maxima still in force
+    rate: float = 0.0  # requests a second of a replica, in the last turn
     learnt_at: float = -_LONG_AGO
     busy_at: float = -_LONG_AGO  # when a request was last seen
     caution: float = 1.0
@@ -120,7 +122,12 @@ def _need(
 ) -> tuple[_Need, ScalingMemory]:
     """Replicas needed now and until a start would be over, without regard to what there is."""
     profile, interval = settings.pool.profile, settings.interval_seconds
-    demand = demand_of(profile, seen, window, mix, rate, batch, interval)
+    watched = memory.forecast.watched_seconds
+    is_young = watched < LEVEL_SECONDS
+    if watched < YOUNG_SECONDS and memory.rate:  # until lengths are known, what is learnt of them corrects the past
+        memory = replace(memory, forecast=rescaled(memory.forecast, memory.rate / rate))
+    memory = replace(memory, rate=rate)
+    demand = demand_of(profile, seen, window, mix, rate, batch, interval, is_young=is_young)
     clock = seen.now_unix if seen.now_unix is not None else seen.now
     learns = seen.now - memory.learnt_at >= LEARN_EVERY_SECONDS
     quantile = quantile_for(settings.objective, memory.caution if settings.caution is None else settings.caution)
