@@ -12,7 +12,7 @@ MAX_USD_NANOS = 2**62  # 4.6 billion dollars: what the ledger's 64-bit sums can 
 
 
 def usd_nanos(amount: Decimal | str | int) -> int:
-    """An amount of dollars in nano-dollars. ValueError where it is no number, too large, or finer than a nano-dollar."""
+    """An amount of dollars in nano-dollars. ValueError where it is no number, too large, or finer than that."""
     try:
         value = Decimal(amount)
     except (InvalidOperation, ValueError):
@@ -27,7 +27,7 @@ def usd_nanos(amount: Decimal | str | int) -> int:
     whole = int("".join(map(str, digits)) or "0")
     if shift < 0 and whole % 10**-shift:
         raise ValueError("is finer than a nano-dollar (nine digits after the point)")
-    nanos = whole * 10**shift if shift >= 0 else whole // 10**-shift
+    nanos = int(whole * 10**shift if shift >= 0 else whole // 10**-shift)
     return -nanos if value.is_signed() else nanos
 
 

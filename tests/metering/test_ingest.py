@@ -70,7 +70,7 @@ def test_a_dead_workers_spool_is_finished_and_removed(root: Path) -> None:
     reader.step()
     assert writer.folder.exists()
     writer.die()
-    assert reader.step() == Ingested(spools_finished=1, left_reserved=1, left_void=1)
+    assert reader.step() == Ingested(spools_finished=1, left_reserved=1, left_void=1, finished=("w1",))
     assert ledger_of(store) == {"sent": ("reserved", 100, 512), "queued": ("void", 0, 0), "done": ("settled", 7, 9)}
     assert list(root.iterdir()) == []
     reader.step()
@@ -85,7 +85,7 @@ def test_a_gateway_workers_own_spool_is_read_while_it_lives_and_finished_when_it
     spool.append(settled("a"))
     spool.maintain()
     spool.close()
-    assert reader.step() == Ingested(records=1, spools_finished=1)
+    assert reader.step() == Ingested(records=1, spools_finished=1, finished=("w1",))
     assert ledger_of(store) == {"a": ("settled", 7, 9)}
     assert list(root.iterdir()) == []
 
@@ -214,7 +214,9 @@ def test_an_empty_segment_file_is_no_damage(root: Path) -> None:
     (writer.folder / "00000002.spool").touch()  # killed before it was allocated
     (writer.folder / "spare").touch()
     writer.die()
-    assert read_all(reader) == Ingested(records=1, segments_deleted=1, spools_finished=1, left_reserved=1)
+    assert read_all(reader) == Ingested(
+        records=1, segments_deleted=1, spools_finished=1, left_reserved=1, finished=("w1",)
+    )
     assert list(root.iterdir()) == []
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from swell.adapters.stores import open_store
 from swell.ports.store import Store
+from swell.testing.budget_suite import BudgetSuite
 from swell.testing.memory_store import MemoryStore
 from swell.testing.store_suite import StoreSuite
 
@@ -22,7 +23,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class TestSqliteStore(StoreSuite):
+class TestSqliteStore(StoreSuite, BudgetSuite):
     @pytest.fixture
     def store(self, tmp_path: Path, empty_database: Path) -> Iterator[Store]:
         store = open_store(Path(shutil.copy(empty_database, tmp_path)), KEY)
@@ -30,7 +31,7 @@ class TestSqliteStore(StoreSuite):
         store.close()
 
 
-class TestMemoryStore(StoreSuite):
+class TestMemoryStore(StoreSuite, BudgetSuite):
     @pytest.fixture
     def store(self) -> Store:
         return MemoryStore()

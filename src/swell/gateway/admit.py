@@ -1,7 +1,10 @@
 """A request's claim on the limits of its key and tenant, and how one that finds no place is refused."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from swell.gateway.budget_shares import BudgetShare, never_affordable
+from swell.gateway.request import Admitted
 from swell.gateway.responses import Refusal
 from swell.gateway.shares import Share, Waiter
 
@@ -10,16 +13,24 @@ if TYPE_CHECKING:
 
 
 class Claim:
-    """One request, its tokens, and one place among the concurrent requests. All shares or none."""
+    """One request, its tokens, its charge, and one place among the concurrent requests. All shares or none."""
 
-    __slots__ = ("_holds", "_key", "_tokens")
+    __slots__ = ("_budgets", "_charge", "_holds", "_key", "_tokens")
 
-    def __init__(self, key: "Key", tokens: int) -> None:
+    def __init__(self, key: "Key", tokens: int, charge: int = 0, budgets: Sequence[BudgetShare] = ()) -> None:
         self._key = key
         self._tokens = tokens  # as estimated before it runs
+        self._charge = charge  # nano-dollars, a bound
+        self._budgets = budgets
         self._holds = False
 
-    def take(self) -> tuple[Share, int] | None:
+    @classmethod
+    def of(cls, key: "Key", admitted: Admitted, model: str, charge: int, unix_ms: int) -> "Claim":
+        """The claim of a request for `model` that came at `unix_ms` and is charged at most `charge`."""
+        tokens = admitted.prompt_tokens_estimate + admitted.completion_tokens_bound
+        return cls(key, tokens, charge, key.budgets(model, unix_ms) if charge else ())
+
+    def take(self) -> tuple[Share | BudgetShare, int] | None:
         """Take from every share. If one is short, nothing is taken, and it is returned with what it must give."""
         taken = 0
         for share in self._key.unit_shares:
@@ -35,6 +46,15 @@ class Claim:
                     earlier.put_back(tokens)
                 self._undo(taken)
                 return share, tokens
+        charge = self._charge
+        for index, budget in enumerate(self._budgets):
+            if not budget.take(charge):
+                for reserved in self._budgets[:index]:
+                    reserved.put_back(charge)
+                for share in token_shares:
+                    share.put_back(tokens)
+                self._undo(taken)
+                return budget, charge
         self._holds = True
         return None
 
@@ -42,12 +62,14 @@ class Claim:
         for share in self._key.unit_shares[:taken]:
             share.put_back(1)
 
-    def settle(self, used: int) -> None:
-        """The request went out and used `used` tokens; the shares held an estimate."""
+    def settle(self, used: int, charge: int = 0) -> None:
+        """The request went out, used `used` tokens and is charged; the shares held an estimate and a bound."""
         if not self._holds:
             return
         for share in self._key.token_shares:
             share.settle(self._tokens, used)
+        for budget in self._budgets:
+            budget.settle(self._charge, charge)
 
     def give_back(self, *, went_out: bool) -> None:
         """The request has ended. One that never went out costs nothing."""
@@ -62,21 +84,40 @@ class Claim:
                 share.put_back(1)
             for share in key.token_shares:
                 share.put_back(self._tokens)
+            for budget in self._budgets:
+                budget.put_back(self._charge)
+
+    def rate_headers(self) -> bytes:
+        """The x-ratelimit lines of the tightest limits."""
+        lines = b""
+        for shares in (self._key.request_shares, self._key.token_shares):
+            if shares:
+                tightest = shares[0] if len(shares) == 1 else min(shares, key=_left_of)
+                lines += tightest.rate_headers
+        return lines
 
     def forget(self, waiter: Waiter) -> None:
         """Stop waiting."""
         for share in (*self._key.unit_shares, *self._key.token_shares):
             share.forget(waiter)
+        for budget in self._budgets:
+            budget.forget(waiter)
 
 
-def never_fits(share: Share, amount: int) -> Refusal:
+def never_fits(share: Share | BudgetShare, amount: int) -> Refusal:
     """429 for a request that is larger than the whole limit."""
+    if isinstance(share, BudgetShare):
+        return never_affordable(share.spec, amount)
     return Refusal(
         429,
         f"This request needs {amount} of the {share.limit_value} that {share.limit} allows; lower max_tokens or "
         "shorten the prompt.",
         code="rate_limit_exceeded",
     )
+
+
+def _left_of(share: Share) -> int:
+    return share.remaining + share.balance
 
 
 def overloaded(message: str, code: str) -> Refusal:

@@ -2,14 +2,16 @@
 
 import hmac
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from swell.errors import KeyFormatError
+from swell.gateway.budget_shares import Budgets, BudgetShare
 from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
 from swell.gateway.shares import Share, Shares
 from swell.policy.queueing import PRIORITIES
 from swell.security.keys import digest_key, parse_key
+from swell.state.budgets import BudgetLimit, Scope
 from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, Snapshot, TenantEntry
 
 DEFAULT_PRIORITY = "standard"
@@ -19,6 +21,8 @@ class Key:
     """A key as requests meet it. `live` turns False at once when it is revoked or replaced."""
 
     __slots__ = (
+        "_budgets",
+        "_by_model",
         "concurrency_shares",
         "entry",
         "expires_at_unix",
@@ -31,7 +35,9 @@ class Key:
         "unit_shares",
     )
 
-    def __init__(self, entry: KeyEntry, tenant: TenantEntry | None, shares: Shares) -> None:
+    def __init__(
+        self, entry: KeyEntry, tenant: TenantEntry | None, shares: Shares, budgets: Sequence[BudgetLimit] = ()
+    ) -> None:
         self.entry = entry
         self.live = True
         self.expires_at_unix = math.inf if entry.expires_at_unix is None else entry.expires_at_unix
@@ -45,7 +51,20 @@ class Key:
         self.token_shares = _shares_of(scopes, "tokens_per_minute", shares)
         self.concurrency_shares = _shares_of(scopes, "concurrent_requests", shares)
         self.unit_shares = self.request_shares + self.concurrency_shares  # a request takes one of each
-        self.is_limited = bool(self.unit_shares or self.token_shares)
+        self._budgets = [(limit, shares.budget(limit)) for limit in budgets]
+        self._by_model: dict[str, tuple[Budgets, ...]] = {}
+        self.is_limited = bool(self.unit_shares or self.token_shares or self._budgets)
+
+    def budgets(self, model: str, unix_ms: int) -> tuple[BudgetShare, ...]:
+        """The shares of every budget that a request for `model`, admitted at that time, counts against."""
+        known = self._by_model.get(model)
+        if known is None:
+            by_id: dict[str, list[BudgetShare]] = {}
+            for limit, share in self._budgets:
+                if limit.model in ("", model):
+                    by_id.setdefault(limit.budget_id, []).append(share)
+            known = self._by_model[model] = tuple(map(Budgets, by_id.values()))
+        return tuple(budgets.at(unix_ms) for budgets in known)
 
 
 def _shares_of(scopes: list[tuple[str, Limits]], measure: str, shares: Shares) -> tuple[Share, ...]:
@@ -69,6 +88,7 @@ class Directory:
         self._make_replica = make_replica
         self._keys: dict[str, Key] = {}
         self._tenants: dict[str, TenantEntry] = {}
+        self._budgets: dict[tuple[str, str], list[BudgetLimit]] = {}  # by scope and owner
         self.models: dict[str, ModelRoute] = {}
         self.epoch = 0
         self.sequence = 0
@@ -94,6 +114,7 @@ class Directory:
         """Replace everything; what runs on a replica that stays is kept."""
         self.epoch, self.sequence, self.workers = snapshot.epoch, snapshot.sequence, max(1, snapshot.workers)
         self._tenants = {entry.name: entry for entry in snapshot.tenants}
+        self._set_budgets(snapshot.budgets)
         stale = self._keys
         self._keys = {entry.key_id: self._key(entry) for entry in snapshot.keys}
         for key in stale.values():
@@ -117,7 +138,9 @@ class Directory:
             self._tenants.pop(name, None)
         for tenant in delta.tenants:
             self._tenants[tenant.name] = tenant
-        if delta.tenants or delta.removed_tenants:
+        if delta.budgets is not None:
+            self._set_budgets(delta.budgets)
+        if delta.tenants or delta.removed_tenants or delta.budgets is not None:
             for key in list(self._keys.values()):
                 self._put_key(key.entry)
         for key_id in delta.removed_keys:
@@ -132,7 +155,15 @@ class Directory:
         return True
 
     def _key(self, entry: KeyEntry) -> Key:
-        return Key(entry, self._tenants.get(entry.tenant), self._shares)
+        scopes = ((Scope.ORGANISATION, ""), (Scope.TENANT, entry.tenant), (Scope.KEY, entry.key_id))
+        budgets = [limit for scope in scopes for limit in self._budgets.get(scope, ())]
+        return Key(entry, self._tenants.get(entry.tenant), self._shares, budgets)
+
+    def _set_budgets(self, limits: Iterable[BudgetLimit]) -> None:
+        self._budgets = {}
+        for limit in limits:
+            self._budgets.setdefault((limit.scope, limit.owner), []).append(limit)
+        self._shares.keep_budgets(limits)
 
     def _put_key(self, entry: KeyEntry) -> None:
         self._drop_key(entry.key_id)

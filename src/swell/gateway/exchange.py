@@ -16,15 +16,16 @@ from swell.errors import AtCapacity
 from swell.gateway.admit import Claim, never_fits, overloaded, too_late
 from swell.gateway.asker import Client
 from swell.gateway.held import FIRST_COMMENT_SECONDS, HeldStream
+from swell.gateway.rates import Rates
 from swell.gateway.relay import Relay
 from swell.gateway.request import MESSAGES, Admitted
 from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
-from swell.gateway.shares import Share
 from swell.gateway.tally import CLIENT_LEFT
 from swell.gateway.upstream import EVENT_STREAM, UpstreamConnection, UpstreamPool
 from swell.gateway.whole import Held, deliver
 from swell.state.usage import Reserved, Sent, Settled, UsageStatus
+from swell.units import charge_usd_nanos
 
 if TYPE_CHECKING:
     from swell.gateway.directory import Key
@@ -64,6 +65,8 @@ class Exchange:
     _retries = 0
     _was_stale = False  # a kept connection failed it; from then on it gets fresh ones
     _failed_on: frozenset[str] = frozenset()
+    _admitted_unix_ms = 0  # where budgets count it: the period that it belongs to follows from that
+    _lease_seconds = 0.0  # on top of the usual, for a share to arrive
 
     def __init__(
         self, service: "Service", client: Client, key: "Key", path: str, route: ModelRoute,
@@ -80,6 +83,8 @@ class Exchange:
         self.sent_at = started
         self.request_id = service.next_request_id()
         self.tokens_bound = admitted.prompt_tokens_bound + admitted.completion_tokens_bound
+        self.rates = Rates.of(route.entry)
+        self.charge_bound = self.rates.bound(admitted)
         self._phase_since = started
 
     # Admission
@@ -88,8 +93,8 @@ class Exchange:
         """Take shares, then go out or wait for a replica."""
         self.service.exchanges.add(self)
         if self.key.is_limited:
-            admitted = self.admitted
-            self._claim = Claim(self.key, admitted.prompt_tokens_estimate + admitted.completion_tokens_bound)
+            self._admitted_unix_ms = unix_ms = self.service.unix_ms()
+            self._claim = Claim.of(self.key, self.admitted, self.route.name, self.charge_bound, unix_ms)
             self.share_arrived()
         else:
             self._find_replica()
@@ -108,6 +113,7 @@ class Exchange:
             return
         if self.phase is not Phase.SHARES:
             self._enter(Phase.SHARES)
+        self._lease_seconds = share.busy_seconds
         share.wait(self, amount)
 
     def share_denied(self, refusal: Refusal) -> None:
@@ -206,9 +212,9 @@ class Exchange:
             if self._recorded == 0:
                 self.service.spool.append(
                     Reserved(
-                        self.request_id, self.service.unix_ms(), self.key.entry.key_id, self.key.entry.tenant,
-                        self.route.name, self.path, self.admitted.prompt_tokens_bound,
-                        self.admitted.completion_tokens_bound, sent,
+                        self.request_id, self._admitted_unix_ms or self.service.unix_ms(), self.key.entry.key_id,
+                        self.key.entry.tenant, self.route.name, self.path, self.admitted.prompt_tokens_bound,
+                        self.admitted.completion_tokens_bound, sent, *self.rates, self.charge_bound,
                     )
                 )  # fmt: skip
                 self._recorded = 2 if sent else 1
@@ -326,7 +332,7 @@ class Exchange:
             if now - self.paused_since > timeouts.slow_client_seconds:
                 self.service.counters.outcome("slow_client")
                 self.client_left()
-        elif self.phase is Phase.SHARES and waited > timeouts.lease_seconds:
+        elif self.phase is Phase.SHARES and waited > timeouts.lease_seconds + self._lease_seconds:
             self.end_with(overloaded("No share of this key's limits could be had in time.", "limits_unavailable"))
         elif self.phase is Phase.QUEUED and waited > self._queue_seconds(now, waited):
             self.end_with(overloaded("No replica became free in time.", "queue_timeout"))
@@ -400,13 +406,16 @@ class Exchange:
         relay = self._relay
         first = relay.first_token_at - self.started if relay is not None and relay.first_token_at else -1.0
         replica_id = self.replica.replica_id if self.replica is not None else ""
+        charge = 0
+        if self.charge_bound and status is not UsageStatus.VOID:  # never more than what was reserved for it
+            charge = min(self.charge_bound, charge_usd_nanos(prompt_tokens, completion_tokens, *self.rates))
         record = Settled(
             self.request_id, self.service.unix_ms(), status.value, prompt_tokens, completion_tokens, replica_id,
-            http_status, int((now - self.started) * 1000), int(first * 1000) if first >= 0 else -1,
+            http_status, int((now - self.started) * 1000), int(first * 1000) if first >= 0 else -1, charge,
         )  # fmt: skip
         self.service.settle(record)
         if self._claim is not None and self._went_out:
-            self._claim.settle(prompt_tokens + completion_tokens)
+            self._claim.settle(prompt_tokens + completion_tokens, charge)
         counters, seconds, waited = self.service.counters, now - self.started, self.sent_at - self.started
         counters.outcome(status.value)
         if status is not UsageStatus.VOID:
@@ -470,10 +479,7 @@ class Exchange:
             (self.sent_at - self.started) * 1e6,
         )
         if self._claim is not None:
-            for shares in (self.key.request_shares, self.key.token_shares):
-                if shares:
-                    tightest = shares[0] if len(shares) == 1 else min(shares, key=_left_of)
-                    lines += tightest.rate_headers
+            lines += self._claim.rate_headers()
         return lines
 
     @property
@@ -490,7 +496,3 @@ class Exchange:
 def _pool_of(replica: Replica) -> UpstreamPool:
     assert isinstance(replica.connector, UpstreamPool)  # noqa: S101 - made so by the service
     return replica.connector
-
-
-def _left_of(share: Share) -> int:
-    return share.remaining + share.balance

@@ -6,10 +6,12 @@ the server, and no longer than `lease_seconds`.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from swell.gateway.budget_shares import BudgetShare
 from swell.gateway.responses import Refusal
+from swell.state.budgets import BudgetLimit
 from swell.state.messages import FromWorker, LeaseDeny, LeaseGrant, LeaseReport, LeaseRequest, LimitBalance
 
 REPORT_SECONDS = 0.25  # how often use is reported; also the spacing of asks after a denial
@@ -30,6 +32,10 @@ _RATE_LINES = b"x-ratelimit-limit-*: %d\r\nx-ratelimit-remaining-*: %d\r\nx-rate
 
 class Waiter(Protocol):
     """A request that waits for a share."""
+
+    @property
+    def started(self) -> float:
+        """When it arrived, monotonic."""
 
     def share_arrived(self) -> None:
         """Try again to take all shares."""
@@ -83,6 +89,11 @@ class Share:
         self._least_balance = 0
         self._recent: deque[tuple[float, int]] = deque()
         self._waiters: deque[tuple[Waiter, int]] = deque()
+
+    @property
+    def busy_seconds(self) -> float:
+        """A request waits so much longer for it than the server takes to answer."""
+        return 0.0
 
     @property
     def waiting(self) -> int:
@@ -216,6 +227,7 @@ class Shares:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._shares: dict[str, Share] = {}
+        self._budgets: dict[str, BudgetShare] = {}
         self.send: Callable[[FromWorker], None] | None = None
 
     def get(self, limit: str, limit_value: int) -> Share:
@@ -226,23 +238,41 @@ class Shares:
         share.limit_value = limit_value
         return share
 
-    def find(self, limit: str) -> Share | None:
+    def budget(self, limit: BudgetLimit) -> BudgetShare:
+        """The share of a budget in a period, made on first use."""
+        share = self._budgets.get(limit.name)
+        if share is None:
+            share = self._budgets[limit.name] = BudgetShare(limit, self._ask_for_budget)
+        share.spec, share.limit_value = limit, limit.cap_usd_nanos
+        return share
+
+    def _all(self) -> list[Share | BudgetShare]:
+        return [*self._shares.values(), *self._budgets.values()]
+
+    def keep_budgets(self, limits: Iterable[BudgetLimit]) -> None:
+        """Forget the shares of other budgets and periods that nothing is left of."""
+        kept = {limit.name for limit in limits}
+        for name, share in list(self._budgets.items()):
+            if name not in kept and share.is_empty:
+                del self._budgets[name]
+
+    def find(self, limit: str) -> Share | BudgetShare | None:
         """The share of `limit` if there is one."""
-        return self._shares.get(limit)
+        return self._shares.get(limit) or self._budgets.get(limit)
 
     def turn(self) -> None:
         """Report and return, once per `REPORT_SECONDS`. Without a server, balances just run down."""
         if self.send is None:
             return
         now = self._clock()
-        for share in self._shares.values():
+        for share in self._all():
             report = share.turn(now)
             if report is not None:
                 self.send(report)
 
     def recall(self, limit: str) -> None:
         """Another worker needs `limit`: hand back what is idle at once."""
-        share = self._shares.get(limit)
+        share = self.find(limit)
         if share is not None and self.send is not None:
             report = share.turn(self._clock(), give_all=True)
             if report is not None:
@@ -253,7 +283,7 @@ class Shares:
         self.send = send
         now = self._clock()
         statements: list[LimitBalance] = []
-        for share in self._shares.values():
+        for share in self._all():
             share.asked_at = -1.0
             statements.append(share.state(now))
         return tuple(statements)
@@ -261,7 +291,7 @@ class Shares:
     def disconnected(self) -> None:
         """The server is gone; asks go nowhere until it is back."""
         self.send = None
-        for share in self._shares.values():
+        for share in self._all():
             share.asked_at = -1.0
 
     def _ask(self, share: Share, amount: int) -> None:
@@ -270,6 +300,13 @@ class Shares:
             share.asked_at = now
             share.asked_amount = amount
             self.send(LeaseRequest(share.limit, amount))
+
+    def _ask_for_budget(self, share: BudgetShare, amount: int, need: int) -> None:
+        now = self._clock()
+        if self.send is not None and now >= share.denied_until:
+            share.asked_at = now
+            share.asked_amount, share.asked_need = amount, need
+            self.send(LeaseRequest(share.limit, amount, need))
 
 
 def limit_refusal(share: Share, retry_after_seconds: float) -> Refusal:

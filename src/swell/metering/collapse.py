@@ -6,6 +6,7 @@ from swell.state.records import UsageChange
 from swell.state.usage import Reserved, Settled, SpoolRecord, UsageStatus
 
 MAX_TOKENS = 2**40  # no request has more; an engine that reports more must not be able to overflow the ledger's sums
+MAX_CHARGE_USD_NANOS = 2**45  # of one request, $35,184: for the same reason
 
 _OUTCOMES = {
     UsageStatus.SETTLED.value: UsageStatus.SETTLED.value,
@@ -40,11 +41,15 @@ def _change(
     spool: str, request_id: str, was_sent: bool, bound: Reserved | None, outcome: Settled | None
 ) -> UsageChange:
     if bound is None:
-        identity: tuple[int | None, str, str, str, str] = (None, "", "", "", "")
-        prompt_tokens = completion_tokens = 0
+        identity: tuple[int | None, str, str, str, str, int, int] = (None, "", "", "", "", 0, 0)
+        prompt_tokens = completion_tokens = charge = 0
     else:
-        identity = (bound.at_unix_ms, bound.key_id, bound.tenant, bound.model, bound.endpoint)
+        identity = (
+            bound.at_unix_ms, bound.key_id, bound.tenant, bound.model, bound.endpoint, bound.prompt_rate,
+            bound.completion_rate,
+        )  # fmt: skip
         prompt_tokens, completion_tokens = bound.prompt_tokens, bound.completion_tokens
+        charge = bound.charge_usd_nanos
     if outcome is None:
         ending: tuple[str, int, int, int] = ("", 0, -1, -1)
         settled_at, status = None, UsageStatus.RESERVED.value
@@ -52,14 +57,18 @@ def _change(
         ending = (outcome.replica_id, outcome.http_status, outcome.duration_ms, outcome.first_token_ms)
         settled_at, status = outcome.at_unix_ms, _OUTCOMES.get(outcome.status, "estimated")
         prompt_tokens, completion_tokens = outcome.prompt_tokens, outcome.completion_tokens
+        charge = outcome.charge_usd_nanos
         if status == "void":
-            prompt_tokens = completion_tokens = 0
+            prompt_tokens = completion_tokens = charge = 0
     if not (0 <= prompt_tokens <= MAX_TOKENS and 0 <= completion_tokens <= MAX_TOKENS):
         prompt_tokens, completion_tokens = _clamp(prompt_tokens), _clamp(completion_tokens)
+    if not 0 <= charge <= MAX_CHARGE_USD_NANOS:
+        charge = min(max(charge, 0), MAX_CHARGE_USD_NANOS)
+    tokens = prompt_tokens, completion_tokens
     # Past the named tuple's own constructor, which is written in Python: this runs once for every request.
     return tuple.__new__(
         UsageChange,
-        (request_id, spool, *identity, was_sent, settled_at, status, prompt_tokens, completion_tokens, *ending),
+        (request_id, spool, *identity, was_sent, settled_at, status, *tokens, charge, *ending),
     )
 
 

@@ -51,6 +51,7 @@ class Ingested:
     left_reserved: int = 0
     left_void: int = 0
     folders_with_more: int = 0
+    finished: tuple[str, ...] = ()  # the workers whose spools were
 
     def __add__(self, other: "Ingested") -> "Ingested":
         return Ingested(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -153,7 +154,7 @@ class SpoolReader:
             "a worker's spool is finished",
             extra={"spool": folder.name, "left_reserved": left.reserved, "left_void": left.void},
         )
-        return Ingested(spools_finished=1, left_reserved=left.reserved, left_void=left.void)
+        return Ingested(spools_finished=1, left_reserved=left.reserved, left_void=left.void, finished=(folder.name,))
 
     def _position(self, spool: str) -> SpoolPosition | None:
         known = self._positions.get(spool) or self._store.spool_position(spool)

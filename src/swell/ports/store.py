@@ -13,6 +13,7 @@ Contract for every implementation, checked by `swell.testing.store_suite`:
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
+from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
 from swell.state.records import (
     AuditEntry,
     DecisionRecord,
@@ -97,6 +98,28 @@ class UsageStore(Protocol):
         """Sums by status; a status without requests is left out."""
 
 
+class BudgetStore(Protocol):
+    """What of each budget is spent, and what of it workers may spend. A limit's row begins with what the ledger has."""
+
+    def open_budgets(self, limits: Sequence[BudgetLimit]) -> list[BudgetSpend]:
+        """What is spent of each limit. One that is new counts what the ledger holds of its period; bounds count."""
+
+    def put_leases(self, leases: Sequence[BudgetLease]) -> None:
+        """Set what workers were granted, together; nothing granted removes the entry."""
+
+    def list_leases(self) -> list[BudgetLease]:
+        """Every lease, by limit and incarnation."""
+
+    def settle_leases(self, incarnation: str) -> list[BudgetSpend]:
+        """End the leases of a worker whose spool is finished: it spent what the ledger says, at most its grant.
+
+        Returns what is spent now of the limits that it held. Settling twice changes nothing.
+        """
+
+    def forget_budgets(self, ended_before_unix_ms: int) -> None:
+        """Drop limits whose period ended before, unless something of them is leased."""
+
+
 class ProcessStore(Protocol):
     """Child processes, so that a restarted server finds what runs."""
 
@@ -123,7 +146,7 @@ class DecisionStore(Protocol):
         """The newest `limit` (at most MAX_LISTED) decisions, of one model or of all, newest first."""
 
 
-class Store(KeyStore, UsageStore, ProcessStore, DecisionStore, Protocol):
+class Store(KeyStore, UsageStore, BudgetStore, ProcessStore, DecisionStore, Protocol):
     """Everything the server keeps."""
 
     def append_audit(self, entry: AuditEntry) -> None:

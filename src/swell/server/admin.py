@@ -46,6 +46,9 @@ class Platform(Protocol):
     async def decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
         """The trail of scaling decisions up to now, newest first."""
 
+    async def budgets(self) -> list[dict[str, Any]]:
+        """What has become of every budget by now."""
+
     def status(self) -> dict[str, Any]:
         """Models, replicas and workers."""
 
@@ -114,6 +117,9 @@ def application(platform: Platform) -> Starlette:
         query = await _body(request, TrailQuery)
         return _json(await platform.decisions(query.model, query.limit))
 
+    async def budgets(request: Request) -> Response:
+        return _json(await platform.budgets())
+
     return Starlette(
         routes=[
             Route("/api/status", _told(status)),
@@ -123,6 +129,7 @@ def application(platform: Platform) -> Starlette:
             Route("/api/keys/{key_id}/rotate", _told(rotate_key), methods=["POST"]),
             Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
             Route("/api/usage", _told(usage), methods=["POST"]),
+            Route("/api/budgets", _told(budgets)),
             Route("/api/decisions", _told(decisions), methods=["POST"]),
         ]
     )

@@ -11,17 +11,19 @@ supervisor says that the process is gone (`worker_gone`).
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
 import msgspec
 
 from swell.clock import Clock
+from swell.metering.budgets import PREFIX, BudgetBook, BudgetGrant
 from swell.metering.leases import WINDOW_SECONDS, Grant, LeaseBook
 from swell.observe import metrics
 from swell.server.private_socket import private_socket, remove_socket
 from swell.server.publish import Picture, Publication, limits_of
+from swell.state.budgets import BudgetLease
 from swell.state.messages import (
     FrameBuffer,
     FromServer,
@@ -39,9 +41,15 @@ from swell.state.messages import (
     encode_message,
 )
 
+STORE_RETRY_SECONDS = 1.0  # after a lease could not be stored
 WRITE_BUFFER_BYTES = 8 * 1024 * 1024  # unread by a worker; a slower one is cut off and comes back for a snapshot
 HELLO_SECONDS = 5.0
 MAX_CONNECTIONS = 256
+
+
+async def _saved_nowhere(leases: Sequence[BudgetLease]) -> None:
+    """For a channel without budgets."""
+
 
 _log = logging.getLogger(__name__)
 _MONOTONE = ("_total", "_bucket", "_sum", "_count")
@@ -112,6 +120,8 @@ class ControlChannel:
         server_samples: Callable[[], Iterable[Sample]] = tuple,
         on_change: Callable[[], None] = lambda: None,
         on_load: Callable[[str, Load], None] = lambda incarnation, load: None,
+        budgets: BudgetBook | None = None,
+        save_leases: Callable[[Sequence[BudgetLease]], Awaitable[None]] = _saved_nowhere,
     ) -> None:
         self.publication = publication
         self.leases = leases
@@ -120,6 +130,10 @@ class ControlChannel:
         self._server_samples = server_samples
         self._on_change = on_change
         self._on_load = on_load
+        self.budgets = budgets or BudgetBook()
+        self._save_leases = save_leases
+        self._unsent: list[tuple[_Connection, LeaseGrant]] = []  # grants of budgets that are not stored yet
+        self._sending: asyncio.Task[None] | None = None
         self._connections: set[_Connection] = set()
         self._by_incarnation: dict[str, _Connection] = {}
         self._loads: dict[str, Load] = {}
@@ -167,6 +181,7 @@ class ControlChannel:
         if connection is not None:
             connection.close()
         self.leases.leave(incarnation, self._clock.monotonic())
+        self.budgets.leave(incarnation)
         load = self._loads.pop(incarnation, None)
         for sample in load.samples if load else ():
             if sample.name.endswith(_MONOTONE):
@@ -210,6 +225,9 @@ class ControlChannel:
                 self._request_lease(connection, hello.incarnation, message)
             case LeaseReport():
                 now = self._clock.monotonic()
+                if message.limit.startswith(PREFIX):
+                    self.budgets.report(hello.incarnation, message.limit, message.used, message.returned)
+                    return
                 self.leases.report(hello.incarnation, message.limit, message.used, message.returned, now)
             case Load():
                 self._loads[hello.incarnation] = message
@@ -227,12 +245,17 @@ class ControlChannel:
         self._by_incarnation[hello.incarnation] = connection
         if replaced is not None:
             replaced.close()
-        self.leases.join(hello.incarnation, hello.balances, self._clock.monotonic())
+        rates = [balance for balance in hello.balances if not balance.limit.startswith(PREFIX)]
+        self.leases.join(hello.incarnation, rates, self._clock.monotonic())
+        self.budgets.join(hello.incarnation, hello.balances)
         for message in self.publication.since(hello.epoch, hello.sequence):
             connection.send(message)
         self._on_change()
 
     def _request_lease(self, connection: _Connection, incarnation: str, wanted: LeaseRequest) -> None:
+        if wanted.limit.startswith(PREFIX):
+            self._request_budget(connection, incarnation, wanted)
+            return
         answer = self.leases.request(incarnation, wanted.limit, max(1, wanted.amount), self._clock.monotonic())
         if isinstance(answer, Grant):
             connection.send(LeaseGrant(wanted.limit, answer.amount, answer.limit_value, answer.remaining))
@@ -243,6 +266,44 @@ class ControlChannel:
         for other in answer.recall:
             if other in self._by_incarnation:
                 self._by_incarnation[other].send(LeaseRecall(wanted.limit))
+
+    def _request_budget(self, connection: _Connection, incarnation: str, wanted: LeaseRequest) -> None:
+        """As for rates, but that a grant is stored before it is sent; those that come meanwhile are stored together."""
+        answer = self.budgets.request(incarnation, wanted.limit, wanted.amount, wanted.need, self._clock.unix())
+        if isinstance(answer, BudgetGrant):
+            self._unsent.append((connection, LeaseGrant(wanted.limit, answer.amount, answer.cap, answer.remaining)))
+            if self._sending is None:
+                self._sending = asyncio.get_running_loop().create_task(self._send_grants())
+            return
+        connection.send(
+            LeaseDeny(wanted.limit, answer.cap, answer.retry_after_seconds, answer.is_final, answer.remaining)
+        )
+        for other in answer.recall:
+            if other in self._by_incarnation:
+                self._by_incarnation[other].send(LeaseRecall(wanted.limit))
+
+    async def _send_grants(self) -> None:
+        while self._unsent:
+            grants, self._unsent = self._unsent, []
+            leases = self.budgets.unsaved()
+            try:
+                await self._save_leases(leases)
+            except Exception:
+                _log.exception("leases of budgets could not be stored; the workers are told to wait")
+                self.budgets.mark_unsaved(leases)
+                for connection, grant in grants:
+                    if self._is_current(connection) and connection.hello is not None:
+                        self.budgets.withdraw(connection.hello.incarnation, grant.limit, grant.amount)
+                        connection.send(LeaseDeny(grant.limit, grant.limit_value, STORE_RETRY_SECONDS))
+            else:
+                for connection, grant in grants:
+                    if self._is_current(connection):  # else what it stated on coming back does not have this in it
+                        connection.send(grant)
+        self._sending = None
+
+    def _is_current(self, connection: _Connection) -> bool:
+        hello = connection.hello
+        return hello is not None and self._by_incarnation.get(hello.incarnation) is connection
 
     def _set_limits(self, picture: Picture) -> None:
         limits = limits_of(picture)

@@ -15,6 +15,7 @@ import msgspec
 from swell.control.replica import Replica
 from swell.server.administration import DEFAULT_TENANT, limits_problem
 from swell.spec import Engine, Late, ModelSpec, TenantSpec
+from swell.state.budgets import BudgetLimit
 from swell.state.records import KeyRecord
 from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
 
@@ -33,10 +34,11 @@ class Picture:
     models: tuple[ModelEntry, ...] = ()
     keys: tuple[KeyEntry, ...] = ()
     tenants: tuple[TenantEntry, ...] = ()
+    budgets: tuple[BudgetLimit, ...] = ()
 
     def numbered(self, epoch: int, sequence: int) -> Snapshot:
         """As the message that a worker is sent."""
-        return Snapshot(epoch, sequence, self.workers, self.models, self.keys, self.tenants)
+        return Snapshot(epoch, sequence, self.workers, self.models, self.keys, self.tenants, self.budgets)
 
 
 def change(old: Picture, new: Picture, epoch: int, sequence: int) -> Delta | None:
@@ -53,6 +55,7 @@ def change(old: Picture, new: Picture, epoch: int, sequence: int) -> Delta | Non
         models=models,
         keys=keys,
         tenants=tenants,
+        budgets=new.budgets if new.budgets != old.budgets else None,
         removed_models=removed_models,
         removed_keys=removed_keys,
         removed_tenants=removed_tenants,
@@ -85,8 +88,13 @@ def picture_of(
     workers: int,
     created_unix: int,
     now_unix: float,
+    price_of: Callable[[str], tuple[int, int]] = lambda model: (0, 0),
+    budgets: tuple[BudgetLimit, ...] = (),
 ) -> Picture:
-    """What workers are to know: routable replicas, live keys, and the tenants with their limits."""
+    """What workers are to know: routable replicas, live keys, the tenants with their limits, and budgets.
+
+    `price_of` a model is its rates, in nano-dollars per million prompt and completion tokens.
+    """
     routable: dict[str, list[Replica]] = {}
     for replica in replicas:
         if replica.routable and replica.address is not None:
@@ -98,10 +106,11 @@ def picture_of(
         models=tuple(
             entry
             for model in models
-            for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix)
+            for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix, price_of)
         ),
         keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not _key_problem(key, names)),
         tenants=tuple(_tenant_entry(tenant) for tenant in known),
+        budgets=budgets,
     )
 
 
@@ -127,12 +136,15 @@ def with_default_tenant(tenants: Sequence[TenantSpec]) -> tuple[TenantSpec, ...]
     return (TenantSpec(name=DEFAULT_TENANT), *tenants)
 
 
-def _model_entries(model: Served, replicas: Iterable[Replica], created_unix: int) -> Iterator[ModelEntry]:
+def _model_entries(
+    model: Served, replicas: Iterable[Replica], created_unix: int, price_of: Callable[[str], tuple[int, int]]
+) -> Iterator[ModelEntry]:
     """The model itself, and each of its adapters under its own name on the same replicas."""
     spec = model.spec
     entries = tuple(_replica_entry(replica, spec.max_in_flight) for replica in replicas)
     served = {spec.name: spec.upstream_model or spec.name} | {adapter.name: adapter.name for adapter in spec.lora}
     for name, upstream_model in served.items():
+        prompt_rate, completion_rate = price_of(name)
         yield ModelEntry(
             name=name,
             upstream_model=upstream_model,
@@ -149,6 +161,8 @@ def _model_entries(model: Served, replicas: Iterable[Replica], created_unix: int
             ttft_ms=spec.objectives.ttft_ms,
             ttft_ms_per_1k_prompt_tokens=spec.objectives.ttft_ms_per_1k_prompt_tokens,
             itl_ms=spec.objectives.itl_ms,
+            prompt_rate=prompt_rate,
+            completion_rate=completion_rate,
             refuses_late=spec.objectives.late is Late.REFUSE,
             replicas=entries,
         )

@@ -17,9 +17,10 @@ from swell.control.fleet import Fleet, FleetTimes
 from swell.control.probe import HttpAsk
 from swell.control.workload import GATEWAY_WORKER
 from swell.errors import SwellError
-from swell.metering.ingest import SpoolReader
+from swell.metering.ingest import Ingested, SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.server.administration import Administration, NewKey, current_principal
+from swell.server.budgets import BudgetDesk, budget_rows, limits_at
 from swell.server.channel import ControlChannel
 from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, port_of
 from swell.server.loops import Loop
@@ -68,6 +69,7 @@ class RunningServer:
         self._office = Administration(parts.store, parts.pepper, tenants, parts.clock, parts.state.default_key)
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
+        self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock)
         self._keys: list[KeyRecord] = []
         self._refused: dict[str, str] = {}  # why, by id of a key that is live in the store and yet not published
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
@@ -190,6 +192,10 @@ class RunningServer:
             "workers": worker_rows(replicas, loads, self._channel.connected()),
         }
 
+    async def budgets(self) -> list[dict[str, Any]]:
+        """What has become of every budget by now."""
+        return budget_rows(self._budgets.book.standings(), self._clock.unix())
+
     def request_stop(self, principal: str) -> None:
         """Begin to drain and stop."""
         if not self._stop.is_set():
@@ -221,6 +227,10 @@ class RunningServer:
         self._scaling.adopted(epoch)
         self._keys = await self._writer.call(parts.store.list_keys)
         self._tell_refused_keys()
+        await self._budgets.begin(parts.state.spool, self._living)
+        if self._budgets.book.unknown(limits_at(parts.spec, self._clock.unix())):
+            await self._ingest_all()  # new budgets begin with what the ledger has
+        await self._budgets.refresh()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
             publication=Publication(epoch, self._picture()),
@@ -230,6 +240,8 @@ class RunningServer:
             server_samples=self._samples,
             on_change=self._workers_changed,
             on_load=self._load_arrived,
+            budgets=self._budgets.book,
+            save_leases=self._budgets.save,
         )
         await self._account_for("")
         if self._living:
@@ -325,6 +337,8 @@ class RunningServer:
             workers=self._parts.spec.server.workers,
             created_unix=self._created_unix,
             now_unix=self._clock.unix(),
+            price_of=lambda model: self._parts.spec.price_of(model).rates,
+            budgets=self._budgets.limits,
         )
 
     def _running_workers(self) -> set[str]:
@@ -361,14 +375,19 @@ class RunningServer:
         )
 
     async def _ingest_step(self, now: float) -> None:
-        done = await self._writer.call(self._reader.step)
+        done = await self._ingest_once()
         if done.folders_with_more:
             self._ingest.wake.set()
 
     async def _ingest_all(self) -> None:
         for _ in range(MAX_INGEST_TURNS):
-            if not (await self._writer.call(self._reader.step)).folders_with_more:
+            if not (await self._ingest_once()).folders_with_more:
                 return
+
+    async def _ingest_once(self) -> Ingested:
+        done = await self._writer.call(self._reader.step)
+        await self._budgets.ingested(done)
+        return done
 
     async def _trail_step(self, now: float) -> None:
         lines = self._scaling.trail.take()
@@ -380,6 +399,8 @@ class RunningServer:
 
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
+        await self._budgets.refresh()
+        await self._budgets.save_returns()
         self._publish()  # keys that have expired need not be sent any more
 
     # Ending.

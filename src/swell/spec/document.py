@@ -9,6 +9,7 @@ from pydantic import Field
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, SpecModel, is_loopback
 from swell.spec.models import MAX_MODELS, ModelSpec
+from swell.spec.money import BudgetSpec, ModelPrice, OrganisationSpec, Prices
 from swell.spec.providers import ProviderSpec
 from swell.spec.server import ServerSpec
 from swell.spec.tenants import MAX_TENANTS, TenantSpec
@@ -21,6 +22,10 @@ class Spec(SpecModel):
 
     models: Annotated[tuple[ModelSpec, ...], Field(max_length=MAX_MODELS)]
     tenants: Annotated[tuple[TenantSpec, ...], Field(max_length=MAX_TENANTS)] = ()
+    organisation: OrganisationSpec = Field(
+        default=OrganisationSpec(), description="Everybody, and what they may spend."
+    )
+    prices: Prices = Field(default={}, description="What tokens of a model are charged at, by its name.")
     providers: Annotated[tuple[ProviderSpec, ...], Field(max_length=1)] = (ProviderSpec(name="here"),)
     server: ServerSpec = ServerSpec()
 
@@ -40,6 +45,7 @@ class Spec(SpecModel):
             *_repeated("model", self._served_names()),
             *_repeated("tenant", ((f"tenants[{i}].name", tenant.name) for i, tenant in enumerate(self.tenants))),
             *self._exposed_keys(),
+            *self._priceless(),
         ]
 
     def _served_names(self) -> Iterator[tuple[str, str]]:
@@ -47,6 +53,35 @@ class Spec(SpecModel):
             yield f"models[{i}].name", model.name
             for adapter in model.lora:
                 yield f"models[{i}].lora.{adapter.name}", adapter.name
+
+    def price_of(self, model: str) -> ModelPrice:
+        """What the tokens of a served model or adapter are charged at; an adapter's default is its model's."""
+        if model in self.prices:
+            return self.prices[model]
+        base = next((m.name for m in self.models if any(adapter.name == model for adapter in m.lora)), "")
+        return self.prices.get(base, ModelPrice())
+
+    def _budgets(self) -> Iterator[tuple[str, BudgetSpec]]:
+        owners = [("organisation", self.organisation.budget)]
+        owners += [(f"tenants[{i}]", tenant.budget) for i, tenant in enumerate(self.tenants)]
+        for path, budgets in owners:
+            for i, budget in enumerate(budgets):
+                yield f"{path}.budget" if len(budgets) == 1 else f"{path}.budget[{i}]", budget
+
+    def _priceless(self) -> Iterator[Conflict]:
+        served = {name for _, name in self._served_names()}
+        for name in self.prices:
+            if name not in served:
+                yield f"prices.{name}", f"there is no model {name!r}; name one of: {', '.join(sorted(served))}"
+        for path, budget in self._budgets():
+            if budget.model and budget.model not in served:
+                yield f"{path}.model", f"there is no model {budget.model!r}; name one of: {', '.join(sorted(served))}"
+                continue
+            free = [
+                name for name in ((budget.model,) if budget.model else sorted(served)) if self.price_of(name).is_free
+            ]
+            if free and (budget.model or len(free) == len(served)):
+                yield path, f"has nothing to count, for {', '.join(free)} costs nothing; set it in prices"
 
     def _exposed_keys(self) -> Iterator[Conflict]:
         if self.server.allow_plaintext_off_loopback:

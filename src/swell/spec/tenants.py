@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Count, SpecModel, Text
+from swell.spec.money import Budgets
 
 MAX_TENANTS = 10_000
 MAX_LIMIT = 10**15  # of a tenant or a key; far above any use, far below what a message can carry
@@ -45,8 +46,11 @@ class TenantSpec(SpecModel):
         "rpm_limit": ("limits", "requests_per_minute"),
         "tpm_limit": ("limits", "tokens_per_minute"),
         "max_parallel_requests": ("limits", "concurrent_requests"),
+        "max_budget": ("budget", "usd"),
+        "budget_duration": ("budget", "period"),
     }
 
     name: TenantName
     limits: LimitsSpec = LimitsSpec()
+    budget: Budgets = Field(default=(), description="What its requests may cost; one budget, or several.")
     priority: Priority = Field(default=Priority.STANDARD, description="The best class its requests may ask for.")

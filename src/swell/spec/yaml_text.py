@@ -26,9 +26,23 @@ class YamlError(Exception):
         self.column = column
 
 
+class WrittenFloat(float):
+    """A number with a fraction, and as it is written: an amount of money must not become a binary fraction."""
+
+    text: str
+
+
+def _float_as_written(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> WrittenFloat:
+    number = WrittenFloat(loader.construct_yaml_float(node))
+    number.text = node.value
+    return number
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader without timestamps and the `=` value, which no spec needs."""
 
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _float_as_written)
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in _TAGS]

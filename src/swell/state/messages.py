@@ -20,7 +20,7 @@ _LENGTH = struct.Struct(">I")
 
 
 class LimitBalance(msgspec.Struct, frozen=True):
-    """What a worker holds of a limit, and what it used of it in the last minute."""
+    """What a worker holds of a limit, and what it used of it in the last minute; of a budget, since it began."""
 
     limit: str
     held: int
@@ -39,10 +39,11 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class LeaseRequest(msgspec.Struct, frozen=True, tag="lease_request"):
-    """The worker needs at least `amount` more of `limit`."""
+    """The worker needs at least `amount` more of `limit`; of a budget, for a request that needs `need` in all."""
 
     limit: str
     amount: int
+    need: int = 0
 
 
 class LeaseReport(msgspec.Struct, frozen=True, tag="lease_report"):
@@ -63,11 +64,16 @@ class LeaseGrant(msgspec.Struct, frozen=True, tag="lease_grant"):
 
 
 class LeaseDeny(msgspec.Struct, frozen=True, tag="lease_deny"):
-    """No room; trying again makes sense after `retry_after_seconds`."""
+    """No room; trying again makes sense after `retry_after_seconds`.
+
+    Of a budget, `is_final` tells that no reservation that comes back would help, and `remaining` what is not spent.
+    """
 
     limit: str
     limit_value: int
     retry_after_seconds: float
+    is_final: bool = False
+    remaining: int = 0
 
 
 class LeaseRecall(msgspec.Struct, frozen=True, tag="lease_recall"):

@@ -43,7 +43,8 @@ class UsageChange(NamedTuple):
 
     A plain tuple, because thousands a second go straight to the database driver as rows. `reserved_at_unix_ms` is
     None where the batch has no `Reserved` for the request (then the identity fields are empty), `settled_at_unix_ms`
-    where it has no `Settled`. Tokens are the outcome's if there is one, else the bound.
+    where it has no `Settled`. Tokens and the charge are the outcome's if there is one, else the bound. Rates are
+    nano-dollars per million tokens.
     """
 
     request_id: str
@@ -53,11 +54,14 @@ class UsageChange(NamedTuple):
     tenant: str
     model: str
     endpoint: str
+    prompt_rate: int
+    completion_rate: int
     sent: bool
     settled_at_unix_ms: int | None
     status: str
     prompt_tokens: int
     completion_tokens: int
+    charge_usd_nanos: int
     replica_id: str
     http_status: int
     duration_ms: int
@@ -65,7 +69,10 @@ class UsageChange(NamedTuple):
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One request in the ledger. Tokens are actual (settled), counted (estimated), the bound (reserved) or 0 (void)."""
+    """One request in the ledger. Tokens are actual (settled), counted (estimated), the bound (reserved) or 0 (void).
+
+    The charge is theirs, in nano-dollars, at the rates (per million tokens) that held when it was admitted.
+    """
 
     request_id: str
     key_id: str
@@ -75,6 +82,9 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: UsageStatus
     prompt_tokens: int
     completion_tokens: int
+    prompt_rate: int
+    completion_rate: int
+    charge_usd_nanos: int
     reserved_at_unix_ms: int | None
     settled_at_unix_ms: int | None
     replica_id: str
@@ -84,13 +94,15 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which usage to list or total; None matches everything. `since_unix_ms` compares with the time of arrival."""
+    """Which usage to list or total; None matches everything. Times are of arrival, `until` excluded."""
 
     key_id: str | None = None
     model: str | None = None
     tenant: str | None = None
     status: UsageStatus | None = None
     since_unix_ms: int | None = None
+    until_unix_ms: int | None = None
+    spool: str | None = None
 
 
 class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +112,7 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     prompt_tokens: int
     completion_tokens: int
+    charge_usd_nanos: int
 
 
 class SpoolUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ reconnects names the last pair it has; the server answers with the deltas since,
 
 import msgspec
 
+from swell.state.budgets import BudgetLimit
+
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     """Admission limits; None means unlimited."""
@@ -70,6 +72,8 @@ class ModelEntry(msgspec.Struct, frozen=True):
     ttft_ms: float = 5000.0  # the objectives that requests are judged by
     ttft_ms_per_1k_prompt_tokens: float = 0.0
     itl_ms: float = 100.0
+    prompt_rate: int = 0  # nano-dollars per million tokens
+    completion_rate: int = 0
     refuses_late: bool = False  # who waits and cannot meet ttft_ms any more is refused, not demoted
     replicas: tuple[ReplicaEntry, ...] = ()
 
@@ -83,6 +87,7 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     models: tuple[ModelEntry, ...]
     keys: tuple[KeyEntry, ...]
     tenants: tuple[TenantEntry, ...]
+    budgets: tuple[BudgetLimit, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
@@ -94,6 +99,7 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
     models: tuple[ModelEntry, ...] = ()
     keys: tuple[KeyEntry, ...] = ()
     tenants: tuple[TenantEntry, ...] = ()
+    budgets: tuple[BudgetLimit, ...] | None = None  # all of them, where any changed
     removed_models: tuple[str, ...] = ()
     removed_keys: tuple[str, ...] = ()
     removed_tenants: tuple[str, ...] = ()

@@ -43,7 +43,10 @@ class UsageStatus(StrEnum):
 
 
 class Reserved(msgspec.Struct, frozen=True, array_like=True, tag="r"):
-    """A request's bound, written before it goes out. Tokens are upper bounds."""
+    """A request's bound, written before it goes out. Tokens are upper bounds, and so is what they are charged at.
+
+    Rates are nano-dollars per million tokens. `at_unix_ms` is when it was admitted: its period follows from that.
+    """
 
     request_id: str
     at_unix_ms: int
@@ -54,6 +57,9 @@ class Reserved(msgspec.Struct, frozen=True, array_like=True, tag="r"):
     prompt_tokens: int
     completion_tokens: int
     sent: bool
+    prompt_rate: int = 0
+    completion_rate: int = 0
+    charge_usd_nanos: int = 0
 
 
 class Sent(msgspec.Struct, frozen=True, array_like=True, tag="s"):
@@ -74,6 +80,7 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag="t"):
     http_status: int
     duration_ms: int
     first_token_ms: int
+    charge_usd_nanos: int = 0
 
 
 SpoolRecord = Reserved | Sent | Settled

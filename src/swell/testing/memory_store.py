@@ -21,12 +21,14 @@ from swell.state.records import (
     UsageTotal,
 )
 from swell.state.usage import UsageStatus
+from swell.testing.memory_budgets import MemoryBudgets
 
 
-class MemoryStore:
+class MemoryStore(MemoryBudgets):
     """`swell.ports.store.Store` in dictionaries. `fail_next` makes the next calls raise before they change anything."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._keys: dict[str, KeyRecord] = {}
         self._usage: dict[str, UsageChange] = {}
         self._positions: dict[str, SpoolPosition] = {}
@@ -89,7 +91,9 @@ class MemoryStore:
             still_open = [row for row in self._usage.values() if row.spool == spool and _is_open(row)]
             unsent = [] if damaged else [row for row in still_open if not row.sent]
             for row in unsent:
-                self._usage[row.request_id] = row._replace(status="void", prompt_tokens=0, completion_tokens=0)
+                self._usage[row.request_id] = row._replace(
+                    status="void", prompt_tokens=0, completion_tokens=0, charge_usd_nanos=0
+                )
             return FinalisedSpool(reserved=len(still_open) - len(unsent), void=len(unsent))
 
     def spool_position(self, spool: str) -> SpoolPosition | None:
@@ -141,9 +145,13 @@ class MemoryStore:
                     requests=sum(row.status == status for row in rows),
                     prompt_tokens=sum(row.prompt_tokens for row in rows if row.status == status),
                     completion_tokens=sum(row.completion_tokens for row in rows if row.status == status),
+                    charge_usd_nanos=sum(row.charge_usd_nanos for row in rows if row.status == status),
                 )
                 for status in sorted({row.status for row in rows})
             ]
+
+    def _charge(self, where: UsageFilter) -> int:
+        return sum(row.charge_usd_nanos for row in self._usage.values() if _matches(row, where))
 
     def record_process(self, process: ProcessRecord) -> None:
         with self._call():
@@ -210,13 +218,18 @@ class MemoryStore:
         return key
 
 
+_TOKENS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos")
+
+
 def _merge(known: UsageChange, said: UsageChange) -> UsageChange:
     merged = known._replace(sent=known.sent or said.sent)
     if known.reserved_at_unix_ms is None and said.reserved_at_unix_ms is not None:
-        identity = ("reserved_at_unix_ms", "key_id", "tenant", "model", "endpoint")
+        identity = (
+            "reserved_at_unix_ms", "key_id", "tenant", "model", "endpoint", "prompt_rate", "completion_rate"
+        )  # fmt: skip
         merged = merged._replace(**{name: getattr(said, name) for name in identity})
         if known.settled_at_unix_ms is None:
-            merged = merged._replace(prompt_tokens=said.prompt_tokens, completion_tokens=said.completion_tokens)
+            merged = merged._replace(**{name: getattr(said, name) for name in _TOKENS})
     if known.settled_at_unix_ms is None and said.settled_at_unix_ms is not None:
         outcome = UsageChange._fields[UsageChange._fields.index("settled_at_unix_ms") :]
         merged = merged._replace(**{name: getattr(said, name) for name in outcome})
@@ -238,7 +251,9 @@ def _matches(row: UsageChange, where: UsageFilter) -> bool:
         and where.model in (None, row.model)
         and where.tenant in (None, row.tenant)
         and where.status in (None, row.status)
+        and where.spool in (None, row.spool)
         and (where.since_unix_ms is None or (arrived is not None and arrived >= where.since_unix_ms))
+        and (where.until_unix_ms is None or (arrived is not None and arrived < where.until_unix_ms))
     )
 
 

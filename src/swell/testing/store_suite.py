@@ -78,11 +78,14 @@ def usage_change(request_id: str, kind: str, **changes: object) -> UsageChange:
         tenant="search" if has_bound else "",
         model="chat" if has_bound else "",
         endpoint="/v1/chat/completions" if has_bound else "",
+        prompt_rate=1_000_000 * has_bound,
+        completion_rate=2_000_000 * has_bound,
         sent=kind in ("reserved", "sent", "pair"),
         settled_at_unix_ms=2000 if has_outcome else None,
         status="settled" if has_outcome else "reserved",
         prompt_tokens=7 if has_outcome else 100 * has_bound,
         completion_tokens=9 if has_outcome else 512 * has_bound,
+        charge_usd_nanos=25 if has_outcome else 1124 * has_bound,
         replica_id="chat-0" if has_outcome else "",
         http_status=200 if has_outcome else 0,
         duration_ms=500 if has_outcome else -1,
@@ -155,6 +158,9 @@ class StoreSuite:
                 status=UsageStatus.SETTLED,
                 prompt_tokens=7,
                 completion_tokens=9,
+                prompt_rate=1_000_000,
+                completion_rate=2_000_000,
+                charge_usd_nanos=25,
                 reserved_at_unix_ms=1000,
                 settled_at_unix_ms=2000,
                 replica_id="chat-0",
@@ -361,6 +367,7 @@ def _totals(rows: Iterable[UsageRecord]) -> list[UsageTotal]:
             requests=sum(row.status == status for row in listed),
             prompt_tokens=sum(row.prompt_tokens for row in listed if row.status == status),
             completion_tokens=sum(row.completion_tokens for row in listed if row.status == status),
+            charge_usd_nanos=sum(row.charge_usd_nanos for row in listed if row.status == status),
         )
         for status in sorted({row.status for row in listed})
     ]

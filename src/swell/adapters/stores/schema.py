@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"  # the newest revision in migrations/versions
+HEAD = "0003"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -53,6 +53,10 @@ usage = Table(
     Column("http_status", Integer, nullable=False),
     Column("duration_ms", Integer, nullable=False),
     Column("first_token_ms", Integer, nullable=False),
+    # Nano-dollars per million tokens, and nano-dollars.
+    Column("prompt_rate", Integer, nullable=False, server_default=text("0")),
+    Column("completion_rate", Integer, nullable=False, server_default=text("0")),
+    Column("charge_usd_nanos", Integer, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
 arrived_at = func.coalesce(usage.c.reserved_at_unix_ms, usage.c.settled_at_unix_ms)
@@ -65,6 +69,26 @@ spool_positions = Table(
     Column("spool", Text, primary_key=True),
     Column("segment", Integer, nullable=False),
     Column("byte_offset", Integer, nullable=False),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("limit_name", Text, primary_key=True, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("start_unix_ms", Integer, nullable=False),
+    Column("end_unix_ms", Integer),
+    Column("spent_usd_nanos", Integer, nullable=False),  # by workers that have ended
+)
+
+budget_leases = Table(
+    "budget_leases",
+    metadata,
+    Column("limit_name", Text, primary_key=True, nullable=False),
+    Column("incarnation", Text, primary_key=True, nullable=False),
+    Column("granted_usd_nanos", Integer, nullable=False),
 )
 
 processes = Table(

@@ -5,6 +5,7 @@ from pathlib import Path
 from sqlalchemy.dialects.sqlite import insert
 
 from swell.adapters.stores.audit_rows import AuditRows
+from swell.adapters.stores.budget_rows import BudgetRows
 from swell.adapters.stores.database import Database
 from swell.adapters.stores.decision_rows import DecisionRows
 from swell.adapters.stores.key_rows import KeyRows
@@ -14,7 +15,7 @@ from swell.adapters.stores.usage_rows import UsageRows
 from swell.ports.store import Store
 
 
-class SqliteStore(KeyRows, UsageRows, ProcessRows, DecisionRows, AuditRows):
+class SqliteStore(KeyRows, UsageRows, BudgetRows, ProcessRows, DecisionRows, AuditRows):
     """`swell.ports.store.Store` on an encrypted SQLite file."""
 
     def next_epoch(self) -> int:

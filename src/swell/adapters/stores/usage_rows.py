@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, delete, func, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from swell.adapters.stores.database import Database
@@ -28,9 +28,9 @@ from swell.state.records import (
 from swell.state.usage import UsageStatus
 
 PIECE_ROWS = 125  # entered without giving way: about half a millisecond
-_IDENTITY = ("key_id", "tenant", "model", "endpoint")
+_IDENTITY = ("key_id", "tenant", "model", "endpoint", "prompt_rate", "completion_rate")
 _OUTCOME = ("status", "replica_id", "http_status", "duration_ms", "first_token_ms")
-_TOKENS = ("prompt_tokens", "completion_tokens")
+_TOKENS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos")
 _OPEN = and_(usage.c.settled_at_unix_ms.is_(None), usage.c.status == "reserved")
 
 
@@ -84,7 +84,8 @@ class UsageRows:
             void = 0
             if not damaged:
                 unsent = update(usage).where(of_spool, usage.c.sent.is_(False))
-                void = connection.execute(unsent.values(status="void", prompt_tokens=0, completion_tokens=0)).rowcount
+                nothing = {"prompt_tokens": 0, "completion_tokens": 0, "charge_usd_nanos": 0}
+                void = connection.execute(unsent.values(status="void", **nothing)).rowcount
             standing = connection.execute(select(func.count()).select_from(usage).where(of_spool)).scalar_one()
             return FinalisedSpool(reserved=standing, void=void)
 
@@ -124,13 +125,25 @@ class UsageRows:
             return [_to_record(row) for row in connection.execute(query.limit(min(limit, MAX_LISTED)))]
 
     def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
-        sums = (func.sum(usage.c.prompt_tokens), func.sum(usage.c.completion_tokens))
+        sums = tuple(func.sum(usage.c[name]) for name in _TOKENS)
         query = _narrow(select(usage.c.status, func.count(), *sums), where).group_by(usage.c.status)
         with self._database.reading() as connection:
             return [
-                UsageTotal(status=UsageStatus(status), requests=requests, prompt_tokens=prompt, completion_tokens=done)
-                for status, requests, prompt, done in connection.execute(query.order_by(usage.c.status))
+                UsageTotal(
+                    status=UsageStatus(status),
+                    requests=requests,
+                    prompt_tokens=prompt,
+                    completion_tokens=done,
+                    charge_usd_nanos=charge,
+                )
+                for status, requests, prompt, done, charge in connection.execute(query.order_by(usage.c.status))
             ]
+
+
+def total_charge(connection: Connection, where: UsageFilter) -> int:
+    """Nano-dollars that the matching requests are charged, bounds of open ones included."""
+    query = _narrow(select(func.coalesce(func.sum(usage.c.charge_usd_nanos), 0)), where)
+    return int(connection.execute(query).scalar_one())
 
 
 def _narrow(query: Select[Any], where: UsageFilter) -> Select[Any]:
@@ -139,10 +152,13 @@ def _narrow(query: Select[Any], where: UsageFilter) -> Select[Any]:
         (usage.c.model, where.model),
         (usage.c.tenant, where.tenant),
         (usage.c.status, where.status),
+        (usage.c.spool, where.spool),
     ):
         if wanted is not None:
             query = query.where(column == str(wanted))
-    return query if where.since_unix_ms is None else query.where(arrived_at >= where.since_unix_ms)
+    if where.since_unix_ms is not None:
+        query = query.where(arrived_at >= where.since_unix_ms)
+    return query if where.until_unix_ms is None else query.where(arrived_at < where.until_unix_ms)
 
 
 def _to_record(row: Row[Any]) -> UsageRecord:

@@ -1,0 +1,110 @@
+"""Budgets and their leases as rows."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, and_, delete, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from swell.adapters.stores.database import Database
+from swell.adapters.stores.schema import budget_leases, budgets
+from swell.adapters.stores.usage_rows import total_charge
+from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
+from swell.state.records import UsageFilter
+
+
+class BudgetRows:
+    """`swell.ports.store.BudgetStore` on SQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open_budgets(self, limits: Sequence[BudgetLimit]) -> list[BudgetSpend]:
+        if not limits:
+            return []
+        names = [limit.name for limit in limits]
+        with self._database.reading() as connection:
+            spent = _spent(connection, names)
+        new = [limit for limit in limits if limit.name not in spent]
+        if new:
+            with self._database.writing() as connection:
+                for limit in new:
+                    where = _requests_of(limit.scope, limit.owner, limit.model, limit.start_unix_ms, limit.end_unix_ms)
+                    row = {
+                        "limit_name": limit.name,
+                        "scope": limit.scope,
+                        "owner": limit.owner,
+                        "model": limit.model,
+                        "start_unix_ms": limit.start_unix_ms,
+                        "end_unix_ms": limit.end_unix_ms,
+                        "spent_usd_nanos": total_charge(connection, where),
+                    }
+                    connection.execute(insert(budgets).values(row).on_conflict_do_nothing())
+                spent = _spent(connection, names)
+        return [BudgetSpend(name, spent[name]) for name in names]
+
+    def put_leases(self, leases: Sequence[BudgetLease]) -> None:
+        if not leases:
+            return
+        with self._database.writing() as connection:
+            for lease in leases:
+                if lease.granted_usd_nanos <= 0:
+                    connection.execute(
+                        delete(budget_leases).where(
+                            budget_leases.c.limit_name == lease.limit,
+                            budget_leases.c.incarnation == lease.incarnation,
+                        )
+                    )
+                    continue
+                granted = {"granted_usd_nanos": lease.granted_usd_nanos}
+                statement = insert(budget_leases).values(
+                    limit_name=lease.limit, incarnation=lease.incarnation, **granted
+                )
+                connection.execute(
+                    statement.on_conflict_do_update(index_elements=["limit_name", "incarnation"], set_=granted)
+                )
+
+    def list_leases(self) -> list[BudgetLease]:
+        order = (budget_leases.c.limit_name, budget_leases.c.incarnation)
+        with self._database.reading() as connection:
+            return [BudgetLease(*row) for row in connection.execute(select(budget_leases).order_by(*order))]
+
+    def settle_leases(self, incarnation: str) -> list[BudgetSpend]:
+        held = select(budgets, budget_leases.c.granted_usd_nanos).join_from(
+            budget_leases, budgets, budgets.c.limit_name == budget_leases.c.limit_name
+        )
+        with self._database.writing() as connection:
+            names = []
+            for row in connection.execute(held.where(budget_leases.c.incarnation == incarnation)).all():
+                where = _requests_of(row.scope, row.owner, row.model, row.start_unix_ms, row.end_unix_ms, incarnation)
+                # The ledger may know of requests from before there was this budget: they are in its first figure.
+                used = min(row.granted_usd_nanos, total_charge(connection, where))
+                change = update(budgets).where(budgets.c.limit_name == row.limit_name)
+                connection.execute(change.values(spent_usd_nanos=budgets.c.spent_usd_nanos + used))
+                names.append(row.limit_name)
+            connection.execute(delete(budget_leases).where(budget_leases.c.incarnation == incarnation))
+            spent = _spent(connection, names)
+            return [BudgetSpend(name, spent[name]) for name in names]
+
+    def forget_budgets(self, ended_before_unix_ms: int) -> None:
+        leased = select(budget_leases.c.limit_name)
+        over = and_(budgets.c.end_unix_ms < ended_before_unix_ms, budgets.c.limit_name.not_in(leased))
+        with self._database.writing() as connection:
+            connection.execute(delete(budgets).where(over))
+
+
+def _requests_of(
+    scope: str, owner: str, model: str, start_unix_ms: int, end_unix_ms: int | None, spool: str | None = None
+) -> UsageFilter:
+    return UsageFilter(
+        key_id=owner if scope == Scope.KEY else None,
+        tenant=owner if scope == Scope.TENANT else None,
+        model=model or None,
+        since_unix_ms=start_unix_ms or None,
+        until_unix_ms=end_unix_ms,
+        spool=spool,
+    )
+
+
+def _spent(connection: Connection, names: Sequence[str]) -> dict[str, int]:
+    query = select(budgets.c.limit_name, budgets.c.spent_usd_nanos).where(budgets.c.limit_name.in_(names))
+    return {row.limit_name: row.spent_usd_nanos for row in connection.execute(query)}

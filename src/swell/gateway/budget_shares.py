@@ -1,0 +1,229 @@
+"""This worker's shares of budgets: escrow for requests, in nano-dollars.
+
+A request takes its bound before it goes out and is settled to its charge, which is never more; the rest is there for
+the next one. What is spent for good is reported, what lies idle goes back. A request that only others' reservations
+stand in the way of waits up to `BUSY_SECONDS` from its arrival; one that no room can be made for is refused at once.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from swell.gateway.responses import Refusal
+from swell.state.budgets import BudgetLimit, Scope
+from swell.state.messages import LeaseDeny, LeaseGrant, LeaseReport, LimitBalance
+from swell.units import usd_text
+
+if TYPE_CHECKING:
+    from swell.gateway.shares import Waiter
+
+BUSY_SECONDS = 2.0
+BUSY_RETRY_SECONDS = 1.0  # what a client is told that waited so long in vain
+IDLE_TURNS_TO_RETURN = 4  # turns without use after which a share goes back
+
+
+class BudgetShare:
+    """What this worker holds of one budget in one period."""
+
+    __slots__ = (
+        "_idle_turns",
+        "_waiters",
+        "ask",
+        "asked_amount",
+        "asked_at",
+        "asked_need",
+        "balance",
+        "denied_until",
+        "in_use",
+        "last_grant",
+        "limit",
+        "limit_value",
+        "spec",
+        "used",
+        "used_total",
+    )
+
+    def __init__(self, spec: BudgetLimit, ask: "Callable[[BudgetShare, int, int], None]") -> None:
+        self.spec = spec
+        self.limit = spec.name
+        self.limit_value = spec.cap_usd_nanos
+        self.ask = ask  # for so much, for a request that needs so much
+        self.balance = 0
+        self.in_use = 0  # bounds of running requests
+        self.used = 0  # since the last report
+        self.used_total = 0  # before that
+        self.last_grant = 0
+        self.asked_at = -1.0  # monotonic time of the unanswered ask; negative: none
+        self.asked_amount = self.asked_need = 0
+        self.denied_until = 0.0
+        self._idle_turns = 0
+        self._waiters: deque[tuple[Waiter, int]] = deque()
+
+    @property
+    def busy_seconds(self) -> float:
+        """A request waits so much longer for it than the server takes to answer."""
+        return BUSY_SECONDS
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing held, nothing under way."""
+        return not (self.balance or self.in_use or self.used or self._waiters) and self.asked_at < 0
+
+    def take(self, amount: int) -> bool:
+        """Reserve `amount` if it is held. Asks for more in good time."""
+        left = self.balance - amount
+        if left < 0:
+            return False
+        self.balance = left
+        self.in_use += amount
+        if left * 4 < self.last_grant and self.asked_at < 0:
+            self.ask(self, 1, 1)
+        return True
+
+    def put_back(self, amount: int) -> None:
+        """A request that had reserved so much never went out."""
+        self.in_use -= amount
+        self.balance += amount
+        if self._waiters:
+            self._wake()
+
+    def settle(self, reserved: int, charge: int) -> None:
+        """A request is charged, at most what it had reserved."""
+        self.in_use -= reserved
+        self.used += charge
+        self.balance += reserved - charge
+        if self._waiters and charge < reserved:
+            self._wake()
+
+    def wait(self, waiter: "Waiter", amount: int) -> None:
+        """Call `waiter` when more has arrived, or was denied."""
+        self._waiters.append((waiter, amount))
+        if self.asked_at < 0:
+            self._ask_for(amount)
+
+    def forget(self, waiter: "Waiter") -> None:
+        """The request has left."""
+        self._waiters = deque(entry for entry in self._waiters if entry[0] is not waiter)
+
+    def granted(self, grant: LeaseGrant) -> None:
+        """The server gave more."""
+        self.asked_at = -1.0
+        self.denied_until = 0.0
+        self.balance += grant.amount
+        self.last_grant = grant.amount
+        self._wake()
+
+    def denied(self, deny: LeaseDeny, now: float) -> None:
+        """There is no room: for good, or while others' reservations stand."""
+        self.asked_at = -1.0
+        self.last_grant = 0  # nothing is asked for ahead any more, only what a request needs
+        if not deny.is_final:
+            self.denied_until = now + deny.retry_after_seconds
+            return  # `turn` asks again
+        refusal = exceeded(self.spec, deny)
+        waiting, self._waiters = self._waiters, deque()
+        for waiter, amount in waiting:
+            if amount >= self.asked_need:
+                waiter.share_denied(refusal)
+            else:  # who needs less may still get it
+                self._waiters.append((waiter, amount))
+        if self._waiters:
+            self._ask_for(min(amount for _, amount in self._waiters))
+
+    def turn(self, now: float, *, give_all: bool = False) -> LeaseReport | None:
+        """Once per report time: what to report and return. Asks again for whoever still waits."""
+        if self.denied_until:  # without an answer it is the server that is late, not a reservation
+            self._refuse_who_waited(now)
+        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
+            self._ask_for(min(amount for _, amount in self._waiters))
+        used, self.used = self.used, 0
+        self.used_total += used
+        self._idle_turns = 0 if used or self.in_use else self._idle_turns + 1
+        gives = (give_all or self._idle_turns >= IDLE_TURNS_TO_RETURN) and not self._waiters
+        idle = max(0, self.balance) if gives else 0
+        self.balance -= idle
+        return LeaseReport(self.limit, used, idle) if used or idle else None
+
+    def state(self, now: float) -> LimitBalance:
+        """For a server that has just (re)started or was lost: what is held, and all that was used."""
+        self.used_total += self.used
+        self.used = 0
+        return LimitBalance(self.limit, self.balance + self.in_use, self.used_total)
+
+    def _refuse_who_waited(self, now: float) -> None:
+        late = [waiter for waiter, _ in self._waiters if now - waiter.started > BUSY_SECONDS]
+        for waiter in late:
+            self.forget(waiter)
+            waiter.share_denied(busy(self.spec))
+
+    def _ask_for(self, need: int) -> None:
+        self.ask(self, max(1, need - self.balance), need)
+
+    def _wake(self) -> None:
+        waiting, self._waiters = self._waiters, deque()
+        for waiter, _ in waiting:
+            waiter.share_arrived()
+
+
+class Budgets:
+    """The limits of one budget that a worker knows of, by period: the current one, and the next in time."""
+
+    __slots__ = ("_shares",)
+
+    def __init__(self, shares: Sequence[BudgetShare]) -> None:
+        self._shares = sorted(shares, key=lambda share: share.spec.start_unix_ms)
+
+    def at(self, unix_ms: int) -> BudgetShare:
+        """The share of the period that a moment belongs to, as far as is known."""
+        for share in self._shares:
+            end = share.spec.end_unix_ms
+            if end is None or unix_ms < end:
+                return share
+        return self._shares[-1]
+
+
+def exceeded(limit: BudgetLimit, deny: LeaseDeny) -> Refusal:
+    """429 for a budget that has no room for the request however much comes back."""
+    resets = "" if limit.end_unix_ms is None else f" It begins anew in {_duration(deny.retry_after_seconds)}."
+    return Refusal(
+        429,
+        f"The budget of {usd_text(limit.cap_usd_nanos)} for {_whose(limit)} in {limit.label} is used up: "
+        f"{usd_text(deny.remaining)} is left, and this request may cost more.{resets}",
+        code="budget_exceeded",
+        retry_after_seconds=None if limit.end_unix_ms is None else deny.retry_after_seconds,
+    )
+
+
+def never_affordable(limit: BudgetLimit, amount: int) -> Refusal:
+    """429 for a request that may cost more than the whole budget."""
+    return Refusal(
+        429,
+        f"This request may cost {usd_text(amount)}, more than the whole budget of {usd_text(limit.cap_usd_nanos)} for "
+        f"{_whose(limit)}; lower max_tokens or shorten the prompt.",
+        code="budget_exceeded",
+    )
+
+
+def busy(limit: BudgetLimit) -> Refusal:
+    """429 for a budget whose rest other running requests have reserved."""
+    return Refusal(
+        429,
+        f"What is left of the budget of {usd_text(limit.cap_usd_nanos)} for {_whose(limit)} in {limit.label} is "
+        "reserved by running requests; try again shortly, or lower max_tokens.",
+        code="budget_reserved",
+        retry_after_seconds=BUSY_RETRY_SECONDS,
+    )
+
+
+def _whose(limit: BudgetLimit) -> str:
+    whose = {Scope.ORGANISATION: "the organisation", Scope.TENANT: f"tenant '{limit.owner}'"}.get(
+        Scope(limit.scope), f"key '{limit.owner}'"
+    )
+    return f"{whose} on model '{limit.model}'" if limit.model else whose
+
+
+def _duration(seconds: float) -> str:
+    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(1, round(seconds))} s"

@@ -1,0 +1,165 @@
+"""The budgets of a running server: which limits hold now, the book of them, and what of it is stored.
+
+Order makes it safe. A lease is stored before its grant is sent. A worker's leases are ended on the thread that
+stores, after its spool is in the ledger, and what is stored for it later is dropped: so an ended worker leaves no lease.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from swell.clock import Clock
+from swell.errors import SwellError
+from swell.metering.budgets import PREFIX, BudgetBook, Standing
+from swell.metering.ingest import Ingested
+from swell.metering.periods import Period, following, period_at, zone_of
+from swell.ports.store import Store
+from swell.server.writer import Writer
+from swell.spec import Spec
+from swell.spec.money import BudgetSpec
+from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
+from swell.units import usd
+
+KEPT_SECONDS = 400 * 86_400.0  # what is known of limits whose period has ended
+
+_log = logging.getLogger(__name__)
+
+
+def limits_at(spec: Spec, now_unix: float) -> tuple[BudgetLimit, ...]:
+    """Every budget of the spec in the period of `now_unix`, and in the next, which workers are told of ahead."""
+    owners = [(Scope.ORGANISATION, "", spec.organisation.budget)]
+    owners += [(Scope.TENANT, tenant.name, tenant.budget) for tenant in spec.tenants]
+    return tuple(
+        _limit(scope, owner, budget, period)
+        for scope, owner, budgets in owners
+        for budget in budgets
+        for period in _periods(budget, now_unix)
+    )
+
+
+def _periods(budget: BudgetSpec, now_unix: float) -> list[Period]:
+    zone = zone_of(budget.time_zone)
+    current = period_at(budget.period.value, zone, now_unix)
+    after = following(budget.period.value, zone, current)
+    return [current] if after is None else [current, after]
+
+
+def _limit(scope: Scope, owner: str, budget: BudgetSpec, period: Period) -> BudgetLimit:
+    budget_id = f"{PREFIX}{scope}:{owner}:{budget.model or '*'}:{budget.period}:{budget.time_zone}"
+    start = round(period.start_unix * 1000)
+    return BudgetLimit(
+        name=f"{budget_id}:{start}",
+        budget_id=budget_id,
+        scope=scope.value,
+        owner=owner,
+        cap_usd_nanos=budget.usd_nanos,
+        label=period.label,
+        start_unix_ms=start,
+        end_unix_ms=None if period.end_unix is None else round(period.end_unix * 1000),
+        model=budget.model or "",
+    )
+
+
+def budget_rows(standings: Sequence[Standing], now_unix: float) -> list[dict[str, Any]]:
+    """The limits that hold now, for people and scripts: amounts in nano-dollars, and as decimal dollars."""
+    return [
+        {
+            "scope": standing.limit.scope,
+            "owner": standing.limit.owner,
+            "model": standing.limit.model,
+            "period": standing.limit.label,
+            "ends_unix": None if standing.limit.end_unix_ms is None else standing.limit.end_unix_ms / 1000,
+            **{
+                f"{name}_{unit}": value
+                for name, nanos in (
+                    ("cap", standing.limit.cap_usd_nanos),
+                    ("spent", standing.spent_usd_nanos),
+                    ("reserved", standing.reserved_usd_nanos),
+                    ("left", standing.left_usd_nanos),
+                )
+                for unit, value in (("usd_nanos", nanos), ("usd", str(usd(nanos))))
+            },
+        }
+        for standing in standings
+        if standing.limit.start_unix_ms <= now_unix * 1000
+        and (standing.limit.end_unix_ms is None or now_unix * 1000 < standing.limit.end_unix_ms)
+    ]
+
+
+class BudgetDesk:
+    """Made once per server. Everything is called on the event loop but what says that it is not."""
+
+    def __init__(self, spec: Spec, store: Store, writer: Writer, clock: Clock) -> None:
+        self._spec = spec
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._settled: set[str] = set()  # on the writer's thread: workers whose leases were ended
+        self._finished: list[str] = []  # there too: whose spools are finished and whose leases are not ended yet
+        self.book = BudgetBook()
+        self.limits: tuple[BudgetLimit, ...] = ()
+
+    async def begin(self, spools: Path, living: Collection[str]) -> None:
+        """Read what is leased. Ended workers whose spools are gone have all that they did in the ledger."""
+        leases = await self._writer.call(self._store.list_leases)
+        self.book = BudgetBook(leases)
+        gone = {lease.incarnation for lease in leases} - set(living)
+        ended = [incarnation for incarnation in sorted(gone) if not (spools / incarnation).is_dir()]
+        self.book_ends(await self._writer.call(lambda: self.end(ended)))
+
+    async def refresh(self) -> bool:
+        """Bring the limits up to now; whether they changed. New ones begin with what the ledger has of their period."""
+        limits = limits_at(self._spec, self._clock.unix())
+        new = self.book.unknown(limits)
+        spends = await self._writer.call(lambda: self._store.open_budgets(new)) if new else []
+        self.book.set_limits(limits, {spend.limit: spend.spent_usd_nanos for spend in spends})
+        if new:
+            before = int((self._clock.unix() - KEPT_SECONDS) * 1000)
+            await self._writer.call(lambda: self._store.forget_budgets(before))
+        changed, self.limits = limits != self.limits, limits
+        return changed
+
+    async def save(self, leases: Sequence[BudgetLease]) -> None:
+        """Store leases. Raises SwellError where they could not be."""
+        await self._writer.call(lambda: self._put(leases))
+
+    async def save_returns(self) -> None:
+        """Store what workers gave back, which nothing waits for."""
+        leases = self.book.unsaved()
+        if not leases:
+            return
+        try:
+            await self.save(leases)
+        except SwellError:
+            self.book.mark_unsaved(leases)
+            raise
+
+    def end(self, finished: Sequence[str]) -> list[tuple[str, list[BudgetSpend]]]:
+        """On the writer's thread: end the leases of workers whose spools are finished. What fails is tried again."""
+        self._finished += finished
+        ended = []
+        while self._finished:
+            incarnation = self._finished[0]
+            try:
+                spends = self._store.settle_leases(incarnation)
+            except SwellError:
+                _log.exception("a worker's leases could not be ended yet", extra={"incarnation": incarnation})
+                break
+            self._settled.add(incarnation)
+            del self._finished[0]
+            ended.append((incarnation, spends))
+        return ended
+
+    def book_ends(self, ended: Sequence[tuple[str, list[BudgetSpend]]]) -> None:
+        """Tell the book."""
+        for incarnation, spends in ended:
+            self.book.settled(incarnation, spends)
+
+    async def ingested(self, done: Ingested) -> None:
+        """After the spools were read: end the leases of those that are finished."""
+        if done.finished:
+            self.book_ends(await self._writer.call(lambda: self.end(done.finished)))
+
+    def _put(self, leases: Sequence[BudgetLease]) -> None:
+        self._store.put_leases([lease for lease in leases if lease.incarnation not in self._settled])

@@ -1,0 +1,155 @@
+"""Budgets over many workers: never a nano-dollar over the cap, whatever dies; nearly all of it when nothing does."""
+
+import os
+import random
+
+import pytest
+from budget_world import World, limit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swell.gateway.budget_shares import BUSY_SECONDS
+
+SEED = int(os.environ.get("SWELL_BUDGET_SEED", "20261129"))
+USD = 10**9
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_two_hundred_seeded_runs_with_faults_never_spend_more_than_the_cap(part: int) -> None:
+    for run in range(20):
+        seed = SEED + part * 20 + run
+        print(f"seed {seed}")
+        dice = random.Random(seed)
+        largest = dice.choice((USD // 100, USD // 10, USD // 2, USD * 2))
+        limits = [limit(USD), limit(dice.choice((USD // 2, USD, 3 * USD)), "other")]
+        world = World(limits[: dice.randint(1, 2)], dice.randint(1, 4))
+        for _ in range(120):
+            world.hammer(dice, (largest // 10, largest), faults=0.1)
+            world.check()
+        world.settle_down(BUSY_SECONDS + 1)
+        assert not [request for request in world.requests if request.state == "waiting"]
+        for request in world.running():
+            request.end(request.bound)
+        world.settle_down(3.0)
+        world.check()
+        world.check_books()
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_without_faults_all_but_three_percent_is_used_before_it_blocks(part: int) -> None:
+    for run in range(5):
+        seed = SEED + 1000 + part * 5 + run
+        print(f"seed {seed}")
+        dice = random.Random(seed)
+        world = World([limit(USD)], dice.randint(1, 4))
+        while not _is_blocked(world):
+            world.hammer(dice, (USD // 2000, USD // 100), faults=0.0)
+            world.check()
+        used = sum(request.charge for request in world.requests)
+        assert used >= 0.97 * USD, f"{used / USD:.4f}"
+
+
+def _is_blocked(world: World) -> bool:
+    """The last hundred that were decided were refused, and nothing runs that could leave something."""
+    decided = [request.state for request in world.requests if request.state in ("ended", "refused")]
+    return decided[-100:] == ["refused"] * 100 and not world.running()
+
+
+def test_a_lone_request_may_have_the_last_nano_dollar() -> None:
+    world = World([limit(1000)], 2)
+    first, second = world.workers
+    for worker, bound in ((first, 400), (second, 599), (first, 1)):
+        request = world.ask(worker, bound)
+        world.settle_down(1.0)
+        assert request.state == "admitted"
+        request.end(bound)
+    last = world.ask(second, 1)
+    world.settle_down(0.5)
+    assert (last.state, last.code) == ("refused", "budget_exceeded")
+
+
+def test_who_only_reservations_stand_in_the_way_of_waits_two_seconds() -> None:
+    world = World([limit(1000)], 2)
+    running = world.ask(world.workers[0], 800)
+    world.settle_down(0.5)
+    waits, gives_up = world.ask(world.workers[1], 300), world.ask(world.workers[1], 900)
+    world.settle_down(1.0)
+    assert (waits.state, gives_up.state) == ("waiting", "waiting")
+    running.end(500)
+    world.settle_down(0.5)
+    assert waits.state == "admitted"
+    assert (gives_up.state, gives_up.code) == ("refused", "budget_exceeded")
+    late = world.ask(world.workers[0], 400)
+    world.settle_down(BUSY_SECONDS + 0.5)
+    assert (late.state, late.code) == ("refused", "budget_reserved")
+
+
+def test_a_request_of_more_than_the_whole_budget_is_refused_at_once() -> None:
+    world = World([limit(1000)], 1)
+    assert world.ask(world.workers[0], 1001).code == "never"
+
+
+def test_a_new_period_begins_with_a_new_budget_and_the_old_one_is_settled_apart() -> None:
+    old, new = limit(1000, end_ms=1_100_000), limit(1000, start_ms=1_100_000)
+    world = World([old, new], 2)
+    over = world.ask(world.workers[0], 900)
+    world.settle_down(0.5)
+    refused = world.ask(world.workers[1], 200)
+    world.settle_down(BUSY_SECONDS + 0.5)
+    assert (over.state, refused.state) == ("admitted", "refused")
+    world.clock.advance(100.0)
+    fresh = world.ask(world.workers[1], 1000)
+    world.settle_down(0.5)
+    assert fresh.state == "admitted"
+    over.end(850)
+    fresh.end(100)
+    world.settle_down(3.0)
+    assert [standing.spent_usd_nanos for standing in world.book.standings()] == [850, 100]
+    world.check_books()
+
+
+@given(bounds=st.lists(st.integers(1, 400), min_size=1, max_size=30), cap=st.integers(1, 2000))
+def test_whatever_fits_is_admitted_to_a_lone_worker(bounds: list[int], cap: int) -> None:
+    world = World([limit(cap)], 1)
+    left = cap
+    for bound in bounds:
+        request = world.ask(world.workers[0], bound)
+        world.settle_down(0.5)
+        assert request.state == ("admitted" if bound <= left else "refused")
+        if request.state == "admitted":
+            request.end(bound)
+            world.settle_down(0.5)
+            left -= bound
+
+
+def test_a_killed_workers_idle_lease_comes_back_and_its_open_requests_stand_at_their_bounds() -> None:
+    world = World([limit(10_000)], 2)
+    first, second = world.workers
+    done, running = world.ask(first, 1000), world.ask(first, 500)
+    world.settle_down(0.5)
+    done.end(100)
+    world.kill(first)
+    world.ingest()
+    (standing,) = world.book.standings()
+    assert (standing.spent_usd_nanos, standing.reserved_usd_nanos) == (600, 0)
+    assert running.state == "lost"
+    rest = world.ask(second, 9_400)
+    world.settle_down(0.5)
+    assert rest.state == "admitted"
+
+
+def test_a_lost_grant_counts_as_spent_until_the_worker_tells_that_it_has_it_not() -> None:
+    world = World([limit(1000)], 1)
+    (worker,) = world.workers
+    request = world.ask(worker, 600)
+    world.to_server(worker)
+    world.store_leases()
+    world.restart_server()  # the grant is stored, and never arrives
+    assert sum(lease.granted_usd_nanos for lease in world.store.list_leases()) == 600
+    (standing,) = world.book.standings()
+    assert standing.left_usd_nanos == 400
+    world.settle_down(1.0)
+    assert request.state == "admitted"
+    share = worker.budget_shares[0]
+    assert world.book.standings()[0].reserved_usd_nanos == share.balance + share.in_use
+    assert share.in_use == 600
