@@ -1,6 +1,8 @@
 """Calendar periods: what they are around changes of offset, and that they tile time in every zone."""
 
+import io
 import math
+import struct
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -206,6 +208,24 @@ def test_a_midnight_that_the_clocks_jump_over(name: str, day: str, start: str) -
     before = period_at("day", zone, period.start_unix - 1)
     assert before.end_unix == period.start_unix
     assert before.label < day
+
+
+def zone_by_rule(rule: bytes) -> ZoneInfo:
+    """A zone of nothing but a rule, as POSIX writes it, in the least file that says so (RFC 8536)."""
+    block = b"TZif2" + bytes(15) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 0, 0, 0) + b"UTC\0"
+    return ZoneInfo.from_file(io.BytesIO(block * 2 + b"\n" + rule + b"\n"), "Test/Rule")
+
+
+def test_a_midnight_within_what_the_clocks_jump_over() -> None:
+    # From 23:30 to 00:30, as in Toronto in 1919; no zone has done it since 1970, and the next may.
+    zone = zone_by_rule(b"STD5DST,M3.2.0/23:30,M11.1.0")
+    jump = unix("2026-03-08T23:30-05:00")
+    day = period_at("day", zone, jump + 12 * HOUR)
+    assert day == Period(jump, unix("2026-03-10T00:00-04:00"), "2026-03-09")
+    assert period_at("day", zone, jump - 1) == Period(unix("2026-03-08T00:00-05:00"), jump, "2026-03-08")
+    for at in (jump - HOUR, jump - MOMENT, jump, jump + 1800):
+        check_tiling("day", zone, at)
+        check_tiling("hour", zone, at)
 
 
 def test_clocks_set_back_across_midnight_do_not_bring_the_day_before_back() -> None:
