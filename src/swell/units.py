@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 
 NANOS_PER_USD = 10**9
 TOKENS_PER_RATE = 10**6
+_MOST_DIGITS = 100
 MAX_USD_NANOS = 2**62  # 4.6 billion dollars: what the ledger's 64-bit sums can hold, with room to add
 
 
@@ -23,6 +24,8 @@ def usd_nanos(amount: Decimal | str | int) -> int:
         raise ValueError(f"is more than {MAX_USD_NANOS // NANOS_PER_USD} dollars, the most there can be")
     _, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)  # noqa: S101 - a finite number's is
+    if exponent < -_MOST_DIGITS or len(digits) > _MOST_DIGITS:  # shifting by millions of digits would take for ever
+        raise ValueError(f"has more than {_MOST_DIGITS} digits")
     shift = exponent + 9
     whole = int("".join(map(str, digits)) or "0")
     if shift < 0 and whole % 10**-shift:

@@ -84,6 +84,19 @@ def test_who_only_reservations_stand_in_the_way_of_waits_two_seconds() -> None:
     assert (late.state, late.code) == ("refused", "budget_reserved")
 
 
+def test_rests_that_are_scattered_over_workers_are_brought_together() -> None:
+    world = World([limit(1000)], 4)
+    for worker in world.workers:
+        request = world.ask(worker, 100)
+        world.deliver()
+        assert request.state == "admitted"
+        request.end(50)
+    asked = [world.ask(worker, 700) for worker in world.workers]
+    world.settle_down(BUSY_SECONDS)
+    states = [request.state for request in asked]
+    assert states.count("admitted") == 1
+
+
 def test_a_request_of_more_than_the_whole_budget_is_refused_at_once() -> None:
     world = World([limit(1000)], 1)
     assert world.ask(world.workers[0], 1001).code == "never"

@@ -139,7 +139,8 @@ class BudgetShare:
         used, self.used = self.used, 0
         self.used_total += used
         self._idle_turns = 0 if used or self.in_use else self._idle_turns + 1
-        gives = (give_all or self._idle_turns >= IDLE_TURNS_TO_RETURN) and not self._waiters
+        # Where it is called back, what those who wait here cannot use goes too: scattered rests would serve nobody.
+        gives = give_all or (self._idle_turns >= IDLE_TURNS_TO_RETURN and not self._waiters)
         idle = max(0, self.balance) if gives else 0
         self.balance -= idle
         return LeaseReport(self.limit, used, idle) if used or idle else None
