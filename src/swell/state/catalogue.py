@@ -186,47 +186,40 @@ def matching(
 ) -> list[Price]:
     """The prices that meet every condition; an accelerator is `H100`, or `8xH100` for instances with eight.
 
-    `model` keeps what there is a latency profile for, and `market` what is sold so: on spot, at a discount. UserError
-    where a name is none that is listed, with the nearest that is.
+    `model` keeps what it has a latency profile for; `market` what is sold so, spot at a discount. UserError: no such name.
     """
     found = list(prices() if among is None else among)
-    _refuse_unknown("accelerator", [_accelerator(text)[0] for text in accelerators or ()], {p.accelerator for p in found})
+    kinds = None if accelerators is None else [_accelerator(text) for text in accelerators]
+    _refuse_unknown("accelerator", [kind for kind, _ in kinds or ()], {p.accelerator for p in found})
     _refuse_unknown("cloud", clouds or (), {p.cloud for p in found})
     _refuse_unknown("region", regions or (), {p.region for p in found})
-    if accelerators is not None:
-        kinds = {(kind.casefold(), count) for kind, count in map(_accelerator, accelerators)}
-        found = [p for p in found if kinds & {(p.accelerator.casefold(), n) for n in (None, p.accelerator_count)}]
+    if kinds is not None:
+        asked = {(kind.casefold(), count) for kind, count in kinds}
+        found = [p for p in found if asked & {(p.accelerator.casefold(), n) for n in (None, p.accelerator_count)}]
     if clouds is not None:
         found = [p for p in found if p.cloud.casefold() in {cloud.casefold() for cloud in clouds}]
     if regions is not None:
         found = [p for p in found if p.region.casefold() in {"", *(region.casefold() for region in regions)}]
     if model is not None:
-        carries = _carries(model, profiles() if known_profiles is None else known_profiles)
-        found = [p for p in found if any(p.accelerator_count % n == 0 for n in carries.get(p.accelerator.casefold(), ()))]
+        known, wanted = profiles() if known_profiles is None else known_profiles, plain_model(model)
+        fits = [profile for profile in known.values() if plain_model(profile.model) == wanted]
+        fits = fits or [find_profile(model, DEFAULT_ACCELERATOR, None, known)]  # which refuses, with the nearest name
+        needs = {(profile.accelerator.casefold(), profile.accelerator_count) for profile in fits}
+        found = [
+            p for p in found if any(k == p.accelerator.casefold() and not p.accelerator_count % n for k, n in needs)
+        ]
     if market is Market.SPOT:
         return [p for p in found if p.has_discount]
     return [p for p in found if market is None or p.on_demand_usd_nanos_per_hour is not None]
 
 
 def _refuse_unknown(what: str, asked: Iterable[str], listed: set[str]) -> None:
-    names = sorted(listed - {""})
     for name in asked:
-        if name.casefold() not in {each.casefold() for each in names}:
+        if name.casefold() not in {each.casefold() for each in listed}:
+            names = sorted(listed - {""})
             near = nearest_name(name, names)
             hint = f"did you mean {near}?" if near else f"listed are {listed_names(names)}"
-            raise UserError(f"no price of the {what} {name} is listed; {hint}")
-
-
-def _carries(model: str, known: Mapping[str, LatencyProfile]) -> dict[str, list[int]]:
-    """By accelerator, with how many of them `model` has a profile."""
-    wanted = plain_model(model)
-    carries: dict[str, list[int]] = {}
-    for profile in known.values():
-        if plain_model(profile.model) == wanted:
-            carries.setdefault(profile.accelerator.casefold(), []).append(profile.accelerator_count)
-    if not carries:
-        find_profile(model, DEFAULT_ACCELERATOR, None, known)  # refuses, with the nearest name
-    return carries
+            raise UserError(f"no price of the {what} {name!r} is listed; {hint}")
 
 
 def pools_for(

@@ -159,7 +159,11 @@ class _Loader(yaml.SafeLoader):
     """Reads a number with a point as the text that it is written as, so that no amount is ever a float."""
 
 
-_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: loader.construct_scalar(node))
+def _number_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _number_text)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -214,7 +218,7 @@ def _rows(row_type: type[_Row], table: Iterable[tuple[str, Mapping[Any, Any]]], 
     return found
 
 
-def _columns(row_type: type[_Row]) -> dict[str, Field[Any]]:
+def _columns(row_type: type[LatencyProfile] | type[Price]) -> dict[str, Field[Any]]:
     """The fields by their columns in a table; amounts stand there in dollars."""
     return {described.metadata.get("column", described.name): described for described in fields(row_type)}
 

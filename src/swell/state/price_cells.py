@@ -1,4 +1,4 @@
-"""What may stand in one cell of a table of prices. A ValueError goes on from the value, as in "-1 must be 0 or more"."""
+"""What may stand in a cell of a table of prices. A ValueError goes on from the value, as in "-1 must be 0 or more"."""
 
 import re
 from datetime import date
