@@ -186,7 +186,8 @@ def matching(
 ) -> list[Price]:
     """The prices that meet every condition; an accelerator is `H100`, or `8xH100` for instances with eight.
 
-    `model` keeps what it has a latency profile for; `market` what is sold so, spot at a discount. UserError: no such name.
+    `model` keeps what it has a latency profile for, `market` what is sold so, spot at a discount. UserError names the
+    nearest to a name that is not listed.
     """
     found = list(prices() if among is None else among)
     kinds = None if accelerators is None else [_accelerator(text) for text in accelerators]
