@@ -12,7 +12,8 @@ with the memory of one accelerator (80 GiB of an A100-80GB, 79.6 H100, 140.4 H20
 and activations use on it. `max_sequences` is as far as the fits go; `chunk_tokens` is what vLLM takes by default.
 
 Prices are those of an instance, and dated. A replica that needs fewer accelerators than an instance has pays its share
-where the instance divides evenly, since a fleet fills instances up.
+where the instance divides evenly, since a fleet fills instances up. Amounts are kept in nano-dollars; what is searched
+and optimised here goes by the nearest floats, and no bill is made of those.
 """
 
 import re
@@ -27,12 +28,14 @@ from swell.state.scaling import LatencyProfile, Market, Pool
 
 __all__ = [
     "Price",
+    "add_prices",
     "add_profile",
     "cheapest",
     "default_pool",
     "find_profile",
     "load_prices",
     "load_profiles",
+    "matching",
     "plain_model",
     "pools_for",
     "prices",
@@ -87,6 +90,22 @@ def add_profile(path: Path, profile: LatencyProfile) -> None:
     """Put a profile into a user's file, new or not, in place of one of that name; the rest stays. UserError."""
     there = read_rows(LatencyProfile, path) if path.exists() else []
     write_rows(path, [*(row for row in there if row.name != profile.name), profile])
+
+
+def add_prices(path: Path, new: Sequence[Price]) -> int:
+    """Put prices into a user's file, new or not, in place of those of the same instances in the same places.
+
+    How many of the file's prices stay as they were. UserError.
+    """
+    there = read_rows(Price, path) if path.exists() else []
+    places = {_place(price) for price in new}
+    stay = [price for price in there if _place(price) not in places]
+    write_rows(path, [*stay, *new])
+    return len(stay)
+
+
+def _place(price: Price) -> tuple[str, ...]:
+    return tuple(name.casefold() for name in (price.cloud, price.instance, price.region, price.zone))
 
 
 def _replaces(new: Price, old: Price) -> bool:
@@ -153,6 +172,55 @@ def cheapest(
     else:
         hint = f"did you mean {near}?" if near else f"listed are {listed_names(kinds)}"
     raise UserError(f"no {market.value.replace('_', '-')} price of {count} x {accelerator} is listed; {hint}")
+
+
+def matching(
+    *,
+    accelerators: Sequence[str] | None = None,
+    clouds: Sequence[str] | None = None,
+    regions: Sequence[str] | None = None,
+    model: str | None = None,
+    market: Market | None = None,
+    among: Iterable[Price] | None = None,
+    known_profiles: Mapping[str, LatencyProfile] | None = None,
+) -> list[Price]:
+    """The prices that meet every condition; an accelerator is `H100`, or `8xH100` for instances with eight.
+
+    `model` keeps what it has a latency profile for, `market` what is sold so, spot at a discount. UserError names the
+    nearest to a name that is not listed.
+    """
+    found = list(prices() if among is None else among)
+    kinds = None if accelerators is None else [_accelerator(text) for text in accelerators]
+    _refuse_unknown("accelerator", [kind for kind, _ in kinds or ()], {p.accelerator for p in found})
+    _refuse_unknown("cloud", clouds or (), {p.cloud for p in found})
+    _refuse_unknown("region", regions or (), {p.region for p in found})
+    if kinds is not None:
+        asked = {(kind.casefold(), count) for kind, count in kinds}
+        found = [p for p in found if asked & {(p.accelerator.casefold(), n) for n in (None, p.accelerator_count)}]
+    if clouds is not None:
+        found = [p for p in found if p.cloud.casefold() in {cloud.casefold() for cloud in clouds}]
+    if regions is not None:
+        found = [p for p in found if p.region.casefold() in {"", *(region.casefold() for region in regions)}]
+    if model is not None:
+        known, wanted = profiles() if known_profiles is None else known_profiles, plain_model(model)
+        fits = [profile for profile in known.values() if plain_model(profile.model) == wanted]
+        fits = fits or [find_profile(model, DEFAULT_ACCELERATOR, None, known)]  # which refuses, with the nearest name
+        needs = {(profile.accelerator.casefold(), profile.accelerator_count) for profile in fits}
+        found = [
+            p for p in found if any(k == p.accelerator.casefold() and not p.accelerator_count % n for k, n in needs)
+        ]
+    if market is Market.SPOT:
+        return [p for p in found if p.has_discount]
+    return [p for p in found if market is None or p.on_demand_usd_nanos_per_hour is not None]
+
+
+def _refuse_unknown(what: str, asked: Iterable[str], listed: set[str]) -> None:
+    for name in asked:
+        if name.casefold() not in {each.casefold() for each in listed}:
+            names = sorted(listed - {""})
+            near = nearest_name(name, names)
+            hint = f"did you mean {near}?" if near else f"listed are {listed_names(names)}"
+            raise UserError(f"no price of the {what} {name!r} is listed; {hint}")
 
 
 def pools_for(
