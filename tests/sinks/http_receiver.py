@@ -61,7 +61,7 @@ class HttpReceiver:
         self._tasks.add(task)
         self.open_connections += 1
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._answer_one(reader, writer)
         finally:
             self.open_connections -= 1

@@ -159,7 +159,7 @@ class EmailHarness:
         self.sink = EmailSink("pager", self.mailbox, "swell@ops.example", recipients, total_seconds=SILENT_SECONDS)
 
     def received(self) -> list[str]:
-        return [mail_alert_id(mail.message.get_content()) for mail in self.receiver.mails]
+        return [mail_alert_id(mail.text) for mail in self.receiver.mails]
 
     async def begun(self) -> None:
         await self.receiver.heard.wait()

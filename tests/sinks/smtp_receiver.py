@@ -27,6 +27,10 @@ class Mail:
         assert isinstance(parsed, EmailMessage)
         return parsed
 
+    @property
+    def text(self) -> str:
+        return str(self.message.get_content()).replace("\r\n", "\n")
+
 
 class SmtpReceiver:
     """`replies` replaces the reply to a verb (`RCPT`, or `RCPT <a@b.example>` for one address; `CONNECT` greets);
@@ -60,7 +64,7 @@ class SmtpReceiver:
         self._tasks.add(task)
         self.open_connections += 1
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await _Dialogue(self, reader, writer, encrypted=self._tls is not None).hold(self._starttls)
         finally:
             self.open_connections -= 1

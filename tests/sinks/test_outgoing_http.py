@@ -163,7 +163,7 @@ async def test_nothing_is_sent_inside_this_network_unless_that_is_meant(address:
 
 
 async def test_a_name_is_resolved_once_and_its_address_is_the_one_that_was_judged(receiver: HttpReceiver) -> None:
-    """A second question, whose answer nobody judged, would be answered by an address that nobody listens on."""
+    """The second answer, where nobody listens, stands for a name that changes between the question and the use."""
     resolver = Resolver(["127.0.0.1"], ["127.0.0.9"])
     sending = outgoing(f"http://localhost:{receiver.port}/hook", resolver)
     await sending.post(b"{}", {})
@@ -202,7 +202,7 @@ async def test_the_certificate_must_be_for_the_name_in_the_url() -> None:
     assert [posted.headers["host"] for posted in receiver.posted] == [f"alerts.example:{receiver.port}"]
 
 
-@pytest.mark.parametrize("url", ["https://[fe80::1%2]/", "https://a b/", "https://" + "a" * 5000, "ftp://a.example/"])
+@pytest.mark.parametrize("url", ["https://[::1/", "https://a b/", "https://" + "a" * 5000, "ftp://a.example/"])
 def test_what_is_no_url_is_refused_at_the_start(url: str) -> None:
     with pytest.raises(UserError, match="alert sink pager: its URL"):
         outgoing(url, Resolver(["127.0.0.1"]))

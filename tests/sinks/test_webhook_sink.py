@@ -86,7 +86,7 @@ def test_two_secrets_sign_twice_so_that_a_receiver_can_change() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("not base64!", "not base64"),
+        ("pa$$word!", "not base64"),
         ("whsec_" + base64.b64encode(b"short").decode(), "24 to 64 bytes"),
         ("whsec_" + base64.b64encode(b"x" * 65).decode(), "24 to 64 bytes"),
         (f"{SECRET} {SECRET} {SECRET}", "at most 2"),

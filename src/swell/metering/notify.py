@@ -6,7 +6,7 @@ delivery. It leaves those out of `waiting` that it is trying at the moment.
 
 Waits double from `first_wait_seconds` to `max_wait_seconds`, and the latter half of each is rolled, so that what failed
 together is not tried together again. A receiver that asks for more time gets it. With the defaults an alert is tried
-at about 0, 5, 12, 27, 57 seconds … and then every 8 to 15 minutes, for a day.
+at about 0, 4, 11, 26, 56 seconds … and then every 8 to 15 minutes, for a day.
 """
 
 import random

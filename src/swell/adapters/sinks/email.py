@@ -1,7 +1,7 @@
 """Mail through an SMTP server, with the standard library in a thread.
 
 The Message-ID and the date follow from the alert, so that a repeat is the same mail: mailboxes thread or drop it.
-Subject and addresses cannot carry further headers, and the body is encoded. TLS is never given up silently: a server
+No text can carry further headers, and the body is encoded. TLS is never given up silently: a server
 without STARTTLS is refused. Delivered means that the server took it for at least one recipient; those that it refused
 are logged.
 """
@@ -117,7 +117,8 @@ def compose(alert: Alert, sender: str, to: tuple[str, ...]) -> EmailMessage:
     message = EmailMessage(policy=policy.SMTP)
     message["From"] = sender
     message["To"] = ", ".join(to)
-    message["Subject"] = headline(shown)
+    # EmailMessage decodes encoded words in what it is given, line breaks too, and writes those out as they are.
+    message["Subject"] = headline(shown).replace("=?", "= ?")
     message["Date"] = formatdate(alert.at_unix)
     digest = hashlib.sha256(alert.alert_id.encode()).hexdigest()[:40]
     message["Message-ID"] = f"<{digest}@{sender.rpartition('@')[2]}>"
