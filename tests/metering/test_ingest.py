@@ -85,7 +85,7 @@ def test_a_gateway_workers_own_spool_is_read_while_it_lives_and_finished_when_it
     spool.append(settled("a"))
     spool.maintain()
     spool.close()
-    assert reader.step() == Ingested(records=1, spools_finished=1, finished=("w1",))
+    assert reader.step() == Ingested(records=1, spools_finished=1, finished=("0123456789ab",))
     assert ledger_of(store) == {"a": ("settled", 7, 9)}
     assert list(root.iterdir()) == []
 

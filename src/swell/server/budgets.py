@@ -1,7 +1,7 @@
 """The budgets of a running server: which limits hold now, the book of them, and what of it is stored.
 
-Order makes it safe. A lease is stored before its grant is sent. A worker's leases are ended on the thread that
-stores, after its spool is in the ledger, and what is stored for it later is dropped: so an ended worker leaves no lease.
+Order makes it safe. A lease is stored before its grant is sent. A worker's leases are ended on the thread that stores,
+after its spool is in the ledger, and what is stored for it later is dropped: so an ended worker leaves no lease.
 """
 
 import logging
