@@ -1,6 +1,6 @@
 """The budgets of the store in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
@@ -8,23 +8,27 @@ from swell.state.records import UsageFilter
 
 
 class MemoryBudgets:
-    """`swell.ports.store.BudgetStore` in dictionaries. The store gives `_call` and `_charge`."""
+    """`swell.ports.store.BudgetStore` in dictionaries. `guarded` wraps each call, `charge` sums the ledger."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, guarded: Callable[[], AbstractContextManager[None]], charge: Callable[[UsageFilter], int]
+    ) -> None:
+        self._guarded = guarded
+        self._charged = charge
         self._limits: dict[str, BudgetLimit] = {}
         self._spent: dict[str, int] = {}
         self._leases: dict[tuple[str, str], int] = {}
 
     def open_budgets(self, limits: Sequence[BudgetLimit]) -> list[BudgetSpend]:
-        with self._call():
+        with self._guarded():
             for limit in limits:
                 if limit.name not in self._spent:
                     self._limits[limit.name] = limit
-                    self._spent[limit.name] = self._charge(_requests_of(limit))
+                    self._spent[limit.name] = self._charged(_requests_of(limit))
             return [BudgetSpend(limit.name, self._spent[limit.name]) for limit in limits]
 
     def put_leases(self, leases: Sequence[BudgetLease]) -> None:
-        with self._call():
+        with self._guarded():
             for lease in leases:
                 place = (lease.limit, lease.incarnation)
                 if lease.granted_usd_nanos > 0:
@@ -33,30 +37,17 @@ class MemoryBudgets:
                     self._leases.pop(place, None)
 
     def list_leases(self) -> list[BudgetLease]:
-        with self._call():
+        with self._guarded():
             return [BudgetLease(*place, granted) for place, granted in sorted(self._leases.items())]
 
     def settle_leases(self, incarnation: str) -> list[BudgetSpend]:
-        with self._call():
+        with self._guarded():
             held = [place for place in self._leases if place[1] == incarnation]
             for place in held:
                 granted = self._leases.pop(place)
-                used = self._charge(_requests_of(self._limits[place[0]], incarnation))
+                used = self._charged(_requests_of(self._limits[place[0]], incarnation))
                 self._spent[place[0]] += min(granted, used)
             return [BudgetSpend(limit, self._spent[limit]) for limit, _ in held]
-
-    def _call(self) -> AbstractContextManager[None]:
-        raise NotImplementedError
-
-    def _charge(self, where: UsageFilter) -> int:
-        raise NotImplementedError
-
-    def forget_budgets(self, ended_before_unix_ms: int) -> None:
-        with self._call():
-            leased = {limit for limit, _ in self._leases}
-            for name, limit in list(self._limits.items()):
-                if limit.end_unix_ms is not None and limit.end_unix_ms < ended_before_unix_ms and name not in leased:
-                    del self._limits[name], self._spent[name]
 
 
 def _requests_of(limit: BudgetLimit, spool: str | None = None) -> UsageFilter:

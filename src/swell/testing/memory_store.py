@@ -28,7 +28,7 @@ class MemoryStore(MemoryBudgets):
     """`swell.ports.store.Store` in dictionaries. `fail_next` makes the next calls raise before they change anything."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(self._call, self._charge)
         self._keys: dict[str, KeyRecord] = {}
         self._usage: dict[str, UsageChange] = {}
         self._positions: dict[str, SpoolPosition] = {}
