@@ -49,6 +49,13 @@ class MemoryBudgets:
                 self._spent[place[0]] += min(granted, used)
             return [BudgetSpend(limit, self._spent[limit]) for limit, _ in held]
 
+    def forget_budgets(self, ended_before_unix_ms: int) -> None:
+        with self._guarded():
+            leased = {limit for limit, _ in self._leases}
+            for name, limit in list(self._limits.items()):
+                if limit.end_unix_ms is not None and limit.end_unix_ms < ended_before_unix_ms and name not in leased:
+                    del self._limits[name], self._spent[name]
+
 
 def _requests_of(limit: BudgetLimit, spool: str | None = None) -> UsageFilter:
     return UsageFilter(
