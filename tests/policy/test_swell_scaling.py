@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swell.policy.scaling.capacity import requests_per_second
+from swell.policy.scaling.capacity import Mix, capacity, requests_per_second, throughput
 from swell.policy.scaling.swell import (
     CAUTION_RANGE,
     RELEASE_SHARE,
@@ -82,6 +82,29 @@ def test_steady_demand_gets_what_carries_it_with_a_margin_and_then_only_holds() 
     some.run(3600, 5.5 * RATE)
     assert all(decision.is_hold for decision in some.run(3600, 5.5 * RATE))
     assert 6 <= some.ready <= 8
+
+
+@pytest.mark.parametrize("start_seconds", [5.0, 120.0])
+@pytest.mark.parametrize("load", [1.95, 2.05, 2.1, 5.13])
+def test_a_demand_near_a_whole_number_is_not_followed_up_and_down(load: float, start_seconds: float) -> None:
+    """As the capacity model has it: so many are in the system as end as fast as they arrive."""
+    mix = Mix.of_means(PROMPT, OUTPUT)
+    rate, batch = capacity(PROFILE, OBJECTIVE, mix)
+    scaler = SwellScaler({"X": replace(POOL, start_seconds=start_seconds)}, OBJECTIVE)
+    ready, changes = ceil(load) + 1, []
+    for turn in range(1, 721):
+        low, high = 0.0, float(batch)
+        for _ in range(50):
+            middle = (low + high) / 2
+            below = throughput(PROFILE, mix, middle) < min(load / ready, 1.0) * rate
+            low, high = (middle, high) if below else (low, middle)
+        seen = replace(window(turn * TICK, load * rate, in_flight=round(low * ready)), mean_in_flight=low * ready)
+        decided = scaler.decide(Observation(turn * TICK, seen, fleet(ready))).replicas
+        if decided != ready:
+            changes.append(turn * TICK)
+        ready = decided
+    assert len(changes) <= 6
+    assert len([at for at in changes if at > 3600.0]) <= 1  # the margin shrinks once, as errors are learnt
 
 
 def test_more_demand_is_met_at_once_and_less_only_after_the_release_time() -> None:
@@ -197,7 +220,9 @@ def test_requests_under_way_count_in_the_lengths() -> None:
     short = LengthSums(10, 10 * PROMPT, 10 * PROMPT**2, 10 * 20, 10 * 20**2, 10 * PROMPT * 20)  # the first to be ready
     seen = replace(window(TICK, 4.0), completed=short, decoded_tokens=2000, in_flight=30)
     decision = scaler.decide(Observation(TICK, seen, fleet(4)))
-    assert dict(decision.inputs)["mean_output"] == pytest.approx(200)
+    assert dict(decision.inputs)["mean_output"] == pytest.approx(
+        140
+    )  # as if the 30 were at a third: (200 + 3 * 1800) / 40
     later = replace(window(2 * TICK, 100.0), decoded_tokens=1000 * OUTPUT)  # as many ended as arrived
     decision = scaler.decide(Observation(2 * TICK, later, fleet(4)))
     assert dict(decision.inputs)["mean_output"] == pytest.approx(OUTPUT, rel=0.01)

@@ -25,7 +25,9 @@ class Spec(SpecModel):
     organisation: OrganisationSpec = Field(
         default=OrganisationSpec(), description="Everybody, and what they may spend."
     )
-    prices: Prices = Field(default={}, description="What tokens of a model are charged at, by its name.")
+    prices: Prices = Field(
+        default={}, validate_default=True, description="What tokens of a model are charged at, by its name."
+    )
     providers: Annotated[tuple[ProviderSpec, ...], Field(max_length=1)] = (ProviderSpec(name="here"),)
     server: ServerSpec = ServerSpec()
 

@@ -112,7 +112,14 @@ class ModelPrice(SpecModel):
         return self.rates == (0, 0)
 
 
-Prices = Annotated[Mapping[str, ModelPrice], Field(max_length=MAX_PRICES)]
+class _Table(dict[str, ModelPrice]):
+    """Prices by model, hashable as every part of a spec is. Nobody changes it."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
+Prices = Annotated[Mapping[str, ModelPrice], Field(max_length=MAX_PRICES), AfterValidator(_Table)]
 
 
 def _period(value: object) -> object:

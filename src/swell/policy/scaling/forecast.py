@@ -40,6 +40,7 @@ ERRORS_KEPT = 2_880  # a day of them, one every half minute
 USUAL_SECONDS = 86_400.0  # over which the usual demand is smoothed
 BODY, TAIL = 0.8, 0.96  # shares of errors
 LOSS_MEMORY = 0.999  # per learning step
+LEAST_SHARE = 0.04  # of the usual demand, below which no forecast counts as surer
 # What is assumed before anything was seen: errors like these, as many as there are here.
 _FIRST_ERRORS = (-0.4, -0.25, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 SEASON_BIN_SECONDS = 600.0
@@ -108,6 +109,7 @@ class ForecastMemory:
     watched_seconds: float = 0.0
     sxx: float = 0.0
     sxy: float = 0.0
+    grain: float = 0.0  # the demand of one request: what is finer is noise, and no measure of errors
     slope: float = 0.0  # of demand, a second; computed when there is something to learn, since it moves slowly
 
 
@@ -142,7 +144,7 @@ def observe(memory: ForecastMemory, now: float, seen: Demand, quantile: float) -
         learnt = memory.learnt
         for pending in due:
             learnt = tuple(
-                _learn(each, value, _scale(value, pending.usual), actual, quantile, pending.usual)
+                _learn(each, value, _scale(value, pending.usual, memory.grain), actual, quantile, pending.usual)
                 for each, value in zip(learnt, pending.values, strict=True)
             )
         memory = _regress(memory, due, _mean_since(samples, now - LEVEL_SECONDS / 2))
@@ -192,7 +194,9 @@ def forecast(
         _peak_since(memory.samples, now - PEAK_SECONDS),
     )
     learnt = memory.learnt
-    margins = tuple(_scale(v, memory.usual) * each.quantile(quantile) for v, each in zip(values, learnt, strict=True))
+    margins = tuple(
+        _scale(v, memory.usual, memory.grain) * each.quantile(quantile) for v, each in zip(values, learnt, strict=True)
+    )
     best = min(range(len(NAMES)), key=lambda i: (round(learnt[i].mean_loss, 4), i))
     quantiles = tuple((name, max(0.0, values[i] + margins[i])) for i, name in enumerate(NAMES))
     if pend and memory.watched_seconds >= LEVEL_SECONDS:  # what was said of a service just met is no measure
@@ -216,8 +220,9 @@ def _reversion(memory: ForecastMemory) -> float:
     return min(MOST_REVERSION, max(0.0, (memory.sxy + REGRESSION_PRIOR) / (memory.sxx + REGRESSION_PRIOR)))
 
 
-def _scale(value: float, usual: float) -> float:
-    return sqrt(max(value, 0.0) * max(usual, 0.0))
+def _scale(value: float, usual: float, grain: float) -> float:
+    """What errors are measured in, sqrt(F·G): not less than what a few requests more or less make of it."""
+    return sqrt(max(value, LEAST_SHARE * usual, grain) * max(usual, grain))
 
 
 def _learn(learnt: Learnt, value: float, scale: float, actual: float, quantile: float, usual: float) -> Learnt:

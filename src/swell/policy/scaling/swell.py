@@ -27,12 +27,13 @@ YOUNG_SECONDS = 600.0  # of a service, while the lengths of its answers are bein
 MIX_SECONDS = 1800.0  # how fast the mix of lengths is forgotten
 FEWEST_COMPLETED = 100  # below that nothing is forgotten
 FIRST_OUTPUT_TOKENS = 256.0  # of a request, until one was completed
+UNDER_WAY = 3.0  # times what unfinished requests have of output, that they end with at most
 LEARN_EVERY_SECONDS = 30.0
 FULL_SHARE = 0.9  # of the batches that the objective allows, from which a fleet counts as full
 UNCOVERED_PER_MISS = 2.0  # of the time that demand is over its quantile, half of the requests miss; until it is learnt
 MOST_UNCOVERED = 0.5
 CAUTION_RANGE = (0.25, 6.0)
-MOST_MISSES = 10.0  # times as many as may, that a window counts at most: an outage is no lack of headroom
+MOST_MISSES = 30.0  # times as many as may, that a window counts at most: an outage is no lack of headroom
 CAUTION_GAIN = 2.0  # added to it over a day in which twice as many requests missed as may
 DAY_SECONDS = 86_400.0
 _LONG_AGO = 1e18
@@ -40,6 +41,7 @@ _NEVER = 1e9  # seconds
 _UNBOUNDED = 1_000_000  # replicas
 ROUNDING = 0.15  # of a replica that is not worth another one: the rest carries it inside its margin
 RELEASE_SHARE = 1.0  # of the time that a start takes, for which what was needed is kept
+RELEASE_TURNS = 6  # for which it is kept at least, where a start takes no longer than a turn or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +133,21 @@ def _need(
     clock = seen.now_unix if seen.now_unix is not None else seen.now
     learns = seen.now - memory.learnt_at >= LEARN_EVERY_SECONDS
     quantile = quantile_for(settings.objective, memory.caution if settings.caution is None else settings.caution)
+    memory = replace(memory, forecast=replace(memory.forecast, grain=1 / batch))
     known = observe_season(observe(memory.forecast, seen.now, demand, quantile), clock, demand.mean)
     horizon = settings.pool.start_seconds + interval
     expected, known = forecast(known, seen.now, horizon, clock, quantile, pend=learns)
     value, level, margin = expected.value, expected.level, expected.margin
     memory = replace(memory, forecast=known, learnt_at=seen.now if learns else memory.learnt_at)
-    replicas = _round_up(value)
+    present = seen.present
+    replicas = _round_up(value, present)
     binding = "forecast"
     reason = f"{expected.winner} forecast of {value:.2f} replicas over {horizon:.0f} s"
     backlog = _backlog(settings, seen, window, rate, batch)
-    if backlog and (total := _round_up(max(level, demand.mean) + backlog)) > replicas:
+    if backlog and (total := _round_up(max(level, demand.mean) + backlog, present)) > replicas:
         replicas, binding = total, "backlog"
         reason = f"{window.queued} requests wait and {window.in_flight} run; {backlog:.2f} replicas to catch up"
-    if (running := _round_up(window.in_flight / (batch * FULL_SHARE))) > replicas:
+    if (running := _round_up(window.in_flight / (batch * FULL_SHARE), present)) > replicas:
         replicas, binding = running, "running"
         reason = f"{window.in_flight} requests run, and a replica holds {batch} inside the objective"
     quiet = seen.now - memory.busy_at
@@ -197,7 +201,8 @@ def _release(
     settings: ScalingSettings, memory: ScalingMemory, seen: Observation, need: _Need
 ) -> tuple[int, str, ScalingMemory]:
     """Up at once; down to the most that was needed within the release time."""
-    since = seen.now - RELEASE_SHARE * settings.pool.start_seconds
+    keep = max(RELEASE_SHARE * settings.pool.start_seconds, RELEASE_TURNS * settings.interval_seconds)
+    since = seen.now - keep
     if not memory.needed:  # somebody had a reason for what is there
         memory = replace(memory, needed=((seen.now, seen.present),))
     kept = tuple((at, count) for at, count in memory.needed if at > since and count > need.replicas)
@@ -217,18 +222,29 @@ def _mix(memory: ScalingMemory, window: Window) -> Mix:
     """Of the requests that arrive. Those completed so far are the short ones while a service is young.
 
     All tokens that were produced over the requests that were completed is the maximum-likelihood mean of lengths that
-    are censored and exponential, and the plain mean once as many are completed as arrive.
+    are censored and exponential, and the plain mean once as many are completed as arrive. While next to none of long
+    ones are completed it means little, so it is at most what it would be if those that run end at three times of what
+    they have by now: twice is the truth on average, where all are alike; the third is for those that are not.
     """
     mix = Mix.of_sums(memory.mix)
+    running = max(0.0, memory.decoded - memory.mix.o)  # tokens of requests that were not completed
     if mix is None:
         prompt = window.arrived_prompt_tokens / window.arrivals if window.arrivals else 512.0
-        return Mix.of_means(max(1.0, prompt), FIRST_OUTPUT_TOKENS)
-    unseen = max(0.0, memory.decoded - memory.mix.o) / memory.mix.count
+        longest = UNDER_WAY * running / window.in_flight if window.in_flight else 0.0
+        return Mix.of_means(max(1.0, prompt), max(FIRST_OUTPUT_TOKENS, longest))
+    count = memory.mix.count
+    longest = (memory.mix.o + UNDER_WAY * running) / (count + window.in_flight)
+    unseen = max(0.0, min(running / count, longest - mix.output))
     return replace(mix, output=mix.output + unseen, context=mix.context + unseen / 2)
 
 
-def _round_up(replicas: float) -> int:
-    return ceil(replicas - ROUNDING) if replicas > ROUNDING else (1 if replicas > 0 else 0)
+def _round_up(replicas: float, present: int) -> int:
+    """Whole replicas for so many. A small part is not worth one more, but one that is there stays for it: else a steady
+    demand just over a whole number would be followed up and down for ever."""
+    if replicas <= 0:
+        return 0
+    least = max(1, ceil(replicas - ROUNDING))
+    return max(least, min(present, ceil(replicas)))
 
 
 def _hold(
