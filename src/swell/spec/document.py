@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from swell.spec.alerts import AlertsSpec
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, SpecModel, is_loopback
 from swell.spec.models import MAX_MODELS, ModelSpec
@@ -26,6 +27,7 @@ class Spec(SpecModel):
         default=OrganisationSpec(), description="Everybody, and what they may spend."
     )
     prices: Prices = Field(default={}, description="What tokens of a model are charged at, by its name.")
+    alerts: AlertsSpec = Field(default=AlertsSpec(), description="Where alerts of budgets are sent.")
     providers: Annotated[tuple[ProviderSpec, ...], Field(max_length=1)] = (ProviderSpec(name="here"),)
     server: ServerSpec = ServerSpec()
 
