@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swell.metering.periods import period_at, zone_of
-from swell.metering.thresholds import (
-    LEAST_HOURS,
-    Forecast,
-    Threshold,
-    due,
-    forecast_spend,
-    parse_threshold,
-)
+from swell.metering.thresholds import LEAST_HOURS, Forecast, due, forecast_spend
+from swell.spec.thresholds import Threshold, parse_threshold
 from swell.units import MAX_USD_NANOS, NANOS_PER_USD
 
 DOLLAR = NANOS_PER_USD

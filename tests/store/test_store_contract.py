@@ -8,6 +8,7 @@ import pytest
 
 from swell.adapters.stores import open_store
 from swell.ports.store import Store
+from swell.testing.alert_suite import AlertSuite
 from swell.testing.budget_suite import BudgetSuite
 from swell.testing.memory_store import MemoryStore
 from swell.testing.store_suite import StoreSuite
@@ -23,7 +24,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class TestSqliteStore(StoreSuite, BudgetSuite):
+class TestSqliteStore(StoreSuite, BudgetSuite, AlertSuite):
     @pytest.fixture
     def store(self, tmp_path: Path, empty_database: Path) -> Iterator[Store]:
         store = open_store(Path(shutil.copy(empty_database, tmp_path)), KEY)
@@ -31,7 +32,7 @@ class TestSqliteStore(StoreSuite, BudgetSuite):
         store.close()
 
 
-class TestMemoryStore(StoreSuite, BudgetSuite):
+class TestMemoryStore(StoreSuite, BudgetSuite, AlertSuite):
     @pytest.fixture
     def store(self) -> Store:
         return MemoryStore()

@@ -33,6 +33,8 @@ class Access(Protocol):
 
     def usage(self, where: UsageFilter, limit: int) -> Any: ...
 
+    def alerts(self, limit: int) -> Any: ...
+
 
 class ServerAccess:
     """Asks the running server over its admin socket."""
@@ -79,6 +81,13 @@ class ServerAccess:
     def usage(self, where: UsageFilter, limit: int) -> Any:
         return self._ask("POST", "/api/usage", {"where": where, "limit": limit})
 
+    def alerts(self, limit: int) -> Any:
+        return self._ask("POST", "/api/alerts", {"limit": limit})
+
+    def test_alerts(self, sink: str | None) -> Any:
+        """Have a test alert sent now; what came of it, per sink."""
+        return self._ask("POST", "/api/alerts/test", {"sink": sink})
+
     def _ask(self, method: str, path: str, body: object = None) -> Any:
         import httpx
 
@@ -121,6 +130,11 @@ class StoreAccess:
 
         enter_spools(self._state, self._office.store)
         return _plain(self._office.store.list_usage(where, limit))
+
+    def alerts(self, limit: int) -> Any:
+        from swell.server.alert_rows import alert_rows
+
+        return alert_rows(self._office.store.list_alerts(limit))
 
 
 @contextmanager

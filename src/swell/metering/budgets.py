@@ -55,6 +55,7 @@ class _Account:
     spent: int = 0
     granted: dict[str, int] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
+    has_refused: bool = False
 
     @property
     def committed(self) -> int:
@@ -74,6 +75,7 @@ class Standing:
     limit: BudgetLimit
     spent_usd_nanos: int
     reserved_usd_nanos: int
+    has_refused: bool = False  # a request, for good, since this server began
 
     @property
     def left_usd_nanos(self) -> int:
@@ -159,6 +161,7 @@ class BudgetBook:
         amount = max(1, amount)
         unspent, room = cap - account.final, cap - account.committed
         if max(amount, need) > unspent:
+            account.has_refused = True
             return BudgetDeny(cap, max(0, unspent), is_final=True, retry_after_seconds=_resets_in(account, now_unix))
         if amount > room:
             recall = tuple(
@@ -212,7 +215,7 @@ class BudgetBook:
     def standings(self) -> list[Standing]:
         """Of every limit, by name."""
         return [
-            Standing(account.limit, account.final, account.committed - account.final)
+            Standing(account.limit, account.final, account.committed - account.final, account.has_refused)
             for _, account in sorted(self._accounts.items())
         ]
 

@@ -1,6 +1,6 @@
 """Which alerts of a budget are due, and what will have been spent when its period ends. Pure: no clock, no memory.
 
-A threshold is a share of the budget's amount: `50%` of what was spent, or `forecast 100%` of what will have been. It is
+A threshold (`swell.spec.thresholds`) is a share of the budget's amount, of what was spent or will have been. It is
 due once a period: the caller hands back the texts of those that fired in it, which it keeps with the alerts.
 
 The forecast is an estimate, not an account: money comes in and goes out as integers, statistics in between are floats.
@@ -14,36 +14,18 @@ with n - 3 degrees of freedom (Dixon and Tukey 1968). The price: of few hours th
 """
 
 import math
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
+
+from swell.spec.thresholds import Threshold
 
 LEAST_HOURS = 6  # whole hours of history without which nothing is said
 MOST_HOURS = 336  # of them that are looked at: two weeks, so that each day of the week counts as often
 SEASONAL_DAYS = 2  # whole days of history from which on hours of the day are told apart
 INTERVAL = 0.8  # of all outcomes lie between `low` and `high`
-MOST_PERCENT = 1000
 _HOUR_SECONDS = 3600
 _DAY_HOURS = 24
-_THRESHOLD = re.compile(r"(?:(actual|forecast|forecasted)\s+)?([0-9]+)\s*%", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Threshold:
-    """A share of the budget in percent, 1 to MOST_PERCENT, of actual or of forecast spend. In order of the share."""
-
-    share_percent: int
-    is_forecast: bool
-
-    @property
-    def text(self) -> str:
-        """The canonical text, such as `50%` or `forecast 100%`: equal for equal thresholds."""
-        return f"forecast {self.share_percent}%" if self.is_forecast else f"{self.share_percent}%"
-
-    def is_reached(self, cap_usd_nanos: int, amount_usd_nanos: int) -> bool:
-        """Whether the amount is this share of the cap or more, exactly. Nothing spent is no share, not even of 0."""
-        return amount_usd_nanos > 0 and amount_usd_nanos * 100 >= self.share_percent * cap_usd_nanos
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +35,6 @@ class Forecast:
     expected_usd_nanos: int
     low_usd_nanos: int
     high_usd_nanos: int
-
-
-def parse_threshold(text: str) -> Threshold:
-    """`50%`, `actual 50%` or `forecast 100%`, whatever the case; also `50 %` and `forecasted 100%`.
-
-    ValueError with a sentence, without the name of the field.
-    """
-    found = _THRESHOLD.fullmatch(text.strip())
-    if found is None:
-        raise ValueError("is not a threshold; write whole percent, such as 80%, or forecast 100%")
-    share = int(found[2]) if len(found[2]) <= len(str(MOST_PERCENT)) else MOST_PERCENT + 1
-    if not 1 <= share <= MOST_PERCENT:
-        raise ValueError(f"must be from 1% to {MOST_PERCENT}% of the budget")
-    return Threshold(share, (found[1] or "").lower().startswith("forecast"))
 
 
 def due(

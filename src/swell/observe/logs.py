@@ -19,9 +19,9 @@ from swell.errors import SwellError
 
 FIELDS = frozenset(
     {
-        "attempt", "count", "engine", "exit_code", "host", "incarnation", "key_id", "limit", "loop", "model", "path",
-        "phase", "pid", "port", "provider", "reason", "replica_id", "retry_after_seconds", "seconds", "sequence",
-        "signal", "tenant", "version", "worker_id",
+        "alert_id", "attempt", "count", "engine", "exit_code", "host", "incarnation", "key_id", "limit", "loop",
+        "model", "path", "phase", "pid", "port", "provider", "reason", "replica_id", "retry_after_seconds", "seconds",
+        "sequence", "signal", "sink", "tenant", "version", "worker_id",
     }
 )  # fmt: skip
 DEFAULT_FILE_BYTES = 16 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""The store: keys, the usage ledger, processes, spool positions, scaling decisions and the audit log.
+"""The store: keys, the usage ledger, processes, spool positions, scaling decisions, alerts and the audit log.
 
 Contract for every implementation, checked by `swell.testing.store_suite`:
 
@@ -13,6 +13,7 @@ Contract for every implementation, checked by `swell.testing.store_suite`:
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
+from swell.state.alerts import Alert, AlertDelivery, AlertRecord
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
 from swell.state.records import (
     AuditEntry,
@@ -116,8 +117,40 @@ class BudgetStore(Protocol):
         Returns what is spent now of the limits that it held. Settling twice changes nothing.
         """
 
+    def hourly_spend(self, limit: BudgetLimit, first_unix_ms: int, hours: int) -> list[int]:
+        """What the ledger charged the limit's scope and model in each of so many hours, whatever the limit's period.
+
+        The first hour begins at `first_unix_ms`. Bounds count. It reads every request of these hours: ask for few.
+        """
+
     def forget_budgets(self, ended_before_unix_ms: int) -> None:
         """Drop limits whose period ended before, unless something of them is leased."""
+
+
+class AlertStore(Protocol):
+    """Alerts, each with what became of it at every sink that it was for."""
+
+    def add_alerts(self, alerts: Sequence[AlertRecord]) -> list[AlertRecord]:
+        """Add alerts with their deliveries, together, and return those that were new.
+
+        One is not new where its limit has that threshold already; then the first stays as it is. Raises StateError
+        where another alert has the id.
+        """
+
+    def fired(self, limit_names: Collection[str]) -> dict[str, set[str]]:
+        """The thresholds that were alerted about, by limit; a limit without any is left out."""
+
+    def waiting_deliveries(self) -> list[tuple[Alert, AlertDelivery]]:
+        """Every delivery that is neither delivered nor given up, oldest alert first."""
+
+    def record_deliveries(self, deliveries: Sequence[AlertDelivery]) -> None:
+        """Replace what is known of these deliveries, together. Ones that were forgotten stay so."""
+
+    def list_alerts(self, limit: int) -> list[AlertRecord]:
+        """The newest `limit` (at most MAX_LISTED) alerts in the order in which they were added, newest first."""
+
+    def forget_alerts(self, before_unix: float) -> None:
+        """Drop alerts from before with their deliveries, except those of limits that are kept: they must not recur."""
 
 
 class ProcessStore(Protocol):
@@ -146,7 +179,7 @@ class DecisionStore(Protocol):
         """The newest `limit` (at most MAX_LISTED) decisions, of one model or of all, newest first."""
 
 
-class Store(KeyStore, UsageStore, BudgetStore, ProcessStore, DecisionStore, Protocol):
+class Store(KeyStore, UsageStore, BudgetStore, AlertStore, ProcessStore, DecisionStore, Protocol):
     """Everything the server keeps."""
 
     def append_audit(self, entry: AuditEntry) -> None:

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 import uvicorn
@@ -49,6 +49,12 @@ class Platform(Protocol):
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
 
+    async def alerts(self, limit: int) -> list[dict[str, Any]]:
+        """The newest alerts, newest first, and what became of each at every sink."""
+
+    async def test_alerts(self, sink: str | None, principal: str) -> list[dict[str, Any]]:
+        """Send a test alert to one sink or all, now: whether each took it, and why not."""
+
     def status(self) -> dict[str, Any]:
         """Models, replicas and workers."""
 
@@ -61,6 +67,18 @@ class TrailQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     model: str | None = None
     limit: int = 100
+
+
+class AlertsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a query for alerts."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 100
+
+
+class AlertsTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a test of sinks; None: all."""
+
+    sink: str | None = None
 
 
 class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +138,13 @@ def application(platform: Platform) -> Starlette:
     async def budgets(request: Request) -> Response:
         return _json(await platform.budgets())
 
+    async def alerts(request: Request) -> Response:
+        return _json(await platform.alerts((await _body(request, AlertsQuery)).limit))
+
+    async def test_alerts(request: Request) -> Response:
+        wanted = await _body(request, AlertsTest)
+        return _json(await platform.test_alerts(wanted.sink, principal_of(request)))
+
     return Starlette(
         routes=[
             Route("/api/status", _told(status)),
@@ -130,6 +155,8 @@ def application(platform: Platform) -> Starlette:
             Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
             Route("/api/usage", _told(usage), methods=["POST"]),
             Route("/api/budgets", _told(budgets)),
+            Route("/api/alerts", _told(alerts), methods=["POST"]),
+            Route("/api/alerts/test", _told(test_alerts), methods=["POST"]),
             Route("/api/decisions", _told(decisions), methods=["POST"]),
         ]
     )

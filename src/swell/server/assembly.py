@@ -9,6 +9,7 @@ from pathlib import Path
 
 from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
+from swell.ports.alert_sink import AlertSink
 from swell.ports.store import Store
 from swell.security.private_files import replace_private
 from swell.security.secrets import load_secrets
@@ -61,6 +62,15 @@ def providers(on_exit: Callable[[str], None]) -> Providers:
 
     processes = ProcessProvider(on_exit)
     return Providers({"process": processes, "external": ExternalProvider()}, processes.close)
+
+
+def alert_sinks(spec: Spec, clock: Clock) -> tuple[AlertSink, ...]:
+    """Where alerts go; nothing is sent yet. Raises UserError where a sink's secret cannot be had."""
+    if not spec.alerts.sinks:
+        return ()
+    from swell.adapters.sinks import open_sink  # late: most installations have none
+
+    return tuple(open_sink(sink, os.environ, clock) for sink in spec.alerts.sinks)
 
 
 def open_store(state: StateDirectory) -> Store:

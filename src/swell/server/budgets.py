@@ -5,7 +5,7 @@ after its spool is in the ledger, and what is stored for it later is dropped: so
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from swell.ports.store import Store
 from swell.server.writer import Writer
 from swell.spec import Spec
 from swell.spec.money import BudgetSpec
+from swell.spec.thresholds import Threshold, parse_threshold
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
 from swell.units import usd
 
@@ -28,14 +29,31 @@ _log = logging.getLogger(__name__)
 
 def limits_at(spec: Spec, now_unix: float) -> tuple[BudgetLimit, ...]:
     """Every budget of the spec in the period of `now_unix`, and in the next, which workers are told of ahead."""
-    owners = [(Scope.ORGANISATION, "", spec.organisation.budget)]
-    owners += [(Scope.TENANT, tenant.name, tenant.budget) for tenant in spec.tenants]
     return tuple(
         _limit(scope, owner, budget, period)
-        for scope, owner, budgets in owners
-        for budget in budgets
+        for scope, owner, budget in _budgets(spec)
         for period in _periods(budget, now_unix)
     )
+
+
+def thresholds_by_budget(spec: Spec) -> dict[str, tuple[Threshold, ...]]:
+    """What to alert at, by `BudgetLimit.budget_id`."""
+    return {
+        _budget_id(scope, owner, budget): tuple(map(parse_threshold, budget.alerts))
+        for scope, owner, budget in _budgets(spec)
+    }
+
+
+def _budgets(spec: Spec) -> Iterator[tuple[Scope, str, BudgetSpec]]:
+    owners = [(Scope.ORGANISATION, "", spec.organisation.budget)]
+    owners += [(Scope.TENANT, tenant.name, tenant.budget) for tenant in spec.tenants]
+    for scope, owner, budgets in owners:
+        for budget in budgets:
+            yield scope, owner, budget
+
+
+def _budget_id(scope: Scope, owner: str, budget: BudgetSpec) -> str:
+    return f"{PREFIX}{scope}:{owner}:{budget.model or '*'}:{budget.period}:{budget.time_zone}"
 
 
 def _periods(budget: BudgetSpec, now_unix: float) -> list[Period]:
@@ -46,7 +64,7 @@ def _periods(budget: BudgetSpec, now_unix: float) -> list[Period]:
 
 
 def _limit(scope: Scope, owner: str, budget: BudgetSpec, period: Period) -> BudgetLimit:
-    budget_id = f"{PREFIX}{scope}:{owner}:{budget.model or '*'}:{budget.period}:{budget.time_zone}"
+    budget_id = _budget_id(scope, owner, budget)
     start = round(period.start_unix * 1000)
     return BudgetLimit(
         name=f"{budget_id}:{start}",
@@ -119,6 +137,10 @@ class BudgetDesk:
             await self._writer.call(lambda: self._store.forget_budgets(before))
         changed, self.limits = limits != self.limits, limits
         return changed
+
+    def standings(self) -> list[Standing]:
+        """What has become of every limit by now."""
+        return self.book.standings()
 
     async def save(self, leases: Sequence[BudgetLease]) -> None:
         """Store leases. Raises SwellError where they could not be."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from swell.clock import Clock
 from swell.control.workload import Workload
+from swell.ports.alert_sink import AlertSink
 from swell.ports.provider import Provider
 from swell.ports.store import Store
 from swell.server.publish import Served
@@ -34,4 +35,5 @@ class Parts:
     model_workloads: Sequence[Workload]
     gateway: Workload
     clock: Clock
+    sinks: Sequence[AlertSink] = ()
     make_scaler: MakeScaler = swell_scaler

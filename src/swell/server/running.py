@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from swell.errors import SwellError
 from swell.metering.ingest import Ingested, SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.server.administration import Administration, NewKey, current_principal
+from swell.server.alerts import AlertDesk
 from swell.server.budgets import BudgetDesk, budget_rows, limits_at
 from swell.server.channel import ControlChannel
 from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, port_of
@@ -27,6 +28,7 @@ from swell.server.loops import Loop
 from swell.server.parts import Parts
 from swell.server.port import require_free_port
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
+from swell.server.refused_keys import RefusedKeys
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
@@ -49,7 +51,6 @@ END_MARGIN_SECONDS = 10.0  # beyond what workers and replicas were promised
 FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
 FIND_POLL_SECONDS = 0.02
 UNTIL_POLL_SECONDS = 0.2
-NAMED_KEYS = 10  # in one sentence
 HURRIED_SECONDS = 1.0  # from a second signal to the kill
 
 _log = logging.getLogger(__name__)
@@ -70,8 +71,17 @@ class RunningServer:
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
         self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock)
+        self._alerts = AlertDesk(
+            parts.spec,
+            parts.store,
+            self._writer,
+            parts.clock,
+            parts.sinks,
+            standings=self._budgets.standings,
+            say=self._troubles.say,
+        )
         self._keys: list[KeyRecord] = []
-        self._refused: dict[str, str] = {}  # why, by id of a key that is live in the store and yet not published
+        self._refused = RefusedKeys(self._troubles.say)
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
         self._silent: set[str] = set()  # adopted workers that have not told what they hold
         self._background: set[asyncio.Task[None]] = set()
@@ -121,6 +131,7 @@ class RunningServer:
             self._ingest,
             *self._scaling.loops,
             self._trail,
+            *self._alerts.loops,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
         tasks = [loop.create_task(each.run(), name=each.name) for each in loops]
@@ -186,7 +197,7 @@ class RunningServer:
             "url": self.url,
             "up_seconds": round(self._clock.monotonic() - self._started, 3),
             "stopping": self._stop.is_set(),
-            "refused_keys": self._refused,
+            "refused_keys": self._refused.reasons,
             "scaling": self._scaling.rows(),
             "replicas": replica_rows(replicas, loads),
             "workers": worker_rows(replicas, loads, self._channel.connected()),
@@ -195,6 +206,15 @@ class RunningServer:
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
         return budget_rows(self._budgets.book.standings(), self._clock.unix())
+
+    async def alerts(self, limit: int) -> list[dict[str, Any]]:
+        """The newest alerts, newest first, and what became of each at every sink."""
+        return await self._alerts.rows(limit)
+
+    async def test_alerts(self, sink: str | None, principal: str) -> list[dict[str, Any]]:
+        """Send a test alert to one sink or all, now: whether each took it, and why not."""
+        await self.act(lambda office: office.note(principal, "alerts.test", sink or "every sink"))
+        return await self._alerts.test(sink)
 
     def request_stop(self, principal: str) -> None:
         """Begin to drain and stop."""
@@ -231,6 +251,7 @@ class RunningServer:
         if self._budgets.book.unknown(limits_at(parts.spec, self._clock.unix())):
             await self._ingest_all()  # new budgets begin with what the ledger has
         await self._budgets.refresh()
+        await self._alerts.begin()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
             publication=Publication(epoch, self._picture()),
@@ -315,15 +336,7 @@ class RunningServer:
             ) from error
 
     def _tell_refused_keys(self) -> None:
-        before, self._refused = self._refused, {}
-        new: dict[str, list[str]] = {}  # ids by reason: a tenant may have had many keys
-        for key, why in refused_keys(self._parts.spec.tenants, self._keys, self._clock.unix()):
-            self._refused[key.key_id] = why
-            if before.get(key.key_id) != why:
-                _log.error("a stored key is refused", extra={"key_id": key.key_id, "reason": why})
-                new.setdefault(why, []).append(key.key_id)
-        for why, ids in new.items():
-            self._troubles.say(f"clients with {_named(ids)} are refused: {why}")
+        self._refused.look(refused_keys(self._parts.spec.tenants, self._keys, self._clock.unix()))
 
     def _publish(self) -> None:
         self._channel.publish(self._picture())
@@ -436,6 +449,7 @@ class RunningServer:
         await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
         await self._ingest_all()
         await self._trail_step(0.0)
+        await self._alerts.finish()
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         try:
@@ -455,6 +469,7 @@ class RunningServer:
         await self._fleet.close()
         await self._scaling.close()
         await self._ask.close()
+        await self._alerts.close()
         await self._providers.close()
         self._writer.close()
 
@@ -475,8 +490,3 @@ class RunningServer:
         self._background.add(task)  # the loop itself holds tasks only weakly
         task.add_done_callback(ended)
         return task
-
-
-def _named(ids: Sequence[str]) -> str:
-    more = len(ids) - NAMED_KEYS
-    return f"the key {', '.join(ids[:NAMED_KEYS])}" + (f" and {more} more (see: swell status)" if more > 0 else "")

@@ -76,6 +76,7 @@ def serve(wishes: Wishes, audience: Audience) -> None:
         if not any(state.workers.iterdir()):
             require_free_port(spec.server.host, spec.server.port)
         clock = SystemClock()
+        sinks = assembly.alert_sinks(spec, clock)
         models = []
         for model in spec.models:
             with audience.fetching(model) as progress:
@@ -95,6 +96,7 @@ def serve(wishes: Wishes, audience: Audience) -> None:
                 model_workloads=[model.workload for model in models],
                 gateway=gateway_workload(spec.server, state, listener),
                 clock=clock,
+                sinks=sinks,
             )
             uvloop.run(_serve(parts, audience, listener.ca_file))
             # All has ended well; a late signal must not make it look otherwise.

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from swell.spec.alerts import AlertsSpec
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, SpecModel, is_loopback
 from swell.spec.models import MAX_MODELS, ModelSpec
@@ -28,6 +29,7 @@ class Spec(SpecModel):
     prices: Prices = Field(
         default={}, validate_default=True, description="What tokens of a model are charged at, by its name."
     )
+    alerts: AlertsSpec = Field(default=AlertsSpec(), description="Where alerts of budgets are sent.")
     providers: Annotated[tuple[ProviderSpec, ...], Field(max_length=1)] = (ProviderSpec(name="here"),)
     server: ServerSpec = ServerSpec()
 

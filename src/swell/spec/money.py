@@ -11,11 +11,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from swell.spec.aliases import AliasTable
-from swell.spec.base import SpecModel, Text
+from swell.spec.base import Conflict, SpecModel, Text
+from swell.spec.thresholds import parse_threshold
 from swell.spec.yaml_text import WrittenFloat
 from swell.units import TOKENS_PER_RATE, usd_nanos
 
 MAX_BUDGETS = 16  # of one owner
+MAX_THRESHOLDS = 20  # of one budget
+DEFAULT_THRESHOLDS = ("50%", "80%", "100%", "forecast 100%")
 MAX_USD_PER_MILLION_TOKENS = 10_000
 MAX_PRICES = 10_000
 
@@ -134,6 +137,27 @@ def _known_zone(value: str) -> str:
     return value
 
 
+def _several(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _threshold(value: str) -> str:
+    """The canonical text of a threshold."""
+    try:
+        return parse_threshold(value).text
+    except ValueError as error:
+        raise PydanticCustomError("threshold", "{problem}", {"problem": str(error)}) from None
+
+
+Thresholds = Annotated[
+    tuple[Annotated[Text, AfterValidator(_threshold)], ...],
+    Field(max_length=MAX_THRESHOLDS),
+    BeforeValidator(_several),
+    AfterValidator(lambda texts: tuple(dict.fromkeys(texts))),
+]
+"""One threshold, or a list of them; one that is written twice counts once."""
+
+
 class BudgetSpec(SpecModel):
     """What requests may cost in a period. No request is admitted that could carry the sum over the amount."""
 
@@ -145,6 +169,25 @@ class BudgetSpec(SpecModel):
         default="UTC", description="Whose calendar the period follows, such as Europe/Berlin."
     )
     model: Text | None = Field(default=None, description="Only requests for this model.")
+    alerts: Thresholds = Field(
+        default=DEFAULT_THRESHOLDS, description="Shares to alert at, such as 80%, or forecast 100%; [] for none."
+    )
+
+    @classmethod
+    def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
+        if "alerts" not in given and _period(given.get("period")) == BudgetPeriod.ONCE:
+            given["alerts"] = [text for text in DEFAULT_THRESHOLDS if not parse_threshold(text).is_forecast]
+        return given
+
+    def conflicts(self) -> list[Conflict]:
+        if self.period is not BudgetPeriod.ONCE:
+            return []
+        problem = "needs an end to forecast for, and a budget that is given once has none; take it out"
+        return [
+            (f"alerts[{i}]", f"{text!r} {problem}")
+            for i, text in enumerate(self.alerts)
+            if parse_threshold(text).is_forecast
+        ]
 
     @classmethod
     def expand(cls, given: object) -> object:
@@ -158,10 +201,6 @@ class BudgetSpec(SpecModel):
     def usd_nanos(self) -> int:
         """The amount in nano-dollars."""
         return usd_nanos(self.usd)
-
-
-def _several(value: object) -> object:
-    return value if isinstance(value, list | tuple) else [value]
 
 
 def _apart(budgets: tuple[BudgetSpec, ...]) -> tuple[BudgetSpec, ...]:

@@ -51,3 +51,24 @@ def money_values(name: str, nanos: int) -> dict[str, str | int]:
     {'spent_usd': '1250.00', 'spent_usd_nanos': 1250000000000}
     """
     return {f"{name}_usd": usd_text(nanos).replace("$", "").replace(",", ""), f"{name}_usd_nanos": nanos}
+
+
+class AlertDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one alert at one sink. It waits for its next try unless it was delivered or given up."""
+
+    alert_id: str
+    sink: str
+    attempts: int = 0
+    next_try_unix: float = 0.0
+    delivered_at_unix: float | None = None
+    given_up: str | None = None  # why
+    problem: str = ""  # what the sink said at the last try that failed
+
+
+class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert as it is stored. A limit has each threshold once, ever: `limit_name` begins anew with each period."""
+
+    alert: Alert
+    limit_name: str
+    threshold: str
+    deliveries: tuple[AlertDelivery, ...] = ()  # by the sink's name

@@ -3,8 +3,12 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
+from msgspec.structs import replace
+
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
 from swell.state.records import UsageFilter
+
+HOUR_MS = 3_600_000
 
 
 class MemoryBudgets:
@@ -39,6 +43,12 @@ class MemoryBudgets:
     def list_leases(self) -> list[BudgetLease]:
         with self._guarded():
             return [BudgetLease(*place, granted) for place, granted in sorted(self._leases.items())]
+
+    def hourly_spend(self, limit: BudgetLimit, first_unix_ms: int, hours: int) -> list[int]:
+        with self._guarded():
+            starts = [first_unix_ms + hour * HOUR_MS for hour in range(hours)]
+            whose = [replace(limit, start_unix_ms=start, end_unix_ms=start + HOUR_MS) for start in starts]
+            return [self._charged(_requests_of(hour)) for hour in whose]
 
     def settle_leases(self, incarnation: str) -> list[BudgetSpend]:
         with self._guarded():

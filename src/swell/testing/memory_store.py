@@ -21,14 +21,16 @@ from swell.state.records import (
     UsageTotal,
 )
 from swell.state.usage import UsageStatus
+from swell.testing.memory_alerts import MemoryAlerts
 from swell.testing.memory_budgets import MemoryBudgets
 
 
-class MemoryStore(MemoryBudgets):
+class MemoryStore(MemoryBudgets, MemoryAlerts):
     """`swell.ports.store.Store` in dictionaries. `fail_next` makes the next calls raise before they change anything."""
 
     def __init__(self) -> None:
-        super().__init__(self._call, self._charge)
+        MemoryBudgets.__init__(self, self._call, self._charge)
+        MemoryAlerts.__init__(self, self._call, lambda limit_name: limit_name in self._limits)
         self._keys: dict[str, KeyRecord] = {}
         self._usage: dict[str, UsageChange] = {}
         self._positions: dict[str, SpoolPosition] = {}

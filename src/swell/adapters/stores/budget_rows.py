@@ -7,7 +7,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from swell.adapters.stores.database import Database
 from swell.adapters.stores.schema import budget_leases, budgets
-from swell.adapters.stores.usage_rows import total_charge
+from swell.adapters.stores.usage_rows import HOUR_MS, hourly_charges, total_charge
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
 from swell.state.records import UsageFilter
 
@@ -84,6 +84,13 @@ class BudgetRows:
             connection.execute(delete(budget_leases).where(budget_leases.c.incarnation == incarnation))
             spent = _spent(connection, names)
             return [BudgetSpend(name, spent[name]) for name in names]
+
+    def hourly_spend(self, limit: BudgetLimit, first_unix_ms: int, hours: int) -> list[int]:
+        until_unix_ms = first_unix_ms + hours * HOUR_MS
+        where = _requests_of(limit.scope, limit.owner, limit.model, first_unix_ms, until_unix_ms)
+        with self._database.reading() as connection:
+            found = hourly_charges(connection, where, first_unix_ms)
+        return [found.get(hour, 0) for hour in range(hours)]
 
     def forget_budgets(self, ended_before_unix_ms: int) -> None:
         leased = select(budget_leases.c.limit_name)

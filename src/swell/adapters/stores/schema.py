@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"  # the newest revision in migrations/versions
+HEAD = "0004"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -89,6 +89,41 @@ budget_leases = Table(
     Column("limit_name", Text, primary_key=True, nullable=False),
     Column("incarnation", Text, primary_key=True, nullable=False),
     Column("granted_usd_nanos", Integer, nullable=False),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("entry", Integer, primary_key=True),
+    Column("alert_id", Text, nullable=False, unique=True),
+    Column("limit_name", Text, nullable=False),
+    Column("threshold", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("at_unix", Float, nullable=False),
+    Column("values", Text, nullable=False),  # JSON
+    sqlite_autoincrement=True,
+)
+Index("alerts_once", alerts.c.limit_name, alerts.c.threshold, unique=True)
+
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("alert_id", Text, primary_key=True, nullable=False),
+    Column("sink", Text, primary_key=True, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_try_unix", Float, nullable=False),
+    Column("delivered_at_unix", Float),
+    Column("given_up", Text),
+    Column("problem", Text, nullable=False),
+)
+Index(
+    "alert_deliveries_waiting",
+    alert_deliveries.c.alert_id,
+    sqlite_where=text("delivered_at_unix IS NULL AND given_up IS NULL"),
 )
 
 processes = Table(

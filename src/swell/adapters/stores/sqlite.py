@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sqlalchemy.dialects.sqlite import insert
 
+from swell.adapters.stores.alert_rows import AlertRows
 from swell.adapters.stores.audit_rows import AuditRows
 from swell.adapters.stores.budget_rows import BudgetRows
 from swell.adapters.stores.database import Database
@@ -15,7 +16,7 @@ from swell.adapters.stores.usage_rows import UsageRows
 from swell.ports.store import Store
 
 
-class SqliteStore(KeyRows, UsageRows, BudgetRows, ProcessRows, DecisionRows, AuditRows):
+class SqliteStore(KeyRows, UsageRows, BudgetRows, AlertRows, ProcessRows, DecisionRows, AuditRows):
     """`swell.ports.store.Store` on an encrypted SQLite file."""
 
     def next_epoch(self) -> int:

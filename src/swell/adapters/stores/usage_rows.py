@@ -27,6 +27,7 @@ from swell.state.records import (
 )
 from swell.state.usage import UsageStatus
 
+HOUR_MS = 3_600_000
 PIECE_ROWS = 125  # entered without giving way: about half a millisecond
 _IDENTITY = ("key_id", "tenant", "model", "endpoint", "prompt_rate", "completion_rate")
 _OUTCOME = ("status", "replica_id", "http_status", "duration_ms", "first_token_ms")
@@ -144,6 +145,13 @@ def total_charge(connection: Connection, where: UsageFilter) -> int:
     """Nano-dollars that the matching requests are charged, bounds of open ones included."""
     query = _narrow(select(func.coalesce(func.sum(usage.c.charge_usd_nanos), 0)), where)
     return int(connection.execute(query).scalar_one())
+
+
+def hourly_charges(connection: Connection, where: UsageFilter, first_unix_ms: int) -> dict[int, int]:
+    """Nano-dollars by hours since `first_unix_ms`, before which `where` has nothing; hours without any are left out."""
+    hour = ((arrived_at - first_unix_ms) // HOUR_MS).label("hour")
+    query = _narrow(select(hour, func.sum(usage.c.charge_usd_nanos)), where).group_by(hour)
+    return {int(hours): int(charge) for hours, charge in connection.execute(query)}
 
 
 def _narrow(query: Select[Any], where: UsageFilter) -> Select[Any]:

@@ -1,0 +1,99 @@
+"""What alerts of budgets say: what happened, by how much, and what to do. Pure."""
+
+from datetime import UTC, datetime
+
+from swell.metering.budgets import Standing
+from swell.metering.thresholds import INTERVAL, Forecast
+from swell.spec.thresholds import Threshold
+from swell.state.alerts import Alert, Severity, money_values
+from swell.state.budgets import BudgetLimit, Scope
+from swell.units import NANOS_PER_USD, usd_text
+
+WARNING_PERCENT = 75  # of actual spend; less is told without any alarm
+_CENT = NANOS_PER_USD // 100
+_HOLDERS = {Scope.TENANT: "tenant", Scope.KEY: "key"}
+_OPTIONS = {Scope.TENANT: "--tenant", Scope.KEY: "--key"}
+
+
+def budget_alert(
+    standing: Standing, threshold: Threshold, forecast: Forecast | None, *, alert_id: str, at_unix: float
+) -> Alert:
+    """The alert of a threshold that is due. A forecast one needs the `forecast` by which it is."""
+    limit, cap, spent = standing.limit, standing.limit.cap_usd_nanos, standing.spent_usd_nanos
+    subject = _subject(limit)
+    so_far = f"{usd_text(spent)} of {usd_text(cap)} is spent" + (f" ({spent * 100 // cap}%)." if cap else ".")
+    values: dict[str, str | int] = {
+        "scope": limit.scope,
+        "owner": limit.owner,
+        "model": limit.model,
+        "period": limit.label,
+        "threshold": threshold.text,
+        **money_values("cap", cap),
+        **money_values("spent", spent),
+    }
+    if limit.end_unix_ms is not None:
+        values["ends_unix"] = limit.end_unix_ms // 1000
+    if threshold.is_forecast and forecast is not None:
+        does = f"is forecast to spend {threshold.share_percent}% of its budget"
+        so_far += _coming(forecast)
+        values |= money_values("forecast", forecast.expected_usd_nanos)
+        values |= money_values("forecast_low", forecast.low_usd_nanos)
+        values |= money_values("forecast_high", forecast.high_usd_nanos)
+    elif threshold.share_percent == 100:
+        does = "has used up its budget"
+        if spent < cap:
+            so_far += " What is left is less than the next requests may cost."
+    else:
+        does = f"has spent {threshold.share_percent}% of its budget"
+    return Alert(
+        alert_id=alert_id,
+        kind="budget",
+        severity=_severity(threshold),
+        title=f"{subject[0].upper()}{subject[1:]} {does}{_of_period(limit)}",
+        text=f"{so_far} {_consequence(limit, threshold)}\n{_advice(limit)}",
+        subject=subject,
+        at_unix=at_unix,
+        values=values,
+    )
+
+
+def _severity(threshold: Threshold) -> Severity:
+    if threshold.is_forecast:
+        return "warning"
+    if threshold.share_percent >= 100:
+        return "critical"
+    return "warning" if threshold.share_percent >= WARNING_PERCENT else "info"
+
+
+def _subject(limit: BudgetLimit) -> str:
+    holder = f"{_HOLDERS[Scope(limit.scope)]} {limit.owner}" if limit.scope in _HOLDERS else "the organisation"
+    return f"{holder} on model {limit.model}" if limit.model else holder
+
+
+def _of_period(limit: BudgetLimit) -> str:
+    return "" if limit.end_unix_ms is None else f" of {limit.label}"
+
+
+def _coming(forecast: Forecast) -> str:
+    expected, low, high = map(_about, (forecast.expected_usd_nanos, forecast.low_usd_nanos, forecast.high_usd_nanos))
+    return f" By the end of the period it will be {expected}, and {low} to {high} with {INTERVAL:.0%} probability."
+
+
+def _about(nanos: int) -> str:
+    """An estimate, to the cent where it is dollars."""
+    return usd_text(nanos // _CENT * _CENT if nanos >= NANOS_PER_USD else nanos)
+
+
+def _consequence(limit: BudgetLimit, threshold: Threshold) -> str:
+    if threshold.is_forecast or threshold.share_percent < 100:
+        return "Requests are refused once it is used up."
+    if limit.end_unix_ms is None:
+        return "Requests are refused until it is raised."
+    ends = datetime.fromtimestamp(limit.end_unix_ms / 1000, UTC)
+    return f"Requests are refused until the period ends at {ends:%Y-%m-%d %H:%M} UTC."
+
+
+def _advice(limit: BudgetLimit) -> str:
+    options = [f"{_OPTIONS[Scope(limit.scope)]} {limit.owner}"] if limit.scope in _OPTIONS else []
+    options += [f"--model {limit.model}"] if limit.model else []
+    return f"Who spends it: {' '.join(['swell usage', *options])}. To allow more, raise the budget in swell.yaml."

@@ -1,0 +1,209 @@
+"""The alerts of a running server: which thresholds of which budgets are due, once each, and their way to the sinks.
+
+An alert is stored before it is sent, and the store has each threshold of a limit once. So nothing fires twice, whether
+the server restarts, the clock is set back into a period that had its alerts, or a cap is raised below what fired.
+
+Limits that a period's end leaves in the book are watched until they leave it: the last requests are charged late.
+"""
+
+import logging
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from swell.clock import Clock
+from swell.metering.budgets import Standing
+from swell.metering.thresholds import Forecast, due, forecast_spend
+from swell.ports.alert_sink import AlertSink
+from swell.ports.store import Store
+from swell.server.alert_deliveries import AlertDeliveries
+from swell.server.alert_rows import alert_rows
+from swell.server.alert_wording import budget_alert
+from swell.server.budgets import KEPT_SECONDS, thresholds_by_budget
+from swell.server.loops import Loop
+from swell.server.spend_history import SpendHistory
+from swell.server.writer import Writer
+from swell.spec import Spec
+from swell.spec.thresholds import Threshold
+from swell.state.alerts import Alert, AlertDelivery, AlertRecord
+
+WATCH_SECONDS = 2.0
+DELIVER_SECONDS = 2.0
+FORECAST_SECONDS = 60.0  # between two forecasts of one limit
+MAX_FORECASTS = 4  # in one turn: each reads the ledger
+MAX_NEW = 500  # alerts in one turn; the next takes the rest
+MAX_TOLD = 10  # of them on the terminal
+FORGET_SECONDS = 86_400.0  # between two times that old alerts are forgotten
+HUNDRED = Threshold(100, is_forecast=False)
+NEARLY_PERCENT = 90  # of the cap, from which on a refusal says that a budget is used up
+
+_Due = tuple[Standing, Threshold, Forecast | None]
+_log = logging.getLogger(__name__)
+
+
+class AlertDesk:
+    """Made once per server. `standings` tells what is spent; `say` reaches the person who started the server."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        store: Store,
+        writer: Writer,
+        clock: Clock,
+        sinks: Sequence[AlertSink] = (),
+        *,
+        standings: Callable[[], Sequence[Standing]],
+        say: Callable[[str], None],
+    ) -> None:
+        self._thresholds = thresholds_by_budget(spec)
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._standings = standings
+        self._say = say
+        self._fired: dict[str, set[str]] = {}  # by limit, of limits that came near one
+        self._forecast_at: dict[str, float] = {}  # monotonic, by limit
+        self._history = SpendHistory(store, writer)
+        self._forget_at = clock.monotonic()
+        self._delivering = Loop("alert deliveries", self._deliver, DELIVER_SECONDS, clock)
+        self.deliveries = AlertDeliveries(
+            sinks,
+            store,
+            writer,
+            clock,
+            dice=random.Random(secrets.randbits(64)),  # noqa: S311 - spreads tries, guards nothing
+            wake=self._delivering.wake.set,
+            say=say,
+        )
+        self.loops = (Loop("alerts", self.watch, WATCH_SECONDS, clock), self._delivering)
+
+    async def begin(self) -> None:
+        """Take up what an earlier server left to be delivered."""
+        await self.deliveries.begin()
+
+    async def watch(self, now: float) -> None:
+        """One turn: store the alerts that are due by now, and hand them on to be delivered."""
+        at_unix = self._clock.unix()
+        standings = [s for s in self._standings() if self._thresholds.get(s.limit.budget_id)]
+        self._forget_limits(standings)
+        forecasts = await self._forecasts(standings, now, at_unix)
+        found = self._due(standings, forecasts)
+        unknown = {standing.limit.name for standing, _, _ in found} - self._fired.keys()
+        if unknown:
+            known = await self._writer.call(lambda: self._store.fired(unknown))
+            self._fired |= {name: known.get(name, set()) for name in unknown}
+            found = self._due(standings, forecasts)
+        await self._fire(found[:MAX_NEW], at_unix)
+        if now >= self._forget_at:
+            await self._writer.call(lambda: self._store.forget_alerts(at_unix - KEPT_SECONDS))
+            self._forget_at = now + FORGET_SECONDS
+
+    async def rows(self, limit: int) -> list[dict[str, Any]]:
+        """The newest alerts, newest first."""
+        return alert_rows(await self._writer.call(lambda: self._store.list_alerts(limit)))
+
+    async def test(self, sink: str | None) -> list[dict[str, Any]]:
+        """Send a test alert now. Raises UserError where there is no such sink, or none at all."""
+        alert = Alert(
+            alert_id=_new_id(),
+            kind="test",
+            severity="info",
+            title="A test alert from Swell",
+            text="Somebody ran: swell alerts test. Nothing happened, and nothing is to be done.",
+            subject="this installation",
+            at_unix=self._clock.unix(),
+        )
+        return await self.deliveries.test(alert, sink)
+
+    async def finish(self) -> None:
+        """The last turn of a server that ends, after everything that was spent is known."""
+        await self.watch(self._clock.monotonic())
+        await self.deliveries.finish()
+
+    async def close(self) -> None:
+        """Let go of the sinks."""
+        await self.deliveries.close()
+
+    async def _deliver(self, now: float) -> None:
+        await self.deliveries.step(now)
+
+    def _due(self, standings: Sequence[Standing], forecasts: dict[str, Forecast]) -> list[_Due]:
+        return [
+            (standing, threshold, forecasts.get(standing.limit.name))
+            for standing in standings
+            for threshold in self._due_of(standing, forecasts.get(standing.limit.name))
+        ]
+
+    def _due_of(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold]:
+        limit, fired = standing.limit, self._fired.get(standing.limit.name, set())
+        thresholds = self._thresholds[limit.budget_id]
+        found = due(thresholds, limit.cap_usd_nanos, standing.spent_usd_nanos, forecast, fired)
+        if is_used_up(standing) and HUNDRED in thresholds and HUNDRED.text not in fired and HUNDRED not in found:
+            return (*found, HUNDRED)
+        return found
+
+    async def _fire(self, found: Sequence[_Due], at_unix: float) -> None:
+        if not found:
+            return
+        records = [self._record(each, at_unix) for each in found]
+        new = await self._writer.call(lambda: self._store.add_alerts(records))
+        for standing, threshold, _ in found:
+            self._fired.setdefault(standing.limit.name, set()).add(threshold.text)
+        self.deliveries.add(new)
+        for record in new:
+            _log.warning("an alert fired", extra={"alert_id": record.alert.alert_id, "reason": record.alert.title})
+        for record in new[:MAX_TOLD]:
+            self._say(f"Alert ({record.alert.severity}): {record.alert.title} (see: swell alerts)")
+        if len(new) > MAX_TOLD:
+            self._say(f"{len(new) - MAX_TOLD} more alerts fired (see: swell alerts)")
+
+    def _record(self, found: _Due, at_unix: float) -> AlertRecord:
+        standing, threshold, forecast = found
+        alert = budget_alert(standing, threshold, forecast, alert_id=_new_id(), at_unix=at_unix)
+        sinks = sorted(self.deliveries.sink_names)
+        deliveries = tuple(AlertDelivery(alert_id=alert.alert_id, sink=sink) for sink in sinks)
+        return AlertRecord(alert=alert, limit_name=standing.limit.name, threshold=threshold.text, deliveries=deliveries)
+
+    async def _forecasts(self, standings: Sequence[Standing], now: float, at_unix: float) -> dict[str, Forecast]:
+        """Of the limits whose turn it is: those that are not alerted about yet, the longest since their last first."""
+        waiting = [standing for standing in standings if self._wants_forecast(standing, now, at_unix)]
+        waiting.sort(key=lambda standing: self._forecast_at.get(standing.limit.name, float("-inf")))
+        found = {}
+        for standing in waiting[:MAX_FORECASTS]:
+            limit = standing.limit
+            self._forecast_at[limit.name] = now
+            hours = await self._history.hours(limit, at_unix)
+            start, end = limit.start_unix_ms / 1000, (limit.end_unix_ms or 0) / 1000
+            forecast = forecast_spend(hours, at_unix - start, end - start, standing.spent_usd_nanos)
+            if forecast is not None:
+                found[limit.name] = forecast
+        return found
+
+    def _wants_forecast(self, standing: Standing, now: float, at_unix: float) -> bool:
+        limit = standing.limit
+        if limit.end_unix_ms is None or not limit.start_unix_ms <= at_unix * 1000 < limit.end_unix_ms:
+            return False
+        if standing.spent_usd_nanos <= 0 or now - self._forecast_at.get(limit.name, float("-inf")) < FORECAST_SECONDS:
+            return False
+        fired = self._fired.get(limit.name, set())
+        return any(t.is_forecast and t.text not in fired for t in self._thresholds[limit.budget_id])
+
+    def _forget_limits(self, standings: Sequence[Standing]) -> None:
+        names = {standing.limit.name for standing in standings}
+        self._fired = {name: fired for name, fired in self._fired.items() if name in names}
+        self._forecast_at = {name: at for name, at in self._forecast_at.items() if name in names}
+        self._history.keep({standing.limit.budget_id for standing in standings})
+
+
+def is_used_up(standing: Standing) -> bool:
+    """Whether a budget refuses requests of ordinary size. What is left is then less than they may cost, so that spend
+    hardly ever reaches the cap itself. A single large request that is refused early says nothing."""
+    cap = standing.limit.cap_usd_nanos
+    return (
+        standing.has_refused and standing.spent_usd_nanos > 0 and standing.spent_usd_nanos * 100 >= cap * NEARLY_PERCENT
+    )
+
+
+def _new_id() -> str:
+    return f"alert-{secrets.token_hex(12)}"
