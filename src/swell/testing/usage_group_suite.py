@@ -11,10 +11,11 @@ from swell.ports import store as store_port
 from swell.ports.store import Store
 from swell.state.records import SpoolPosition, UsageChange, UsageFilter
 from swell.state.usage import UsageStatus
-from swell.state.usage_groups import GROUP_COLUMNS, UsageGroup
+from swell.state.usage_groups import GROUP_COLUMNS, Bucket, UsageGroup
 from swell.testing.store_suite import usage_change
 
 EVERYTHING = UsageFilter()
+BUCKETS: tuple[Bucket | None, ...] = (None, "hour", "day")
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
@@ -110,8 +111,8 @@ class UsageGroupSuite:
         expected = sums(whole)
         for size in range(len(GROUP_COLUMNS) + 1):
             for by in combinations(GROUP_COLUMNS, size):
-                for bucket in (None, "hour", "day"):
-                    found = store.group_usage(EVERYTHING, by, bucket)  # type: ignore[arg-type]  # literals in a tuple
+                for bucket in BUCKETS:
+                    found = store.group_usage(EVERYTHING, by, bucket)
                     assert tuple(map(sum, zip(*map(sums, found), strict=True))) == expected
                     keys = [tuple(getattr(group, name) for name in (*by, "start_unix_ms")) for group in found]
                     assert len(set(keys)) == len(keys)
