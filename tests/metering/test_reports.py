@@ -1,12 +1,12 @@
 """Sums by group and calendar: every zone's days are exact, and every split comes to the same."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ledgers import ledger, request, unix_ms, void
+
 from swell.errors import UserError
 from swell.metering.periods import Period, zone_of
 from swell.metering.reports import NOTHING, ReportRow, added, named_period, report, slices, total
@@ -111,7 +111,9 @@ def test_periods_are_named_as_people_name_them(text: str, label: str) -> None:
     assert named_period(text, UTC, NOW, None).label == label
 
 
-@pytest.mark.parametrize("text", ["", "2026-13", "2026-02-30", "26-11", "november", "1969-01", "9999-01", "2026-11-", "x" * 99])
+@pytest.mark.parametrize(
+    "text", ["", "2026-13", "2026-02-30", "26-11", "november", "1969-01", "9999-01", "2026-11-", "x" * 99]
+)
 def test_what_is_no_period_is_refused_with_examples(text: str) -> None:
     with pytest.raises(UserError, match="is no period; give a month such as 2026-11") as refused:
         named_period(text, UTC, NOW, None)
@@ -128,7 +130,7 @@ def test_slices_are_days_and_reach_only_as_far_as_the_ledger() -> None:
     span = (unix_ms("2026-11-02T12:00:00+00:00"), unix_ms("2026-11-04T00:00:00+00:00"))
     cut = list(slices(period, UTC, span))
     assert [part.label for part in cut] == ["2026-11-02", "2026-11-03", "2026-11-04"]
-    assert all(before.end_unix_ms == after.start_unix_ms for before, after in zip(cut, cut[1:], strict=False))
+    assert all(before.end_unix_ms == after.start_unix_ms for before, after in pairwise(cut))
     assert [part.bucket for part in slices(period, UTC, span, hourly=True)] == ["hour"] * 3
     assert len(list(slices(period, zone_of("Asia/Kolkata"), span, hourly=True))) == 72
     with pytest.raises(UserError, match="ask for one period after the other"):
