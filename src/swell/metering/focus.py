@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from swell.state.usage_groups import BUCKET_MS, GroupColumn, UsageGroup
@@ -84,7 +85,7 @@ def _row(group: UsageGroup, line: _Line, organisation: str) -> dict[str, str | N
     listed = scaled(line.tokens * line.rate, 15)
     price, charged = scaled(line.rate, 9), scaled(line.charge, 9)
     sku = f"{model}:{line.kind}-tokens"
-    row = {
+    return {
         **_times(group.start_unix_ms or 0),
         "AvailabilityZone": None,
         "BilledCost": charged,
@@ -121,7 +122,7 @@ def _row(group: UsageGroup, line: _Line, organisation: str) -> dict[str, str | N
         "ServiceSubcategory": "Generative AI",
         "SkuId": sku,
         "SkuMeter": f"{line.kind.capitalize()} Tokens",
-        "SkuPriceDetails": _json({"x_Model": model, "x_TokenKind": line.kind}),
+        "SkuPriceDetails": _json((("x_Model", model), ("x_TokenKind", line.kind))),
         "SkuPriceId": f"{sku}:{line.rate}",
         "SubAccountId": tenant,
         "SubAccountName": tenant,
@@ -131,14 +132,14 @@ def _row(group: UsageGroup, line: _Line, organisation: str) -> dict[str, str | N
         "x_Status": str(group.status),
         "x_TokenKind": line.kind,
     }
-    return {name: row[name] for name in COLUMNS}
 
 
-def _tags(group: UsageGroup, model: str) -> dict[str, str]:
-    tags = {"tenant": group.tenant, "key_id": group.key_id, "model": model}
-    return {f"{TAG_PREFIX}{name}": value for name, value in tags.items() if value}
+def _tags(group: UsageGroup, model: str) -> tuple[tuple[str, str], ...]:
+    tags = (("tenant", group.tenant), ("key_id", group.key_id), ("model", model))
+    return tuple((f"{TAG_PREFIX}{name}", value) for name, value in tags if value)
 
 
+@lru_cache(maxsize=64)  # the hours of a day come again with every group
 def _times(start_unix_ms: int) -> dict[str, str | None]:
     start = datetime.fromtimestamp(start_unix_ms / 1000, UTC)
     month = start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -164,5 +165,6 @@ def scaled(value: int, digits: int) -> str:
     return f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}"
 
 
-def _json(values: dict[str, str]) -> str:
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+@lru_cache(maxsize=10_000)
+def _json(pairs: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps(dict(pairs), ensure_ascii=False, separators=(",", ":"))

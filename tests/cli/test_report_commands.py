@@ -145,9 +145,7 @@ def test_a_focus_export_sums_to_the_ledger(state: Path, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     with written.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 3 * 3, (
-        "two kinds of token, three days, two models of one tenant and one of another"
-    )
+    assert len(rows) == 2 * 3 * 3, "two kinds of token, three days, two models of one tenant and one of another"
     assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal("0.00324")
     assert sum(int(row["x_Requests"] or 0) for row in rows) == 12
     assert {row["BillingAccountId"] for row in rows} == {"organisation"}
