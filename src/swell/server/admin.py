@@ -137,17 +137,6 @@ def application(platform: Platform) -> Starlette:
             )
         )
 
-    async def usage(request: Request) -> Response:
-        query = await _body(request, UsageQuery)
-        return _json(await platform.ledger(lambda store: store.list_usage(query.where, query.limit)))
-
-    async def usage_groups(request: Request) -> Response:
-        query = await _body(request, GroupQuery)
-        return _json(await platform.ledger(lambda store: store.group_usage(query.where, query.by, query.bucket)))
-
-    async def usage_span(request: Request) -> Response:
-        return _json(await platform.ledger(lambda store: store.usage_span()))
-
     async def decisions(request: Request) -> Response:
         query = await _body(request, TrailQuery)
         return _json(await platform.decisions(query.model, query.limit))
@@ -170,15 +159,32 @@ def application(platform: Platform) -> Starlette:
             Route("/api/keys", _told(create_key), methods=["POST"]),
             Route("/api/keys/{key_id}/rotate", _told(rotate_key), methods=["POST"]),
             Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
-            Route("/api/usage", _told(usage), methods=["POST"]),
-            Route("/api/usage/groups", _told(usage_groups), methods=["POST"]),
-            Route("/api/usage/span", _told(usage_span)),
+            *_usage_routes(platform),
             Route("/api/budgets", _told(budgets)),
             Route("/api/alerts", _told(alerts), methods=["POST"]),
             Route("/api/alerts/test", _told(test_alerts), methods=["POST"]),
             Route("/api/decisions", _told(decisions), methods=["POST"]),
         ]
     )
+
+
+def _usage_routes(platform: Platform) -> list[Route]:
+    async def usage(request: Request) -> Response:
+        query = await _body(request, UsageQuery)
+        return _json(await platform.ledger(lambda store: store.list_usage(query.where, query.limit)))
+
+    async def usage_groups(request: Request) -> Response:
+        query = await _body(request, GroupQuery)
+        return _json(await platform.ledger(lambda store: store.group_usage(query.where, query.by, query.bucket)))
+
+    async def usage_span(request: Request) -> Response:
+        return _json(await platform.ledger(lambda store: store.usage_span()))
+
+    return [
+        Route("/api/usage", _told(usage), methods=["POST"]),
+        Route("/api/usage/groups", _told(usage_groups), methods=["POST"]),
+        Route("/api/usage/span", _told(usage_span)),
+    ]
 
 
 def principal_of(request: Request) -> str:
