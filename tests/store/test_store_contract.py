@@ -12,6 +12,7 @@ from swell.testing.alert_suite import AlertSuite
 from swell.testing.budget_suite import BudgetSuite
 from swell.testing.memory_store import MemoryStore
 from swell.testing.store_suite import StoreSuite
+from swell.testing.usage_group_suite import UsageGroupSuite
 
 KEY = bytes(range(32))
 
@@ -24,7 +25,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class TestSqliteStore(StoreSuite, BudgetSuite, AlertSuite):
+class TestSqliteStore(StoreSuite, BudgetSuite, AlertSuite, UsageGroupSuite):
     @pytest.fixture
     def store(self, tmp_path: Path, empty_database: Path) -> Iterator[Store]:
         store = open_store(Path(shutil.copy(empty_database, tmp_path)), KEY)
@@ -32,7 +33,7 @@ class TestSqliteStore(StoreSuite, BudgetSuite, AlertSuite):
         store.close()
 
 
-class TestMemoryStore(StoreSuite, BudgetSuite, AlertSuite):
+class TestMemoryStore(StoreSuite, BudgetSuite, AlertSuite, UsageGroupSuite):
     @pytest.fixture
     def store(self) -> Store:
         return MemoryStore()

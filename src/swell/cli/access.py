@@ -1,7 +1,7 @@
 """How a command reaches keys and usage: through the running server, or the store itself where none runs."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,9 +10,11 @@ import msgspec
 
 from swell.cli.output import UnreachableError
 from swell.errors import StateError, SwellError, UserError
+from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal, key_facts
 from swell.server.state_directory import StateDirectory
 from swell.state.records import UsageFilter
+from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
 
 REQUEST_SECONDS = 30.0
 # A server that has just locked the directory needs a moment until its socket answers.
@@ -34,6 +36,14 @@ class Access(Protocol):
     def usage(self, where: UsageFilter, limit: int) -> Any: ...
 
     def alerts(self, limit: int) -> Any: ...
+
+    def group_usage(
+        self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
+    ) -> list[UsageGroup]:
+        """Sums, as values: what adds them up further counts on their types."""
+
+    def usage_span(self) -> tuple[int, int] | None:
+        """When the first and the last request arrived, Unix milliseconds."""
 
 
 class ServerAccess:
@@ -88,6 +98,15 @@ class ServerAccess:
         """Have a test alert sent now; what came of it, per sink."""
         return self._ask("POST", "/api/alerts/test", {"sink": sink})
 
+    def group_usage(
+        self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
+    ) -> list[UsageGroup]:
+        answer = self._ask("POST", "/api/usage/groups", {"where": where, "by": by, "bucket": bucket})
+        return msgspec.convert(answer, list[UsageGroup])
+
+    def usage_span(self) -> tuple[int, int] | None:
+        return msgspec.convert(self._ask("GET", "/api/usage/span"), tuple[int, int] | None)
+
     def _ask(self, method: str, path: str, body: object = None) -> Any:
         import httpx
 
@@ -112,6 +131,7 @@ class StoreAccess:
     def __init__(self, office: Administration, state: StateDirectory) -> None:
         self._office = office
         self._state = state
+        self._is_entered = False
 
     def create_key(self, request: NewKey) -> Any:
         return _plain(self._office.create_key(request, current_principal()))
@@ -126,10 +146,24 @@ class StoreAccess:
         return key_facts(self._office.revoke_key(key_id, current_principal()), self._office.clock.unix())
 
     def usage(self, where: UsageFilter, limit: int) -> Any:
+        return _plain(self._ledger().list_usage(where, limit))
+
+    def group_usage(
+        self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
+    ) -> list[UsageGroup]:
+        return self._ledger().group_usage(where, by, bucket)
+
+    def usage_span(self) -> tuple[int, int] | None:
+        return self._ledger().usage_span()
+
+    def _ledger(self) -> UsageStore:
+        """The ledger with what gateway workers wrote, entered once, so that all answers are of the same moment."""
         from swell.server.leftovers import enter_spools
 
-        enter_spools(self._state, self._office.store)
-        return _plain(self._office.store.list_usage(where, limit))
+        if not self._is_entered:
+            enter_spools(self._state, self._office.store)
+            self._is_entered = True
+        return self._office.store
 
     def alerts(self, limit: int) -> Any:
         from swell.server.alert_rows import alert_rows

@@ -13,6 +13,7 @@ Contract for every implementation, checked by `swell.testing.store_suite`:
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
+from swell.errors import UserError
 from swell.state.alerts import Alert, AlertDelivery, AlertRecord
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
 from swell.state.records import (
@@ -28,9 +29,19 @@ from swell.state.records import (
     UsageRecord,
     UsageTotal,
 )
+from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
 
 BUSY_TIMEOUT_SECONDS = 5.0
 MAX_LISTED = 10_000  # rows one listing returns at most
+MAX_GROUPS = 100_000  # sums one grouped read returns at most
+
+
+def require_few_groups(count: int) -> None:
+    """Raise UserError where a grouped read found more than MAX_GROUPS."""
+    if count > MAX_GROUPS:
+        raise UserError(
+            f"there are more than {MAX_GROUPS:,} groups; ask for a shorter period, fewer groups, or one tenant or model"
+        )
 
 
 class KeyStore(Protocol):
@@ -97,6 +108,20 @@ class UsageStore(Protocol):
 
     def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
         """Sums by status; a status without requests is left out."""
+
+    def group_usage(
+        self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
+    ) -> list[UsageGroup]:
+        """Sums by every combination of `by`, and of `bucket` where given, in the order of their values.
+
+        Grouping by nothing gives one sum, or none where nothing matches. A request of which it is not known when it
+        arrived (it was said to be sent, and nothing else) is in none. Buckets are hours and days of UTC; whoever wants
+        months, or the days of another zone, adds up hours, or asks once for each of them with its bounds in `where`.
+        Raises UserError where there would be more than MAX_GROUPS.
+        """
+
+    def usage_span(self) -> tuple[int, int] | None:
+        """When the first and the last request arrived, Unix milliseconds; None where there is none."""
 
 
 class BudgetStore(Protocol):

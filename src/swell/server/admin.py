@@ -22,9 +22,11 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from swell.errors import RetryLater, SwellError, UserError
+from swell.ports.store import UsageStore
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
 from swell.server.private_socket import private_socket, remove_socket
-from swell.state.records import DecisionRecord, UsageFilter, UsageRecord
+from swell.state.records import DecisionRecord, UsageFilter
+from swell.state.usage_groups import Bucket, GroupColumn
 
 BODY_BYTES = 64 * 1024
 CONCURRENT_REQUESTS = 64
@@ -40,8 +42,8 @@ class Platform(Protocol):
     async def act(self, function: Callable[[Administration], Any], *, keys_changed: bool = False) -> Any:
         """Run an administrative act on the writer thread; when it changes keys, return after they were published."""
 
-    async def usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
-        """Usage up to now, newest first."""
+    async def ledger(self, read: Callable[[UsageStore], Any]) -> Any:
+        """What `read` makes of the ledger up to now, on the writer thread."""
 
     async def decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
         """The trail of scaling decisions up to now, newest first."""
@@ -94,6 +96,14 @@ class UsageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: int = 100
 
 
+class GroupQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a query for sums."""
+
+    where: UsageFilter = UsageFilter()
+    by: tuple[GroupColumn, ...] = ()
+    bucket: Bucket | None = None
+
+
 def application(platform: Platform) -> Starlette:
     """The routes under /api."""
 
@@ -127,10 +137,6 @@ def application(platform: Platform) -> Starlette:
             )
         )
 
-    async def usage(request: Request) -> Response:
-        query = await _body(request, UsageQuery)
-        return _json(await platform.usage(query.where, query.limit))
-
     async def decisions(request: Request) -> Response:
         query = await _body(request, TrailQuery)
         return _json(await platform.decisions(query.model, query.limit))
@@ -153,13 +159,32 @@ def application(platform: Platform) -> Starlette:
             Route("/api/keys", _told(create_key), methods=["POST"]),
             Route("/api/keys/{key_id}/rotate", _told(rotate_key), methods=["POST"]),
             Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
-            Route("/api/usage", _told(usage), methods=["POST"]),
+            *_usage_routes(platform),
             Route("/api/budgets", _told(budgets)),
             Route("/api/alerts", _told(alerts), methods=["POST"]),
             Route("/api/alerts/test", _told(test_alerts), methods=["POST"]),
             Route("/api/decisions", _told(decisions), methods=["POST"]),
         ]
     )
+
+
+def _usage_routes(platform: Platform) -> list[Route]:
+    async def usage(request: Request) -> Response:
+        query = await _body(request, UsageQuery)
+        return _json(await platform.ledger(lambda store: store.list_usage(query.where, query.limit)))
+
+    async def usage_groups(request: Request) -> Response:
+        query = await _body(request, GroupQuery)
+        return _json(await platform.ledger(lambda store: store.group_usage(query.where, query.by, query.bucket)))
+
+    async def usage_span(request: Request) -> Response:
+        return _json(await platform.ledger(lambda store: store.usage_span()))
+
+    return [
+        Route("/api/usage", _told(usage), methods=["POST"]),
+        Route("/api/usage/groups", _told(usage_groups), methods=["POST"]),
+        Route("/api/usage/span", _told(usage_span)),
+    ]
 
 
 def principal_of(request: Request) -> str:

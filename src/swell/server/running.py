@@ -19,6 +19,7 @@ from swell.control.workload import GATEWAY_WORKER
 from swell.errors import SwellError
 from swell.metering.ingest import Ingested, SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
+from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal
 from swell.server.alerts import AlertDesk
 from swell.server.budgets import BudgetDesk, budget_rows, limits_at
@@ -37,7 +38,7 @@ from swell.server.troubles import Troubles
 from swell.server.views import in_flight, place, replica_rows, server_samples, worker_rows
 from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
-from swell.state.records import DecisionRecord, KeyRecord, UsageFilter, UsageRecord
+from swell.state.records import DecisionRecord, KeyRecord
 from swell.state.replica import Phase
 
 if TYPE_CHECKING:
@@ -178,10 +179,10 @@ class RunningServer:
             await self._publish_keys()
         return result
 
-    async def usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
-        """Usage up to now, newest first."""
+    async def ledger(self, read: Callable[[UsageStore], _Result]) -> _Result:
+        """What `read` makes of the ledger up to now, on the writer thread."""
         await self._ingest_all()
-        return await self._writer.call(lambda: self._parts.store.list_usage(where, limit))
+        return await self._writer.call(lambda: read(self._parts.store))
 
     async def decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
         """The trail of scaling decisions up to now, newest first."""

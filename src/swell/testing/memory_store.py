@@ -21,8 +21,10 @@ from swell.state.records import (
     UsageTotal,
 )
 from swell.state.usage import UsageStatus
+from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
 from swell.testing.memory_alerts import MemoryAlerts
 from swell.testing.memory_budgets import MemoryBudgets
+from swell.testing.memory_usage_groups import arrived, grouped
 
 
 class MemoryStore(MemoryBudgets, MemoryAlerts):
@@ -116,7 +118,7 @@ class MemoryStore(MemoryBudgets, MemoryAlerts):
                 if spool in (None, row.spool)
                 and row.spool not in without
                 and row.status != "void"
-                and (_arrived(row) or 0) >= since_unix_ms
+                and (arrived(row) or 0) >= since_unix_ms
             ]
             return [
                 SpoolUse(
@@ -135,7 +137,7 @@ class MemoryStore(MemoryBudgets, MemoryAlerts):
     def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
         with self._call():
             found = [row for row in self._usage.values() if _matches(row, where)]
-            found.sort(key=lambda row: (_arrived(row) or 0, row.request_id), reverse=True)
+            found.sort(key=lambda row: (arrived(row) or 0, row.request_id), reverse=True)
             return [_to_record(row) for row in found[: min(limit, MAX_LISTED)]]
 
     def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
@@ -151,6 +153,17 @@ class MemoryStore(MemoryBudgets, MemoryAlerts):
                 )
                 for status in sorted({row.status for row in rows})
             ]
+
+    def group_usage(
+        self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
+    ) -> list[UsageGroup]:
+        with self._call():
+            return grouped((row for row in self._usage.values() if _matches(row, where)), by, bucket)
+
+    def usage_span(self) -> tuple[int, int] | None:
+        with self._call():
+            times = [at for at in map(arrived, self._usage.values()) if at is not None]
+            return (min(times), max(times)) if times else None
 
     def _charge(self, where: UsageFilter) -> int:
         return sum(row.charge_usd_nanos for row in self._usage.values() if _matches(row, where))
@@ -242,20 +255,16 @@ def _is_open(row: UsageChange) -> bool:
     return row.settled_at_unix_ms is None and row.status == "reserved"
 
 
-def _arrived(row: UsageChange) -> int | None:
-    return row.settled_at_unix_ms if row.reserved_at_unix_ms is None else row.reserved_at_unix_ms
-
-
 def _matches(row: UsageChange, where: UsageFilter) -> bool:
-    arrived = _arrived(row)
+    at = arrived(row)
     return (
         where.key_id in (None, row.key_id)
         and where.model in (None, row.model)
         and where.tenant in (None, row.tenant)
         and where.status in (None, row.status)
         and where.spool in (None, row.spool)
-        and (where.since_unix_ms is None or (arrived is not None and arrived >= where.since_unix_ms))
-        and (where.until_unix_ms is None or (arrived is not None and arrived < where.until_unix_ms))
+        and (where.since_unix_ms is None or (at is not None and at >= where.since_unix_ms))
+        and (where.until_unix_ms is None or (at is not None and at < where.until_unix_ms))
     )
 
 

@@ -12,11 +12,12 @@ from swell.adapters.stores.decision_rows import DecisionRows
 from swell.adapters.stores.key_rows import KeyRows
 from swell.adapters.stores.process_rows import ProcessRows
 from swell.adapters.stores.schema import counters
+from swell.adapters.stores.usage_groups import UsageGroupRows
 from swell.adapters.stores.usage_rows import UsageRows
 from swell.ports.store import Store
 
 
-class SqliteStore(KeyRows, UsageRows, BudgetRows, AlertRows, ProcessRows, DecisionRows, AuditRows):
+class SqliteStore(KeyRows, UsageRows, UsageGroupRows, BudgetRows, AlertRows, ProcessRows, DecisionRows, AuditRows):
     """`swell.ports.store.Store` on an encrypted SQLite file."""
 
     def next_epoch(self) -> int:

@@ -121,13 +121,13 @@ class UsageRows:
             ]
 
     def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
-        query = _narrow(select(usage), where).order_by(arrived_at.desc(), usage.c.request_id.desc())
+        query = narrow(select(usage), where).order_by(arrived_at.desc(), usage.c.request_id.desc())
         with self._database.reading() as connection:
             return [_to_record(row) for row in connection.execute(query.limit(min(limit, MAX_LISTED)))]
 
     def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
         sums = tuple(func.sum(usage.c[name]) for name in _TOKENS)
-        query = _narrow(select(usage.c.status, func.count(), *sums), where).group_by(usage.c.status)
+        query = narrow(select(usage.c.status, func.count(), *sums), where).group_by(usage.c.status)
         with self._database.reading() as connection:
             return [
                 UsageTotal(
@@ -143,18 +143,19 @@ class UsageRows:
 
 def total_charge(connection: Connection, where: UsageFilter) -> int:
     """Nano-dollars that the matching requests are charged, bounds of open ones included."""
-    query = _narrow(select(func.coalesce(func.sum(usage.c.charge_usd_nanos), 0)), where)
+    query = narrow(select(func.coalesce(func.sum(usage.c.charge_usd_nanos), 0)), where)
     return int(connection.execute(query).scalar_one())
 
 
 def hourly_charges(connection: Connection, where: UsageFilter, first_unix_ms: int) -> dict[int, int]:
     """Nano-dollars by hours since `first_unix_ms`, before which `where` has nothing; hours without any are left out."""
     hour = ((arrived_at - first_unix_ms) // HOUR_MS).label("hour")
-    query = _narrow(select(hour, func.sum(usage.c.charge_usd_nanos)), where).group_by(hour)
+    query = narrow(select(hour, func.sum(usage.c.charge_usd_nanos)), where).group_by(hour)
     return {int(hours): int(charge) for hours, charge in connection.execute(query)}
 
 
-def _narrow(query: Select[Any], where: UsageFilter) -> Select[Any]:
+def narrow(query: Select[Any], where: UsageFilter) -> Select[Any]:
+    """The query over what the filter lets through."""
     for column, wanted in (
         (usage.c.key_id, where.key_id),
         (usage.c.model, where.model),
