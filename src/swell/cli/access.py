@@ -35,6 +35,8 @@ class Access(Protocol):
 
     def usage(self, where: UsageFilter, limit: int) -> Any: ...
 
+    def budgets(self, file: Path) -> Any: ...
+
     def alerts(self, limit: int) -> Any: ...
 
     def group_usage(
@@ -90,6 +92,9 @@ class ServerAccess:
 
     def usage(self, where: UsageFilter, limit: int) -> Any:
         return self._ask("POST", "/api/usage", {"where": where, "limit": limit})
+
+    def budgets(self, file: Path) -> Any:
+        return self._ask("GET", "/api/budgets")
 
     def alerts(self, limit: int) -> Any:
         return self._ask("POST", "/api/alerts", {"limit": limit})
@@ -164,6 +169,15 @@ class StoreAccess:
             enter_spools(self._state, self._office.store)
             self._is_entered = True
         return self._office.store
+
+    def budgets(self, file: Path) -> Any:
+        """Of the file, since no server knows them: what the ledger holds of each period."""
+        from swell.server.budgets import ledger_rows
+        from swell.server.leftovers import enter_spools
+        from swell.spec import load_spec
+
+        enter_spools(self._state, self._office.store)
+        return ledger_rows(load_spec(file), self._office.store, self._office.clock.unix())
 
     def alerts(self, limit: int) -> Any:
         from swell.server.alert_rows import alert_rows

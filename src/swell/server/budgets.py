@@ -20,6 +20,7 @@ from swell.spec import Spec
 from swell.spec.money import BudgetSpec
 from swell.spec.thresholds import Threshold, parse_threshold
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
+from swell.state.records import requests_of
 from swell.units import usd
 
 KEPT_SECONDS = 400 * 86_400.0  # what is known of limits whose period has ended
@@ -103,6 +104,16 @@ def budget_rows(standings: Sequence[Standing], now_unix: float) -> list[dict[str
         if standing.limit.start_unix_ms <= now_unix * 1000
         and (standing.limit.end_unix_ms is None or now_unix * 1000 < standing.limit.end_unix_ms)
     ]
+
+
+def ledger_rows(spec: Spec, store: Store, now_unix: float) -> list[dict[str, Any]]:
+    """The same where no server runs, by what the ledger has."""
+    present = [limit for limit in limits_at(spec, now_unix) if limit.start_unix_ms <= now_unix * 1000]
+    standings = [
+        Standing(limit, sum(total.charge_usd_nanos for total in store.total_usage(requests_of(limit))), 0)
+        for limit in present
+    ]
+    return budget_rows(standings, now_unix)
 
 
 class BudgetDesk:

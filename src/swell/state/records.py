@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from swell.state.budgets import BudgetLimit, Scope
 from swell.state.snapshot import KeyDigest, KeyEntry, Limits
 from swell.state.usage import UsageStatus
 
@@ -103,6 +104,18 @@ class UsageFilter(msgspec.Struct, frozen=True, kw_only=True):
     since_unix_ms: int | None = None
     until_unix_ms: int | None = None
     spool: str | None = None
+
+
+def requests_of(limit: BudgetLimit, spool: str | None = None) -> UsageFilter:
+    """The requests that count against a budget in its period; of one worker, where `spool` names it."""
+    return UsageFilter(
+        key_id=limit.owner if limit.scope == Scope.KEY else None,
+        tenant=limit.owner if limit.scope == Scope.TENANT else None,
+        model=limit.model or None,
+        since_unix_ms=limit.start_unix_ms or None,
+        until_unix_ms=limit.end_unix_ms,
+        spool=spool,
+    )
 
 
 class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 
 from msgspec.structs import replace
 
-from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
-from swell.state.records import UsageFilter
+from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
+from swell.state.records import UsageFilter, requests_of
 
 HOUR_MS = 3_600_000
 
@@ -28,7 +28,7 @@ class MemoryBudgets:
             for limit in limits:
                 if limit.name not in self._spent:
                     self._limits[limit.name] = limit
-                    self._spent[limit.name] = self._charged(_requests_of(limit))
+                    self._spent[limit.name] = self._charged(requests_of(limit))
             return [BudgetSpend(limit.name, self._spent[limit.name]) for limit in limits]
 
     def put_leases(self, leases: Sequence[BudgetLease]) -> None:
@@ -48,14 +48,14 @@ class MemoryBudgets:
         with self._guarded():
             starts = [first_unix_ms + hour * HOUR_MS for hour in range(hours)]
             whose = [replace(limit, start_unix_ms=start, end_unix_ms=start + HOUR_MS) for start in starts]
-            return [self._charged(_requests_of(hour)) for hour in whose]
+            return [self._charged(requests_of(hour)) for hour in whose]
 
     def settle_leases(self, incarnation: str) -> list[BudgetSpend]:
         with self._guarded():
             held = [place for place in self._leases if place[1] == incarnation]
             for place in held:
                 granted = self._leases.pop(place)
-                used = self._charged(_requests_of(self._limits[place[0]], incarnation))
+                used = self._charged(requests_of(self._limits[place[0]], incarnation))
                 self._spent[place[0]] += min(granted, used)
             return [BudgetSpend(limit, self._spent[limit]) for limit, _ in held]
 
@@ -65,14 +65,3 @@ class MemoryBudgets:
             for name, limit in list(self._limits.items()):
                 if limit.end_unix_ms is not None and limit.end_unix_ms < ended_before_unix_ms and name not in leased:
                     del self._limits[name], self._spent[name]
-
-
-def _requests_of(limit: BudgetLimit, spool: str | None = None) -> UsageFilter:
-    return UsageFilter(
-        key_id=limit.owner if limit.scope == Scope.KEY else None,
-        tenant=limit.owner if limit.scope == Scope.TENANT else None,
-        model=limit.model or None,
-        since_unix_ms=limit.start_unix_ms or None,
-        until_unix_ms=limit.end_unix_ms,
-        spool=spool,
-    )

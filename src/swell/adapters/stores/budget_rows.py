@@ -1,15 +1,17 @@
 """Budgets and their leases as rows."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, and_, delete, select, update
+from msgspec.structs import replace
+from sqlalchemy import Connection, Row, and_, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from swell.adapters.stores.database import Database
 from swell.adapters.stores.schema import budget_leases, budgets
 from swell.adapters.stores.usage_rows import HOUR_MS, hourly_charges, total_charge
-from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
-from swell.state.records import UsageFilter
+from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
+from swell.state.records import requests_of
 
 
 class BudgetRows:
@@ -28,7 +30,7 @@ class BudgetRows:
         if new:
             with self._database.writing() as connection:
                 for limit in new:
-                    where = _requests_of(limit.scope, limit.owner, limit.model, limit.start_unix_ms, limit.end_unix_ms)
+                    where = requests_of(limit)
                     row = {
                         "limit_name": limit.name,
                         "scope": limit.scope,
@@ -75,7 +77,7 @@ class BudgetRows:
         with self._database.writing() as connection:
             names = []
             for row in connection.execute(held.where(budget_leases.c.incarnation == incarnation)).all():
-                where = _requests_of(row.scope, row.owner, row.model, row.start_unix_ms, row.end_unix_ms, incarnation)
+                where = requests_of(_limit_of(row), incarnation)
                 # The ledger may know of requests from before there was this budget: they are in its first figure.
                 used = min(row.granted_usd_nanos, total_charge(connection, where))
                 change = update(budgets).where(budgets.c.limit_name == row.limit_name)
@@ -87,7 +89,8 @@ class BudgetRows:
 
     def hourly_spend(self, limit: BudgetLimit, first_unix_ms: int, hours: int) -> list[int]:
         until_unix_ms = first_unix_ms + hours * HOUR_MS
-        where = _requests_of(limit.scope, limit.owner, limit.model, first_unix_ms, until_unix_ms)
+        hourly = replace(limit, start_unix_ms=first_unix_ms, end_unix_ms=until_unix_ms)
+        where = requests_of(hourly)
         with self._database.reading() as connection:
             found = hourly_charges(connection, where, first_unix_ms)
         return [found.get(hour, 0) for hour in range(hours)]
@@ -99,16 +102,9 @@ class BudgetRows:
             connection.execute(delete(budgets).where(over))
 
 
-def _requests_of(
-    scope: str, owner: str, model: str, start_unix_ms: int, end_unix_ms: int | None, spool: str | None = None
-) -> UsageFilter:
-    return UsageFilter(
-        key_id=owner if scope == Scope.KEY else None,
-        tenant=owner if scope == Scope.TENANT else None,
-        model=model or None,
-        since_unix_ms=start_unix_ms or None,
-        until_unix_ms=end_unix_ms,
-        spool=spool,
+def _limit_of(row: Row[Any]) -> BudgetLimit:
+    return BudgetLimit(
+        row.limit_name, "", row.scope, row.owner, 0, "", row.start_unix_ms, row.end_unix_ms, model=row.model
     )
 
 
