@@ -34,6 +34,22 @@ def replicas_filled(traffic: Traffic, profile: LatencyProfile, objective: Object
     return filled
 
 
+def replicas_needed(sums: LengthSums, seconds: float, profile: LatencyProfile, objective: Objective) -> float:
+    """Replicas that these requests fill if they come within `seconds`, not rounded up.
+
+    At most as many as there are requests, and as many as do their work one after the other in that time: two requests
+    are no rate, and where one of them is very long, what a steady stream of such would need is absurd.
+    """
+    mix = Mix.of_sums(sums)
+    if mix is None:
+        return 0.0
+    steady = sums.count / seconds / capacity(profile, objective, mix)[0]
+    prefill_ms = sums.count * profile.prefill_fixed_ms + sums.n * profile.prefill_ms_per_token
+    prefill_ms += sums.n2 * profile.prefill_ms_per_token2
+    decode_ms = sums.o * profile.step_ms(1, mix.context)
+    return min(steady, float(sums.count), (prefill_ms + decode_ms) / 1000 / seconds)
+
+
 def peak_replicas(traffic: Traffic, profile: LatencyProfile, objective: Objective) -> float:
     """Replicas that the busiest ten minutes fill; a shorter trace counts as a whole."""
     slots = max(1, int(traffic.seconds // SLOT_SECONDS))
