@@ -205,14 +205,14 @@ def test_a_trace_of_minutes_judges_nobody() -> None:
     score = replace(given.scores[0], found=replace(given.scores[0].found, result=one))
     short = replace(given, scenario=replace(given.scenario, traffic=tiny), scores=(score,))
     cost, objective, distance = sentences(short, score)
-    assert cost == "swell would cost $0.0011 for 1 request at one moment."
+    assert cost == "swell would cost $0.0011 for 1 request in a moment."
     assert objective.startswith("It meets the objective: 100.00%")
     assert "do not tell policies apart" in distance
     assert "times" not in distance
     assert rows(short)[0][3:6] == ("", "", "")
     minute = replace(tiny, arrival_seconds=np.array([59.0]))
     short = replace(short, scenario=replace(short.scenario, traffic=minute))
-    assert "for these 59 seconds and 1 request." in sentences(short, score)[0]
+    assert "for 1 request in 59 seconds." in sentences(short, score)[0]
 
 
 def test_rows_begin_with_the_cheapest_and_end_with_the_references() -> None:

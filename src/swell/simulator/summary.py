@@ -221,7 +221,7 @@ def _cost(scenario: Scenario, found: Found) -> str:
     result = found.result
     hours = max(scenario.traffic.seconds / 3600, 1e-9)
     seconds, requests = scenario.traffic.seconds, _counted(result.requests, "request")
-    when = f"these {span(seconds)} and {requests}" if seconds >= 0.5 else f"{requests} at one moment"
+    when = f"these {span(seconds)} and {requests}" if seconds >= 120 else f"{requests} in {span(seconds)}"
     said = f"{found.name} would cost {usd(result.cost_usd)} for {when}"
     if result.requests >= _FEWEST_PER_MILLION:
         said += f", {usd(result.cost_usd / result.requests * 1e6)} per million requests"
