@@ -159,7 +159,10 @@ async def test_a_server_that_drains_decides_nothing(tmp_path: Path) -> None:
 
 
 async def test_every_turn_is_in_the_trail(tmp_path: Path) -> None:
+    """Save for those between two reports, which could see nothing new."""
     live = Live(tmp_path, model("chat"))
+    for _ in range(3):
+        await live.loop("chat").turn()
     live.report()
     for _ in range(3):
         await live.loop("chat").turn()

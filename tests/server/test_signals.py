@@ -44,7 +44,7 @@ def test_what_happened_between_two_turns_is_in_the_window() -> None:
     )  # fmt: skip
     made.report("w", load(arrivals=5, arrived_prompt_tokens=50), 8.0)
     later = window(made, 10.0, "w")
-    assert (later.arrivals, later.arrived_prompt_tokens, later.queued, later.seconds) == (1, 10, 0, 5.0)
+    assert (later.arrivals, later.arrived_prompt_tokens, later.queued, later.seconds) == (1, 10, 0, 3.0)
 
 
 def test_workers_and_adapters_add_up() -> None:
@@ -57,10 +57,11 @@ def test_workers_and_adapters_add_up() -> None:
 
 def test_what_a_worker_told_before_counting_began_is_not_counted_again() -> None:
     made = Signals({"m": "m"}, 0.0)
-    made.report("adopted", load(arrivals=1000), 1.0)
-    assert window(made, 2.0, "adopted").arrivals == 0
-    made.report("adopted", load(arrivals=1003), 3.0)
-    assert window(made, 7.0 - 1.5, "adopted").arrivals == 3
+    made.report("adopted", load(arrivals=1000, open_seconds=5000.0, in_flight=10), 1.0)
+    assert made.window("m", ["adopted"], 2.0, USUAL) is None, "one report tells of no time"
+    made.report("adopted", load(arrivals=1003, open_seconds=5020.0, in_flight=10), 3.0)
+    seen = window(made, 5.5, "adopted")
+    assert (seen.arrivals, seen.seconds, seen.mean_in_flight) == (3, 2.0, 10.0)
 
 
 def test_without_a_report_of_a_living_worker_nothing_is_known() -> None:
@@ -105,6 +106,85 @@ def test_an_early_first_turn_counts_as_a_usual_one() -> None:
     assert window(made, 0.02, "w").seconds == pytest.approx(USUAL + 0.02)
 
 
+@pytest.mark.parametrize("interval_seconds", [0.2, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_steady_load_reads_the_same_however_often_a_turn_comes(interval_seconds: float, workers: int) -> None:
+    """100 in flight and 12 arrivals a second; each worker reports once a second, at a moment of its own."""
+    names = [f"w{number}" for number in range(workers)]
+    made, told, seen = Signals({"m": "m"}, 0.0), dict.fromkeys(names, 0), []
+    for turn in range(1, round(60 / interval_seconds)):
+        now = turn * interval_seconds
+        for number, name in enumerate(names):
+            while (at := told[name] + 0.55 + 0.11 * number) <= now:
+                arrivals = 12 * told[name] // workers
+                made.report(name, load(arrivals=arrivals, open_seconds=at * 100 / workers, in_flight=25), at)
+                told[name] += 1
+        if found := made.window("m", names, now, interval_seconds):
+            seen.append(found)
+    assert len(seen) >= 60 / max(1.0, interval_seconds) - 3
+    assert {round(each.mean_in_flight, 6) for each in seen} == {100.0}
+    assert {round(each.arrivals / each.seconds, 6) for each in seen} == {12.0}
+
+
+def test_a_worker_that_told_nothing_new_makes_no_window() -> None:
+    made = signals("w")
+    made.report("w", load(arrivals=1, open_seconds=10.0, in_flight=10), 1.0)
+    assert not made.is_awaited("m", ["w"], 1.1)
+    assert window(made, 1.1, "w").mean_in_flight == 10.0
+    assert made.window("m", ["w"], 1.3, USUAL) is None
+    assert made.is_awaited("m", ["w"], 1.3), "it is about to speak"
+    assert not made.is_awaited("m", ["w"], 1.2 + FRESH_SECONDS), "it is silent, and that is to be said"
+    made.report("w", load(arrivals=1, open_seconds=20.0, in_flight=10), 2.0)
+    assert window(made, 2.1, "w").mean_in_flight == 10.0
+
+
+def test_two_reports_at_almost_the_same_moment_make_no_window() -> None:
+    """What the second tells happened over a second; only it was read late."""
+    made = signals("w")
+    made.report("w", load(arrivals=10, open_seconds=10.0, in_flight=10), 1.0)
+    window(made, 1.0, "w")
+    made.report("w", load(arrivals=20, open_seconds=20.5, in_flight=10, queued=1), 1.001)
+    assert made.window("m", ["w"], 1.001, 0.2) is None
+    made.report("w", load(arrivals=30, open_seconds=30.5, in_flight=10, queued=1), 3.0)
+    seen = window(made, 3.0, "w")
+    assert (seen.arrivals, seen.seconds, seen.mean_in_flight) == (20, 2.0, pytest.approx(10.25))
+
+
+def test_the_quiet_that_an_early_turn_takes_with_it_counts_for_what_was_in_flight_as_well() -> None:
+    made = signals("w")
+    made.report("w", load(), 5.0)
+    window(made, 5.0, "w")
+    made.report("w", load(arrivals=3, open_seconds=0.255, queued=3), 5.1)
+    early = window(made, 5.1, "w")
+    assert early.mean_in_flight == pytest.approx(0.05)
+    assert early.mean_in_flight * early.seconds == pytest.approx(0.255)
+
+
+def test_who_waits_after_some_quiet_does_not_wait_for_a_second_worker_to_speak() -> None:
+    made = signals("w", "x")
+    for worker in ("w", "x"):
+        made.report(worker, load(), 5.0)
+    window(made, 5.0, "w", "x")
+    made.report("w", load(arrivals=1, queued=1), 5.2)
+    assert window(made, 5.2, "w", "x").queued == 1
+    made.report("w", load(arrivals=1, queued=1), 6.0)
+    assert made.window("m", ["w", "x"], 6.0, USUAL) is None, "half of what happened says nothing of the rate"
+    made.report("x", load(arrivals=4, open_seconds=3.0), 6.1)
+    seen = window(made, 6.1, "w", "x")
+    assert (seen.arrivals, seen.seconds) == (4, pytest.approx((0.8 + 1.1) / 2))
+
+
+def test_a_worker_that_joins_counts_by_the_time_that_it_told_of() -> None:
+    made = signals("w")
+    made.report("w", load(open_seconds=40.0, in_flight=10), 4.0)
+    window(made, 4.0, "w")
+    made.report("x", load(arrivals=5, open_seconds=300.0, in_flight=5), 6.0)
+    made.report("w", load(arrivals=10, open_seconds=90.0, in_flight=10), 9.0)
+    made.report("x", load(arrivals=7, open_seconds=315.0, in_flight=5), 9.0)
+    seen = window(made, 9.0, "w", "x")
+    assert (seen.arrivals, seen.seconds, seen.mean_in_flight) == (12, 5.0, 15.0)
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_lost_and_doubled_reports_change_no_sum(seed: int) -> None:
     """Some reports are lost, some come twice; the last one arrives. The windows together hold what happened."""
@@ -119,6 +199,6 @@ def test_lost_and_doubled_reports_change_no_sum(seed: int) -> None:
         if dice.random() < 0.3:
             found = made.window("m", ["w"], now, 0.0)
             counted += found.arrivals if found else 0
-    made.report("w", load(arrivals=arrivals), now)
+    made.report("w", load(arrivals=arrivals), now + 1.0)
     counted += window(made, now + FRESH_SECONDS / 2, "w").arrivals
     assert counted == arrivals

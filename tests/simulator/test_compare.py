@@ -186,6 +186,14 @@ def test_costs_are_set_against_the_references() -> None:
     assert comparison.cheapest is first
 
 
+def test_what_attains_nothing_has_no_ratios() -> None:
+    def replay(on: Scenario, scaler: Fixed, *, name: str = "", progress: Progress | None = None) -> Result:
+        return replace(replayed(on, scaler, name=name, progress=progress), attained=0)
+
+    (score,) = assess(scenario(), by_headroom(), references=references(), replay=replay).scores
+    assert (score.cost_over_bound, score.cost_over_oracle, score.cost_over_rate_clairvoyant) == (None, None, None)
+
+
 def test_a_reference_that_misses_is_no_reference() -> None:
     comparison = compare(
         scenario(), [by_headroom()], references=references(), replay=partial(replayed, kind="hopeless")

@@ -1,6 +1,7 @@
 """Whole replays: nothing is lost, money adds up, and the same seed gives the same run."""
 
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swell.errors import UserError
+from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.swell import SwellScaler
 from swell.simulator.result import Result, Scenario
-from swell.simulator.run import replay
+from swell.simulator.run import replay, sums_of
 from swell.state.scaling import Decision, LatencyProfile, Objective, Observation, Pool
 from swell.state.traffic import Traffic
 
@@ -92,6 +94,34 @@ def test_those_who_are_late_are_demoted_or_refused_as_the_model_says(seed: int) 
 def test_a_fleet_that_never_comes_ends_the_replay_all_the_same() -> None:
     result = replay(scenario(warm_seconds=0), Plan((0, 0)))
     assert (result.attained, result.ttft_ms) == (0, {})
+
+
+@pytest.mark.parametrize(
+    ("prompts", "outputs", "apart", "most"),
+    [
+        ((10, 10), (10_000_000, 10), 1.0, 2),  # as a rate, that one output fills the 10,000 that there may be
+        ((300_000, 300_000), (100, 1), 60.0, 2),
+        ((100, 100), (100, 100), 20.0, 1),
+        ((100,) * 30, (2000,) * 30, 1.0, 1),  # one replica carries thirty at a time
+        ((1000,) * 400, (1000,) * 400, 0.5, 4),
+    ],
+)
+def test_few_requests_begin_with_no_more_replicas_than_could_serve_them(
+    prompts: tuple[int, ...], outputs: tuple[int, ...], apart: float, most: int
+) -> None:
+    few = Traffic(np.arange(len(prompts)) * apart, np.array(prompts, np.int32), np.array(outputs, np.int32))
+    plan = Plan((0, 1))
+    replay(scenario(traffic=few), plan)
+    assert 1 <= plan.seen[0].ready <= most
+
+
+def test_a_trace_begins_with_the_replicas_that_its_first_ten_minutes_fill() -> None:
+    plan = Plan((0, 1))
+    replay(scenario(traffic=traffic(1200, 40.0), warm_seconds=600), plan)
+    sums = sums_of(scenario(traffic=traffic(1200, 40.0)), 0.0, 600.0)
+    mix = Mix.of_sums(sums)
+    assert mix is not None
+    assert plan.seen[0].ready == ceil(sums.count / 600 / capacity(PROFILE, OBJECTIVE, mix)[0])
 
 
 def test_nothing_to_replay_is_said() -> None:

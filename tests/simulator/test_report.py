@@ -171,6 +171,50 @@ def test_the_sentences_say_cost_objective_distance_and_reasons() -> None:
     assert "misses the objective: only 80.00%" in sentences(poor, poor.scores[0])[1]
 
 
+def test_what_attains_nothing_is_compared_with_nothing() -> None:
+    given = comparison(found("poor", 500.0, attained=0))
+    cost, objective, distance, _ = sentences(given, given.scores[0])
+    assert "$500.00" in cost
+    assert "none of the requests" in objective
+    assert distance == "No request meets the objective, so there is nothing that its cost could be compared with."
+    assert rows(given)[0][3:6] == ("", "", "")
+    assert "with full hindsight</span>" not in page(given)
+
+
+def test_who_attains_less_for_less_has_not_beaten_hindsight() -> None:
+    """0.75 times an oracle that attains as much is news; one that attains more is not the same thing for sale."""
+    given = comparison(found("poor", 675.0, attained=4500))
+    distance = sentences(given, given.scores[0])[2]
+    assert "0.75" not in distance
+    assert "a plan made with full hindsight attains 99.20% for $900.00" in distance
+    assert "somebody who knew the true rate ahead attains 99.20% for $1,000" in distance
+    assert "at least $800.00 for the attainment that was asked for" in distance
+    assert rows(given)[0][3:6] == ("", "", "")
+    assert "0.75" not in page(given)
+    dear = comparison(found("poor", 1800.0, attained=4500))
+    assert "2.00 times a plan made with full hindsight" in sentences(dear, dear.scores[0])[2]
+    lucky = comparison(found("swell", 891.0))
+    assert "0.99 times a plan made with full hindsight (which is not the best" in sentences(lucky, lucky.scores[0])[2]
+
+
+def test_a_trace_of_minutes_judges_nobody() -> None:
+    given = comparison(found("swell", 0.0011))
+    tiny = replace(given.scenario.traffic, arrival_seconds=np.zeros(1), prompt_tokens=np.ones(1, np.int32),
+                   output_tokens=np.ones(1, np.int32))  # fmt: skip
+    one = replace(given.scores[0].found.result, requests=1, attained=1, reasons={})
+    score = replace(given.scores[0], found=replace(given.scores[0].found, result=one))
+    short = replace(given, scenario=replace(given.scenario, traffic=tiny), scores=(score,))
+    cost, objective, distance = sentences(short, score)
+    assert cost == "swell would cost $0.0011 for 1 request in a moment."
+    assert objective.startswith("It meets the objective: 100.00%")
+    assert "do not tell policies apart" in distance
+    assert "times" not in distance
+    assert rows(short)[0][3:6] == ("", "", "")
+    minute = replace(tiny, arrival_seconds=np.array([59.0]))
+    short = replace(short, scenario=replace(short.scenario, traffic=minute))
+    assert "for 1 request in 59 seconds." in sentences(short, score)[0]
+
+
 def test_rows_begin_with_the_cheapest_and_end_with_the_references() -> None:
     given = comparison(found("dear", 1400.0), found("poor", 500.0, attained=4000), found("swell", 1100.0))
     assert [row[0] for row in rows(given)] == ["swell", "dear", "poor", "rate-clairvoyant", "oracle"]
@@ -199,6 +243,9 @@ def test_a_curve_is_averaged_and_holds_where_nothing_was_seen() -> None:
 
 def test_quantities_are_said_as_people_say_them() -> None:
     assert (usd(3.456), usd(12345.6)) == ("$3.46", "$12,346")
+    assert (usd(0.0), usd(0.00111), usd(0.0099), usd(2.4e-5)) == ("$0.00", "$0.0011", "$0.0099", "$0.000024")
+    assert usd(1e-9) == "less than $0.000001"
     assert (duration(250.0), duration(5000.0), duration(600_000.0)) == ("250 ms", "5 s", "10 min")
     assert (span(604_800.0), span(7200.0), span(600.0)) == ("7.0 days", "2.0 hours", "10 minutes")
+    assert (span(90.0), span(1.0), span(0.0)) == ("90 seconds", "1 second", "a moment")
     assert (share(0.99), share(0.99987), share(1.0)) == ("99.00%", "99.987%", "100.00%")

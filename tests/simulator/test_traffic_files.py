@@ -163,6 +163,26 @@ def test_mooncakes_blocks_can_be_shared_as_published() -> None:
     assert (lengths * traffic.block_tokens >= traffic.prompt_tokens).all()
 
 
+@pytest.mark.parametrize("column", ["prompt_tokens", "output_tokens"])
+def test_more_tokens_than_any_request_has_are_refused_by_line_and_number(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "trace.csv"
+    other = {"prompt_tokens": "output_tokens", "output_tokens": "prompt_tokens"}[column]
+    path.write_text(f"arrival_seconds,{column},{other}\n0,10000000,10\n1,10,10\n")
+    assert len(load(path)) == 2
+    path.write_text(f"arrival_seconds,{column},{other}\n0,10,10\n1,2000000000,10\n")
+    with pytest.raises(UserError, match=rf"line 3, column {column}: 2,000,000,000 tokens are more than the 10,000,000"):
+        load(path)
+
+
+def test_a_trace_of_more_than_a_year_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_seconds,prompt_tokens,output_tokens\n5,10,10\n31622405,10,10\n")
+    assert load(path).seconds == 366 * 86400
+    path.write_text("arrival_seconds,prompt_tokens,output_tokens\n0,10,10\n9e8,10,10\n")
+    with pytest.raises(UserError, match="spans 10,417 days, and at most 366 are taken"):
+        load(path)
+
+
 def test_names_lose_only_what_tells_how_a_file_is_stored(tmp_path: Path) -> None:
     path = tmp_path / "requests_1.0rps.csv.gz"
     path.write_bytes(gzip.compress(rows(3).encode()))

@@ -8,7 +8,8 @@ Nothing is ever wrapped to the terminal's width in JSON.
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec
 
@@ -39,6 +40,7 @@ def command(function: Callable[_Parameters, None]) -> Callable[_Parameters, None
     @functools.wraps(function)
     def wrapped(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
         try:
+            _check_numbers(kwargs)
             function(*args, **kwargs)
         except UserError as error:
             fail(error.message, EXIT_USER, as_json=bool(kwargs.get("as_json")))
@@ -54,6 +56,13 @@ def command(function: Callable[_Parameters, None]) -> Callable[_Parameters, None
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return wrapped
+
+
+def _check_numbers(options: Mapping[str, object]) -> None:
+    """`inf` and `nan` are floats, and no bound of an option keeps both out; no command can do anything with them."""
+    for name, value in options.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise UserError(f"--{name.replace('_', '-')}: {value} is not a finite number; give one")
 
 
 def fail(message: str, code: int, *, as_json: bool) -> NoReturn:

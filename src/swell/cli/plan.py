@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from swell.state.scaling import Objective, Pool
 
 _DEFAULT_WAIT_MS = 5000.0
+_MAX_REPLICAS = 10_000
 
 TraceOption = Annotated[Path | None, typer.Option(help="Requests to plan for, plain or compressed.")]
 FormatOption = Annotated[str | None, typer.Option("--format", help="The trace's format. Without: by its columns.")]
-RateOption = Annotated[float | None, typer.Option(help="Requests a second, instead of a trace.", min=0)]
+RateOption = Annotated[float | None, typer.Option(help="Requests a second, instead of a trace.", min=0, max=1e9)]
 PromptOption = Annotated[float | None, typer.Option(help="Mean tokens of a prompt, with --rate.", min=1, max=1e7)]
 OutputOption = Annotated[float | None, typer.Option(help="Mean tokens of an answer, with --rate.", min=1, max=1e7)]
 ModelOption = Annotated[str, typer.Option(help="The model, by its profile's name or its publisher's.")]
@@ -28,21 +29,22 @@ AcceleratorsOption = Annotated[
     str | None, typer.Option(help="Candidates, such as L4,A100-80GB,4xH100. Without: all with a profile and a price.")
 ]
 TtftOption = Annotated[
-    float | None, typer.Option(help="To the first token. Without: 5000 beyond the prompt's own processing.", min=1)
+    float | None,
+    typer.Option(help="To the first token. Without: 5000 beyond the prompt's own processing.", min=1, max=86_400_000),
 ]
-ItlOption = Annotated[float, typer.Option(help="Longest mean time between two tokens.", min=0.1)]
+ItlOption = Annotated[float, typer.Option(help="Longest mean time between two tokens.", min=0.1, max=600_000)]
 AttainmentOption = Annotated[float, typer.Option(help="Share of requests that shall meet both.", min=0.5, max=0.9999)]
 SpotOption = Annotated[bool, typer.Option("--spot/--no-spot", help="Whether spot machines may be part of the mix.")]
 FractionOption = Annotated[
     float | None, typer.Option(help="The most of the capacity that spot may be; implies --spot.", min=0, max=1)
 ]
-BaseOption = Annotated[int, typer.Option(help="On-demand replicas at least.", min=0)]
-LeastOption = Annotated[int, typer.Option(help="Replicas at least.", min=0)]
+BaseOption = Annotated[int, typer.Option(help="On-demand replicas at least.", min=0, max=_MAX_REPLICAS)]
+LeastOption = Annotated[int, typer.Option(help="Replicas at least.", min=0, max=_MAX_REPLICAS)]
 CeilingOption = Annotated[float | None, typer.Option(help="Spend no more; serve what that allows.", min=0)]
 HazardOption = Annotated[
-    float | None, typer.Option(help="Preemptions of one spot replica in an hour. Without: 0.25.", min=0)
+    float | None, typer.Option(help="Preemptions of one spot replica in an hour. Without: 0.25.", min=0, max=3600)
 ]
-StartOption = Annotated[float | None, typer.Option(help="From order to ready. Without: 120.", min=0)]
+StartOption = Annotated[float | None, typer.Option(help="From order to ready. Without: 120.", min=0, max=86_400)]
 CloudsOption = Annotated[str | None, typer.Option(help="Only these, such as aws,gcp.")]
 RegionsOption = Annotated[str | None, typer.Option(help="Only these, such as us-east-1.")]
 HeadroomOption = Annotated[
@@ -137,9 +139,7 @@ def _pools(
         sold = [
             price.accelerator
             for price in prices
-            if price.on_demand_usd_per_hour is not None
-            and (clouds is None or price.cloud in clouds)
-            and (regions is None or price.region in ("", *regions))
+            if price.on_demand_usd_per_hour is not None and catalogue.is_there(price, clouds, regions)
         ]
         names = known_accelerators(model, list(profiles.values()), sold)
         if not names:
@@ -255,7 +255,7 @@ def _print(model: str, objective: "Objective", found: "Plan") -> None:
              f"{count * pool.usd_per_hour:.2f}", f"{count * pool.usd_per_hour * HOURS_PER_MONTH:,.0f}")
             for pool, count in _mix(peak)
         ],
-        empty="Nothing is needed, or nothing can be had.",
+        empty="Nothing is needed.",
     )  # fmt: skip
     print(
         f"  in all               {peak.usd_per_hour:.2f} usd/h, {peak.usd_per_hour * HOURS_PER_MONTH:,.0f} usd a month"

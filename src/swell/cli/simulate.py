@@ -128,11 +128,12 @@ def simulate(
         )
     )  # fmt: skip
     from swell.simulator.feasibility import why_excluded
+    from swell.simulator.silence import solver_is_silent
 
     excluded = why_excluded(scenario)
     if excluded and compare is not None:
         raise UserError(excluded)
-    with _progress(shown=not as_json and sys.stderr.isatty()) as told:
+    with _progress(shown=not as_json and sys.stderr.isatty()) as told, solver_is_silent():
         result = _run(scenario, policy or "swell", compare, knob, jobs, told)
     if report is not None:
         _write(report, result)

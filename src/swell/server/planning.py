@@ -22,6 +22,7 @@ from swell.policy.scaling.placement import Bucket, Placement, PlacementInputs, P
 from swell.policy.scaling.placement_alternatives import machine
 from swell.policy.scaling.placement_problem import seconds_of
 from swell.policy.scaling.regions import region_of
+from swell.simulator.silence import solver_is_silent
 from swell.state.catalogue import plain_model
 from swell.state.scaling import LatencyProfile, LengthSums, Market, Objective, Pool
 from swell.state.traffic import Traffic
@@ -98,15 +99,49 @@ def plan(
     rules: PlacementRules,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Plan:
-    """The cheapest mix for every level; the busiest one with what was rejected. `progress` is told the share done."""
+    """The cheapest mix for every level; the busiest one with what was rejected. `progress` is told the share done.
+
+    Raises UserError where nothing of the busiest level can be served.
+    """
     lasting = replace(rules, hold_seconds=math.inf)  # a plan begins with nothing and stands for long: starts are free
     chosen = tuple(nearby(pools))
     placements = []
     for index, level in enumerate(levels):
         inputs = PlacementInputs(chosen, level.demand, objective, lasting)
-        placements.append(place(inputs, explain=index == 0))
+        with solver_is_silent():
+            placements.append(place(inputs, explain=index == 0))
+        if index == 0:
+            _refuse_what_serves_nothing(placements[0])
         progress((index + 1) / len(levels))
     return Plan(tuple(levels), tuple(placements), tuple(_arithmetic(chosen, levels[0], objective)))
+
+
+def _refuse_what_serves_nothing(placement: Placement) -> None:
+    """UserError where there is traffic, and none of it is served: a fleet of nothing for $0.00 would be no answer."""
+    inputs, served = placement.inputs, dict(placement.served)
+    wanted = [bucket for bucket in inputs.demand if bucket.requests_per_second > 0]
+    if not wanted or any(served[bucket.name] > 0 for bucket in wanted):
+        return
+    pools = {machine(pool): pool for pool in reversed(inputs.pools)}
+    largest = max(wanted, key=lambda bucket: bucket.requests_per_second)
+    reasons = {
+        name: why_not(pool.profile, inputs.objective, largest.mix)
+        for name, pool in pools.items()
+        if not math.isfinite(seconds_of(pool.profile, inputs.objective, largest.mix))
+    }
+    if len(reasons) == len(pools):
+        said = "; ".join(f"on {name} {why}" for name, why in reasons.items())
+        raise UserError(
+            f"nothing can serve this inside the objective: {said}. Choose other --accelerators, or allow more with "
+            "--ttft-ms and --itl-ms"
+        )
+    ceiling, least = inputs.rules.usd_per_hour, min(pool.usd_per_hour for pool in inputs.pools)
+    if ceiling is not None:
+        raise UserError(
+            f"{ceiling:g} USD an hour buys nothing that serves this; the cheapest replica costs {least:.2f}. "
+            "Raise --usd-per-hour"
+        )
+    raise UserError("nothing can serve this by these rules; relax --max-spot-fraction, or choose other --accelerators")
 
 
 def nearby(pools: Sequence[Pool]) -> Iterator[Pool]:

@@ -1,6 +1,7 @@
 """Scaling live: per model that scales one loop, which is the very turn that the simulator takes (`control.scaling`).
 
-A turn comes every `interval_seconds`, and at once when a request waits for a model without replicas.
+A turn comes every `interval_seconds`, and at once when a request waits for a model without replicas. One that comes
+between two reports of the workers would see nothing new, and is left out.
 """
 
 import asyncio
@@ -137,7 +138,7 @@ class Scaling:
         turn = ScalingLoop(live, scaler, {pool.name: pool}, record)
 
         async def step(now: float) -> None:
-            if not self._stopped:
+            if not self._stopped and not self._signals.is_awaited(model.name, self._living(), now):
                 turn.step(now)
                 await asyncio.sleep(0)
 

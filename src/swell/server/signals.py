@@ -3,10 +3,15 @@
 Reports hold sums that only grow, so what happened is a difference: a report that is lost is made up for by the next,
 and one that comes twice adds nothing. A worker's first report is where counting begins, since a worker that outlived
 its server tells of times that were seen before.
+
+A window covers what reports cover and nothing else: a turn may come five times between two reports of a worker, and
+what happened in a second is not what happened in the 0.2 s since the last turn. So each worker's part of a window
+reaches from one of its reports to a later one, and while a worker has told nothing new there is no window.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from math import inf
 
 import msgspec
 
@@ -14,6 +19,7 @@ from swell.state.messages import Load, ModelLoad
 from swell.state.scaling import LengthSums, Window
 
 FRESH_SECONDS = 3.0  # workers report once a second; whoever is silent for longer may hold requests unseen
+LEAST_SECONDS = 0.5  # that a worker's part covers: in less, when reports are read says more than what they tell
 
 _SUMS = (
     "arrivals", "arrived_prompt_tokens", "completed", "n_sum", "n2_sum", "o_sum", "o2_sum", "no_sum", "decoded_tokens",
@@ -22,12 +28,32 @@ _SUMS = (
 
 
 @dataclass
-class _Interval:
-    """What happened to a model since its last window, over all workers."""
+class _Part:
+    """What one worker told of one model and is in no window yet: between two of its reports."""
 
     begun: float
-    sums: dict[str, float]
+    ended: float
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0.0))
+    is_new: bool = True  # it reported since the last window
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.begun
+
+
+@dataclass
+class _Interval:
+    """What happened to a model since its last window."""
+
+    begun: float
     before: Window | None = None  # the window before
+    parts: dict[str, _Part] = field(default_factory=dict)  # by worker
+    gone: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0.0))  # of workers that are no more
+
+    @property
+    def follows_quiet(self) -> bool:
+        before = self.before
+        return before is None or not (before.arrivals or before.in_flight or before.queued)
 
 
 class Signals:
@@ -35,7 +61,7 @@ class Signals:
 
     def __init__(self, names: Mapping[str, str], now: float) -> None:
         self._names = dict(names)
-        self._intervals = {model: _Interval(now, dict.fromkeys(_SUMS, 0.0)) for model in set(names.values())}
+        self._intervals = {model: _Interval(now) for model in set(names.values())}
         self._last: dict[str, dict[str, ModelLoad]] = {}  # the last report, by worker and served name
         self._heard_at: dict[str, float] = {}
 
@@ -43,9 +69,13 @@ class Signals:
         """Take a worker's report."""
         last = self._last.get(incarnation)
         current = {model.name: model for model in load.models if model.name in self._names}
+        for interval in self._intervals.values():
+            part = interval.parts.setdefault(incarnation, _Part(now, now))
+            part.ended, part.is_new = now, True
         if last is not None:
             for name, model in current.items():
-                self._add(self._intervals[self._names[name]], last.get(name) or ModelLoad(name), model)
+                part = self._intervals[self._names[name]].parts[incarnation]
+                _add(part.sums, last.get(name) or ModelLoad(name), model)
         self._last[incarnation] = current
         self._heard_at[incarnation] = now
 
@@ -53,32 +83,59 @@ class Signals:
         """Drop the workers that are gone; what they reported before stays counted."""
         for incarnation in self._last.keys() - set(living):
             del self._last[incarnation], self._heard_at[incarnation]
+            for interval in self._intervals.values():
+                for name, value in interval.parts.pop(incarnation).sums.items():
+                    interval.gone[name] += value
 
     def queued(self, model: str) -> int:
         """Requests that wait for a replica of it, as last reported."""
         return sum(load.queued for load in self._loads(model))
 
-    def window(self, model: str, living: Collection[str], now: float, usual_seconds: float) -> Window | None:
-        """What happened since the last window; None where a living worker has not reported lately.
-
-        Somebody who waits is not made to wait longer by a worker that is silent: then those that spoke count.
-        A turn before its time gets the quiet before it added, so that one arrival in it makes no rate of hundreds.
-        """
-        silent = [worker for worker in living if now - self._heard_at.get(worker, -FRESH_SECONDS * 2) > FRESH_SECONDS]
-        if not living or (silent and not self.queued(model)):
-            return None
+    def is_awaited(self, model: str, living: Collection[str], now: float) -> bool:
+        """Every living worker speaks, and there is no window yet: the next reports make one within a second."""
         interval = self._intervals[model]
-        window = self._close(model, interval, now)
-        before = interval.before
-        self._intervals[model] = _Interval(now, dict.fromkeys(_SUMS, 0.0), window)
-        if window.seconds < usual_seconds / 2 and (before is None or not (before.arrivals or before.in_flight)):
-            return replace(window, seconds=window.seconds + (before.seconds if before else usual_seconds))
+        speaks = living and all(now - self._heard_at.get(worker, -inf) <= FRESH_SECONDS for worker in living)
+        return bool(speaks) and not self._is_known(interval, living, now, waits=bool(self.queued(model)))
+
+    def window(self, model: str, living: Collection[str], now: float, usual_seconds: float) -> Window | None:
+        """What happened since the last window; None where a living worker has told nothing new, or not lately.
+
+        Somebody who waits is not made to wait longer by a worker that is silent, nor, after some quiet, by one that
+        speaks within a second: then those that spoke count. Such a turn before its time gets the quiet before it added,
+        so that one arrival in it makes no rate of hundreds.
+        """
+        interval = self._intervals[model]
+        if not self._is_known(interval, living, now, waits=bool(self.queued(model))):
+            return None
+        told = [part for worker, part in interval.parts.items() if worker in living and part.seconds > 0]
+        throughout = [part for part in told if part.begun <= interval.begun] or told
+        seconds = sum(part.seconds for part in throughout) / max(1, len(throughout))
+        shortest = LEAST_SECONDS if interval.before is None else max(LEAST_SECONDS, usual_seconds / 2)
+        is_early = interval.follows_quiet and seconds < shortest
+        if is_early:
+            seconds += usual_seconds if interval.before is None else interval.before.seconds
+        window = self._close(model, interval, now, seconds, is_early=is_early)
+        # Who told nothing new is taken into the next window, from where its last part ended.
+        parts = {worker: _Part(part.ended, part.ended, is_new=False) for worker, part in interval.parts.items()}
+        self._intervals[model] = _Interval(now, window, parts)
         return window
 
-    def _close(self, model: str, interval: _Interval, now: float) -> Window:
-        sums, loads = interval.sums, list(self._loads(model))
-        seconds = max(now - interval.begun, 1e-3)
+    def _is_known(self, interval: _Interval, living: Collection[str], now: float, *, waits: bool) -> bool:
+        silent = {worker for worker in living if now - self._heard_at.get(worker, -inf) > FRESH_SECONDS}
+        parts = {worker: interval.parts[worker] for worker in living if worker not in silent}
+        lacking = any(part.seconds < LEAST_SECONDS for part in parts.values())
+        if waits and any(part.is_new for part in parts.values()):
+            return interval.follows_quiet or not lacking
+        return bool(parts) and not silent and not lacking
+
+    def _close(self, model: str, interval: _Interval, now: float, seconds: float, *, is_early: bool) -> Window:
+        loads, parts = list(self._loads(model)), interval.parts.values()
+        sums = {name: interval.gone[name] + sum(part.sums[name] for part in parts) for name in _SUMS}
         whole = {name: int(sums[name]) for name in _SUMS if not name.endswith(("_ms_sum", "_seconds"))}
+        # Each worker's mean over what it told of: some tell of a little more than others.
+        in_flight = interval.gone["open_seconds"] / seconds + sum(
+            part.sums["open_seconds"] / (seconds if is_early else max(part.seconds, LEAST_SECONDS)) for part in parts
+        )
         return Window(
             at=now,
             seconds=seconds,
@@ -95,16 +152,17 @@ class Signals:
             in_flight=sum(load.in_flight for load in loads),
             queued=sum(load.queued for load in loads),
             oldest_queued_seconds=max((load.oldest_queued_seconds for load in loads), default=0.0),
-            mean_in_flight=sums["open_seconds"] / seconds,
+            mean_in_flight=in_flight,
         )
-
-    def _add(self, interval: _Interval, before: ModelLoad, after: ModelLoad) -> None:
-        old, new = msgspec.structs.asdict(before), msgspec.structs.asdict(after)
-        for name in _SUMS:
-            interval.sums[name] += max(0.0, new[name] - old[name])
 
     def _loads(self, model: str) -> Iterable[ModelLoad]:
         for loads in self._last.values():
             for name, load in loads.items():
                 if self._names[name] == model:
                     yield load
+
+
+def _add(sums: dict[str, float], before: ModelLoad, after: ModelLoad) -> None:
+    old, new = msgspec.structs.asdict(before), msgspec.structs.asdict(after)
+    for name in _SUMS:
+        sums[name] += max(0.0, new[name] - old[name])

@@ -295,9 +295,9 @@ def _comparison(
     oracle = found.pop() if references.oracle else None
 
     def over(usd: float | None, each: Found) -> float | None:
-        # Under a ceiling of spend less may be served than what the reference serves.
+        # Under a ceiling of spend less may be served than what the reference serves; and nothing is worth no price.
         is_cut = scenario.rules.usd_per_hour is not None and not each.reached
-        return each.result.cost_usd / usd if usd and not is_cut else None
+        return each.result.cost_usd / usd if usd and not is_cut and each.result.attained else None
 
     def usd(reference: Found | None) -> float | None:
         return reference.result.cost_usd if reference is not None and reference.reached else None

@@ -15,6 +15,7 @@ SLOT_SECONDS = 600.0
 MAX_REQUESTS = 50_000_000
 _CLOSE = 0.02  # of the peak that was asked for
 _CORRECTIONS = 4
+_ROUNDING = 1e-9  # relative: of a machine that serves one at a time anyway, both are the same but for sums' last digits
 
 
 def replicas_filled(traffic: Traffic, profile: LatencyProfile, objective: Objective, edges: Array) -> Array:
@@ -27,11 +28,26 @@ def replicas_filled(traffic: Traffic, profile: LatencyProfile, objective: Object
     ]
     filled = np.zeros(len(edges) - 1)
     for index, (count, *sums) in enumerate(zip(*columns, strict=True)):
-        mix = Mix.of_sums(LengthSums(int(count), *(float(value) for value in sums)))
-        if mix is not None:
-            seconds = float(edges[index + 1] - edges[index])
-            filled[index] = count / seconds / capacity(profile, objective, mix)[0]
+        slot_sums = LengthSums(int(count), *(float(value) for value in sums))
+        filled[index] = replicas_needed(slot_sums, float(edges[index + 1] - edges[index]), profile, objective)
     return filled
+
+
+def replicas_needed(sums: LengthSums, seconds: float, profile: LatencyProfile, objective: Objective) -> float:
+    """Replicas that these requests fill if they come within `seconds`, not rounded up.
+
+    At most as many as there are requests, and as many as do their work one after the other in that time: two requests
+    are no rate, and where one of them is very long, what a steady stream of such would need is absurd.
+    """
+    mix = Mix.of_sums(sums)
+    if mix is None:
+        return 0.0
+    steady = sums.count / seconds / capacity(profile, objective, mix)[0]
+    prefill_ms = sums.count * profile.prefill_fixed_ms + sums.n * profile.prefill_ms_per_token
+    prefill_ms += sums.n2 * profile.prefill_ms_per_token2
+    decode_ms = sums.o * profile.step_ms(1, mix.context)
+    most = min(float(sums.count), (prefill_ms + decode_ms) / 1000 / seconds)
+    return steady if steady <= most * (1 + _ROUNDING) else most
 
 
 def peak_replicas(traffic: Traffic, profile: LatencyProfile, objective: Objective) -> float:

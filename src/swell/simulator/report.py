@@ -19,6 +19,7 @@ from swell.simulator.summary import (
     share,
     span,
     subject,
+    telling,
     usd,
 )
 
@@ -69,17 +70,17 @@ def _styles(comparison: Comparison, score: Score) -> dict[str, str]:
 
 
 def _head(comparison: Comparison, score: Score, title: str) -> str:
-    result = score.found.result
+    result, compared = score.found.result, telling(comparison, score)
     tiles = [
         ("good" if score.found.reached else "bad", share(result.attainment), "of requests met the objective"),
         ("", usd(result.cost_usd), f"for {span(comparison.scenario.traffic.seconds)}"),
     ]
-    if score.cost_over_rate_clairvoyant:
-        tiles.append(("", f"{score.cost_over_rate_clairvoyant:.2f} {TIMES}", "of knowing the true rate ahead"))
-    if score.cost_over_oracle:
-        tiles.append(("", f"{score.cost_over_oracle:.2f} {TIMES}", "of a plan with full hindsight"))
-    if score.cost_over_bound:
-        tiles.append(("", f"{score.cost_over_bound:.2f} {TIMES}", "of what nobody can undercut"))
+    if compared.cost_over_rate_clairvoyant:
+        tiles.append(("", f"{compared.cost_over_rate_clairvoyant:.2f} {TIMES}", "of knowing the true rate ahead"))
+    if compared.cost_over_oracle:
+        tiles.append(("", f"{compared.cost_over_oracle:.2f} {TIMES}", "of a plan with full hindsight"))
+    if compared.cost_over_bound:
+        tiles.append(("", f"{compared.cost_over_bound:.2f} {TIMES}", "of what nobody can undercut"))
     rival = _rival(comparison, score)
     if rival is not None:
         less = 1 - result.cost_usd / rival.found.result.cost_usd

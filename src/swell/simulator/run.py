@@ -18,9 +18,10 @@ from swell.control.scaling import ScalingLoop
 from swell.errors import UserError
 from swell.policy.admission import AdmissionQueue
 from swell.policy.routing import POLICIES, Request, View, build_view, fitting
-from swell.policy.scaling.capacity import Mix, capacity, chunk_limit
+from swell.policy.scaling.capacity import Mix, chunk_limit
 from swell.ports.scaler import Scaler
 from swell.simulator.checkers import check_end, check_idle, check_moment
+from swell.simulator.demand import replicas_needed
 from swell.simulator.engine import Job
 from swell.simulator.faults import Faults
 from swell.simulator.fleet import Bill, SimReplica, limits_of
@@ -149,13 +150,11 @@ class Replay:
     def _warm_up(self) -> None:
         """Begin with the replicas that the first minutes need, ready."""
         scenario = self._scenario
-        sums = sums_of(scenario, 0.0, scenario.warm_seconds)
-        mix = Mix.of_sums(sums)
         needed = 0
-        if mix is not None:
-            seconds = max(1.0, scenario.traffic.seconds, scenario.pools[0].start_seconds)
-            rate = sums.count / min(scenario.warm_seconds, seconds) if scenario.warm_seconds else 0.0
-            needed = ceil(rate / capacity(self._reference, scenario.objective, mix)[0])
+        if scenario.warm_seconds:
+            seconds = min(scenario.warm_seconds, max(1.0, scenario.traffic.seconds, scenario.pools[0].start_seconds))
+            sums = sums_of(scenario, 0.0, scenario.warm_seconds)
+            needed = ceil(replicas_needed(sums, seconds, self._reference, scenario.objective))
         for _ in range(min(max(needed, scenario.min_replicas), scenario.max_replicas)):
             replica = self._order(scenario.pools[0].name)
             replica.state = ReplicaState.READY

@@ -1,11 +1,15 @@
 """What a comparison says: as numbers for machines, rows for tables, and sentences for whoever pays the bill."""
 
+from math import floor, log10
 from typing import Any
 
 from swell.simulator.compare import Comparison, Found, Score
 from swell.simulator.result import Scenario
 
 HOURS_PER_MONTH = 730.0
+LEAST_JUDGED_SECONDS = 600.0  # of a trace: in less, a policy has hardly decided anything
+_FEWEST_PER_MILLION = 1000  # requests; what a million would cost cannot be told from a handful
+_SAME = 0.0005  # of the attainment
 _REASONS_SAID = 4
 _POOLS_SAID = 5
 
@@ -59,8 +63,8 @@ def as_json(comparison: Comparison, score: Score) -> dict[str, Any]:
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """A row per policy, the cheapest that reaches the attainment first, those that do not reach it last."""
-    return [_row(score) for score in ranked(comparison)] + [
-        _row(Score(found, _over(found, comparison.bound_usd), None, None))
+    return [_row(comparison, score) for score in ranked(comparison)] + [
+        _row(comparison, Score(found, _over(found, comparison.bound_usd), None, None))
         for found in (comparison.rate_clairvoyant, comparison.oracle)
         if found is not None
     ]
@@ -74,6 +78,28 @@ def ranked(comparison: Comparison) -> list[Score]:
         return (not score.found.reached, result.cost_usd if score.found.reached else -result.attainment)
 
     return sorted(comparison.scores, key=order)
+
+
+def telling(comparison: Comparison, score: Score) -> Score:
+    """The score with only those ratios that say how good a policy is.
+
+    None do where nothing was attained or the trace is of minutes. One below 1 does not where the reference attains
+    more: what is cheaper is then another thing.
+    """
+    result = score.found.result
+    if not result.attained or comparison.scenario.traffic.seconds < LEAST_JUDGED_SECONDS:
+        return Score(score.found, None, None, None)
+
+    def kept(ratio: float | None, reference: Found | None) -> float | None:
+        attained = comparison.attainment if reference is None else reference.result.attainment
+        return None if ratio is not None and ratio < 1 and attained > result.attainment + _SAME else ratio
+
+    return Score(
+        score.found,
+        kept(score.cost_over_bound, None),
+        kept(score.cost_over_oracle, comparison.oracle),
+        kept(score.cost_over_rate_clairvoyant, comparison.rate_clairvoyant),
+    )
 
 
 def sentences(comparison: Comparison, score: Score) -> list[str]:
@@ -123,7 +149,9 @@ def hardware_text(scenario: Scenario) -> str:
 
 
 def usd(amount: float) -> str:
-    """As on an invoice; cents only where they are seen."""
+    """As on an invoice; cents only where they are seen, and parts of them where there is nothing else."""
+    if 0 < amount < 0.01:
+        return f"${amount:.{1 - floor(log10(amount))}f}" if amount >= 1e-6 else "less than $0.000001"
     return f"${amount:,.0f}" if amount >= 1000 else f"${amount:,.2f}"
 
 
@@ -139,7 +167,9 @@ def span(seconds: float) -> str:
     """The length of a trace."""
     if seconds >= 2 * 86400:
         return f"{seconds / 86400:.1f} days"
-    return f"{seconds / 3600:.1f} hours" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} minutes"
+    if seconds >= 120:
+        return f"{seconds / 3600:.1f} hours" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} minutes"
+    return "a moment" if seconds < 0.5 else _counted(round(seconds), "second")
 
 
 def share(part: float) -> str:
@@ -149,7 +179,7 @@ def share(part: float) -> str:
 
 def ratio(value: float | None) -> str:
     """A multiple; nothing where there is none."""
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None else f"{value:.3f}" if value < 1000 else f"{value:,.0f}"
 
 
 def spread(percentiles: dict[str, float]) -> str:
@@ -164,8 +194,8 @@ def reason_shares(found: Found) -> list[tuple[str, float]]:
     return [(name, count / total) for name, count in counted]
 
 
-def _row(score: Score) -> tuple[str, ...]:
-    result = score.found.result
+def _row(comparison: Comparison, score: Score) -> tuple[str, ...]:
+    score, result = telling(comparison, score), score.found.result
     markets = ", ".join(f"{name.replace('_', '-')} {usd(amount)}" for name, amount in result.usd_by_market.items())
     return (
         score.name,
@@ -190,10 +220,11 @@ def _over(found: Found, amount: float | None) -> float | None:
 def _cost(scenario: Scenario, found: Found) -> str:
     result = found.result
     hours = max(scenario.traffic.seconds / 3600, 1e-9)
-    said = (
-        f"{found.name} would cost {usd(result.cost_usd)} for these {span(scenario.traffic.seconds)} and "
-        f"{result.requests:,} requests, {usd(result.cost_usd / max(1, result.requests) * 1e6)} per million requests"
-    )
+    seconds, requests = scenario.traffic.seconds, _counted(result.requests, "request")
+    when = f"these {span(seconds)} and {requests}" if seconds >= 120 else f"{requests} in {span(seconds)}"
+    said = f"{found.name} would cost {usd(result.cost_usd)} for {when}"
+    if result.requests >= _FEWEST_PER_MILLION:
+        said += f", {usd(result.cost_usd / result.requests * 1e6)} per million requests"
     monthly = result.cost_usd / hours * HOURS_PER_MONTH
     return f"{said}, or about {usd(monthly)} a month at that pace." if hours >= 24 else f"{said}."
 
@@ -210,27 +241,65 @@ def _objectives(comparison: Comparison, found: Found) -> str:
     attained, asked = found.result.attainment, comparison.attainment
     verdict = "It meets the objective" if found.reached else "It misses the objective"
     only = "" if found.reached else "only "
+    part = f"{only}{share(attained)}" if found.result.attained else "none"
     return (
-        f"{verdict}: {only}{share(attained)} of the requests, where {asked:.4g} was asked for, get "
+        f"{verdict}: {part} of the requests, where {asked:.4g} was asked for, get "
         f"{objective_text(comparison.scenario)}."
     ).replace(f"{asked:.4g}", f"{asked * 100:.4g} %")
 
 
 def _distance(comparison: Comparison, score: Score) -> str:
+    if not score.found.result.attained:
+        return "No request meets the objective, so there is nothing that its cost could be compared with."
+    if comparison.scenario.traffic.seconds < LEAST_JUDGED_SECONDS:
+        return (
+            f"Less than {span(LEAST_JUDGED_SECONDS)} of traffic do not tell policies apart: each begins with the fleet "
+            "that those need, and has hardly decided anything. Give a longer trace for a comparison."
+        )
+    found = telling(comparison, score)
     parts = []
-    if score.cost_over_rate_clairvoyant:
-        parts.append(
-            f"{score.cost_over_rate_clairvoyant:.2f} times what somebody would pay who knew the true rate ahead"
-        )
-    if score.cost_over_oracle:
-        parts.append(f"{score.cost_over_oracle:.2f} times a plan made with full hindsight")
-    if score.cost_over_bound and comparison.bound_usd:
-        parts.append(
-            f"{score.cost_over_bound:.2f} times {usd(comparison.bound_usd)}, which nobody can undercut by any means"
-        )
-    if not parts:
+    if found.cost_over_rate_clairvoyant:
+        parts.append(f"{_times(found.cost_over_rate_clairvoyant)} what somebody would pay who knew the true rate ahead")
+    if found.cost_over_oracle:
+        no_optimum = " (which is not the best that there could be)" if found.cost_over_oracle < 1 else ""
+        parts.append(f"{_times(found.cost_over_oracle)} a plan made with full hindsight{no_optimum}")
+    if found.cost_over_bound and comparison.bound_usd:
+        least = usd(comparison.bound_usd)
+        parts.append(f"{_times(found.cost_over_bound)} {least}, which nobody can undercut by any means")
+    dearer = _dearer(comparison, score, found)
+    if not parts and not dearer:
         return "How far the best possible is from that was not computed."
-    return f"That is {', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}."
+    said = [f"That is {_listed(parts)}."] if parts else []
+    if dearer:
+        said.append(f"What costs more attains more, and does not compare: {_listed(dearer)}.")
+    return " ".join(said)
+
+
+def _dearer(comparison: Comparison, score: Score, found: Score) -> list[str]:
+    """What costs more than the policy and attains more: ratios that `found` leaves out of `score`."""
+    said = []
+    for name, before, after, reference in (
+        ("somebody who knew the true rate ahead", score.cost_over_rate_clairvoyant, found.cost_over_rate_clairvoyant,
+         comparison.rate_clairvoyant),
+        ("a plan made with full hindsight", score.cost_over_oracle, found.cost_over_oracle, comparison.oracle),
+    ):  # fmt: skip
+        if before and not after and reference is not None:
+            said.append(f"{name} attains {share(reference.result.attainment)} for {usd(reference.result.cost_usd)}")
+    if score.cost_over_bound and not found.cost_over_bound and comparison.bound_usd:
+        said.append(f"anybody pays at least {usd(comparison.bound_usd)} for the attainment that was asked for")
+    return said
+
+
+def _listed(parts: list[str]) -> str:
+    return f"{', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}"
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f} times" if value < 1000 else f"{value:,.0f} times"
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}" + ("" if count == 1 else "s")
 
 
 def _reasons(found: Found) -> str:

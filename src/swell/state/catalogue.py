@@ -197,10 +197,7 @@ def matching(
     if kinds is not None:
         asked = {(kind.casefold(), count) for kind, count in kinds}
         found = [p for p in found if asked & {(p.accelerator.casefold(), n) for n in (None, p.accelerator_count)}]
-    if clouds is not None:
-        found = [p for p in found if p.cloud.casefold() in {cloud.casefold() for cloud in clouds}]
-    if regions is not None:
-        found = [p for p in found if p.region.casefold() in {"", *(region.casefold() for region in regions)}]
+    found = [p for p in found if is_there(p, clouds, regions)]
     if model is not None:
         known, wanted = profiles() if known_profiles is None else known_profiles, plain_model(model)
         fits = [profile for profile in known.values() if plain_model(profile.model) == wanted]
@@ -212,6 +209,12 @@ def matching(
     if market is Market.SPOT:
         return [p for p in found if p.has_discount]
     return [p for p in found if market is None or p.on_demand_usd_nanos_per_hour is not None]
+
+
+def is_there(price: Price, clouds: Sequence[str] | None, regions: Sequence[str] | None) -> bool:
+    """Whether something is sold in one of these, in any case of letters; a price without a region holds in each."""
+    is_cloud = clouds is None or price.cloud.casefold() in {cloud.casefold() for cloud in clouds}
+    return is_cloud and (regions is None or price.region.casefold() in {"", *(r.casefold() for r in regions)})
 
 
 def _refuse_unknown(what: str, asked: Iterable[str], listed: set[str]) -> None:
@@ -282,8 +285,7 @@ def _offers(
         if (
             usd is not None
             and price.accelerator.casefold() == accelerator.casefold()
-            and (clouds is None or price.cloud in clouds)
-            and (regions is None or price.region in ("", *regions))
+            and is_there(price, clouds, regions)
             and (market is Market.ON_DEMAND or price.has_discount)
         ):
             offers.append((usd, price))

@@ -28,6 +28,7 @@ from swell.simulator.bounds.fluid import allowed_misses, fluid_request_usd
 from swell.simulator.bounds.matrix import Matrix, most_replicas
 from swell.simulator.bounds.prices import Prices, bound_usd, feasible_prices, mean_prices, request_usd, sum_of_least
 from swell.simulator.result import Scenario
+from swell.simulator.silence import solver_is_silent
 
 ROUNDS = 3  # of the linear program, each with what the one before would rather miss
 CLOSE_ENOUGH = 5e-4  # between plan and bound, as a share
@@ -104,16 +105,17 @@ def integer_bound(
     limits = known_limits(scenario, limits, tick_seconds, requests.ticks)
     demand = build_optimistic_lots(requests, misses / len(scenario.traffic))
     matrix = Matrix(scenario, demand, tick_seconds, limits, misses)
-    found = milp(
-        matrix.costs,
-        integrality=matrix.whole,
-        bounds=Bounds(np.zeros(matrix.columns), matrix.highest),
-        constraints=[
-            LinearConstraint(matrix.upper, -inf, matrix.upper_limits),
-            LinearConstraint(matrix.equal, demand.work, demand.work),
-        ],
-        options={"node_limit": nodes, "mip_rel_gap": relative_gap},
-    )
+    with solver_is_silent():
+        found = milp(
+            matrix.costs,
+            integrality=matrix.whole,
+            bounds=Bounds(np.zeros(matrix.columns), matrix.highest),
+            constraints=[
+                LinearConstraint(matrix.upper, -inf, matrix.upper_limits),
+                LinearConstraint(matrix.equal, demand.work, demand.work),
+            ],
+            options={"node_limit": nodes, "mip_rel_gap": relative_gap},
+        )
     if found.x is None:
         raise _infeasible(found.message)
     usd = max(float(found.mip_dual_bound), linear_bound(scenario, tick_seconds, limits).usd)

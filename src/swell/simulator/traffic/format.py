@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from swell.simulator.traffic.prefixes import PrefixColumn
 from swell.simulator.traffic.table import Chunk
 
-MAX_TOKENS = 2**31 - 1  # of a prompt or an output: what a column of a Traffic holds
+MAX_TOKENS = 10_000_000  # of a prompt or an output: ten times what any model takes, and a day of decoding
 SECOND_NS = 1_000_000_000
 
 _MAX_SECONDS = 9e9  # either way from 1970, in nanoseconds inside 64 bits; ends in the year 2255
@@ -60,6 +60,9 @@ def tokens(chunk: Chunk, column: str, *, missing: float | None = None) -> NDArra
     wrong = (values < 0) | (values > MAX_TOKENS) | (values != np.floor(values))
     if wrong.any():
         row = int(np.argmax(wrong))
+        if values[row] > MAX_TOKENS:
+            said = f"{values[row]:,.0f} tokens are more than the {MAX_TOKENS:,} that a prompt or an answer may have"
+            raise chunk.wrong(row, column, f"{said}; mend or remove the line")
         raise chunk.wrong(row, column, f"{values[row]:g} is not a number of tokens; mend or remove the line")
     return values.astype(np.int32)
 

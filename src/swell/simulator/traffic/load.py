@@ -32,6 +32,8 @@ FORMATS: Mapping[str, TraceFormat] = MappingProxyType(
     {each.name: each for each in (AZURE, BURSTGPT, BAILIAN, MOONCAKE, SERVEGEN, USAGE_LOG, GENERIC)}
 )
 
+MAX_TRACE_DAYS = 366  # a turn every ten seconds takes its time, whether or not anything happened
+
 _SUFFIXES = {".gz", ".zst", ".zstd", ".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
 
 
@@ -112,6 +114,7 @@ def _put_together(parts: list[Rows], path: Path, chosen: TraceFormat) -> Traffic
         prefixes = prefixes.take(order) if len(prefixes) else prefixes
     begin = int(arrival_ns[0])
     arrival_ns -= begin
+    _check_length(path, int(arrival_ns[-1]))
     return Traffic(
         arrival_seconds=_seconds(arrival_ns),
         prompt_tokens=prompt,
@@ -121,6 +124,16 @@ def _put_together(parts: list[Rows], path: Path, chosen: TraceFormat) -> Traffic
         start_unix=begin / SECOND_NS if kinds.pop() else None,
         name=_name(path),
     )
+
+
+def _check_length(path: Path, nanoseconds: int) -> None:
+    """A year is replayed in minutes where it is quiet; what is longer is a mistake in the times more often than not."""
+    days = nanoseconds / SECOND_NS / 86_400
+    if days > MAX_TRACE_DAYS:
+        raise UserError(
+            f"{path}: spans {days:,.0f} days, and at most {MAX_TRACE_DAYS} are taken; give a part of it, or mend its "
+            "times if they are not what the column's name says"
+        )
 
 
 def _seconds(nanoseconds: NDArray[np.int64]) -> NDArray[np.float64]:
