@@ -117,7 +117,8 @@ def test_swells_own_usage_as_the_command_prints_it(tmp_path: Path) -> None:
     def record(at_ms: int | None, status: UsageStatus, prompt: int, completion: int) -> UsageRecord:
         return UsageRecord(
             request_id="req_{,}", key_id="k", tenant="t", model="m", endpoint="/v1/chat/completions", status=status,
-            prompt_tokens=prompt, completion_tokens=completion, reserved_at_unix_ms=at_ms, settled_at_unix_ms=None,
+            prompt_tokens=prompt, completion_tokens=completion, prompt_rate=0, completion_rate=0, charge_usd_nanos=0,
+            reserved_at_unix_ms=at_ms, settled_at_unix_ms=None,
             replica_id="r", http_status=200, duration_ms=5, first_token_ms=1,
         )  # fmt: skip
 
