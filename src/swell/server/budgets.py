@@ -97,7 +97,7 @@ def budget_rows(standings: Sequence[Standing], now_unix: float) -> list[dict[str
                     ("reserved", standing.reserved_usd_nanos),
                     ("left", standing.left_usd_nanos),
                 )
-                for unit, value in (("usd_nanos", nanos), ("usd", str(usd(nanos))))
+                for unit, value in (("usd_nanos", nanos), ("usd", f"{usd(nanos):f}"))
             },
         }
         for standing in standings

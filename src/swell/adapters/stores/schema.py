@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0004"  # the newest revision in migrations/versions
+HEAD = "0005"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -62,6 +62,31 @@ usage = Table(
 arrived_at = func.coalesce(usage.c.reserved_at_unix_ms, usage.c.settled_at_unix_ms)
 Index("usage_arrived", arrived_at)
 Index("usage_open", usage.c.spool, sqlite_where=text("settled_at_unix_ms IS NULL AND status = 'reserved'"))
+
+# Of hours before the counter "rolled_until_unix_ms": sums of all their requests, but for those in `stale_hours`.
+usage_hours = Table(
+    "usage_hours",
+    metadata,
+    Column("start_unix_ms", Integer, primary_key=True, nullable=False),
+    Column("key_id", Text, primary_key=True, nullable=False),
+    Column("tenant", Text, primary_key=True, nullable=False),
+    Column("model", Text, primary_key=True, nullable=False),
+    Column("endpoint", Text, primary_key=True, nullable=False),
+    Column("status", Text, primary_key=True, nullable=False),
+    Column("prompt_rate", Integer, primary_key=True, nullable=False),
+    Column("completion_rate", Integer, primary_key=True, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("charge_usd_nanos", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+stale_hours = Table(
+    "stale_hours",
+    metadata,
+    Column("start_unix_ms", Integer, primary_key=True, nullable=False),
+)
 
 spool_positions = Table(
     "spool_positions",
