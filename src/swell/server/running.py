@@ -30,6 +30,7 @@ from swell.server.parts import Parts
 from swell.server.port import require_free_port
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
+from swell.server.rolling import roll_usage
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 INGEST_SECONDS = 0.25
 HOUSEKEEPING_SECONDS = 30.0
 TRAIL_SECONDS = 15.0  # until the store knows of a hold; of other decisions it knows at once
-MAX_ROLL_TURNS = 300  # in one turn of housekeeping: a day that a server was away, in slices of five minutes
 MAX_INGEST_TURNS = 200  # before an answer or an end, so that neither waits for ever
 END_MARGIN_SECONDS = 10.0  # beyond what workers and replicas were promised
 FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
@@ -416,13 +416,7 @@ class RunningServer:
         self._channel.leases.prune(now)
         await self._budgets.refresh()
         await self._budgets.save_returns()
-        await self._roll_usage()
-
-    async def _roll_usage(self) -> None:
-        """Sum up what is settled by now, in small pieces, so that nothing else waits for it."""
-        for _ in range(MAX_ROLL_TURNS):
-            if not await self._writer.call(lambda: self._parts.store.roll_usage(int(self._clock.unix() * 1000))):
-                return
+        await roll_usage(self._parts.store, self._writer, self._clock)
         self._publish()  # keys that have expired need not be sent any more
 
     # Ending.
