@@ -31,6 +31,7 @@ from swell.server.port import require_free_port
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
 from swell.server.rolling import roll_usage
+from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
@@ -111,6 +112,7 @@ class RunningServer:
             living=lambda: self._living,
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
+            memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
         )
         self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
 
