@@ -22,7 +22,7 @@ from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal
 from swell.server.alerts import AlertDesk
-from swell.server.budgets import BudgetDesk, budget_rows, limits_at
+from swell.server.budgets import BudgetDesk, budget_rows
 from swell.server.channel import ControlChannel
 from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, port_of
 from swell.server.loops import Loop
@@ -73,7 +73,7 @@ class RunningServer:
         self._office = Administration(parts.store, parts.pepper, tenants, parts.clock, parts.state.default_key)
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
-        self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock)
+        self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock, lambda: self._keys)
         self._alerts = AlertDesk(
             parts.spec,
             parts.store,
@@ -252,7 +252,7 @@ class RunningServer:
         self._keys = await self._writer.call(parts.store.list_keys)
         self._tell_refused_keys()
         await self._budgets.begin(parts.state.spool, self._living)
-        if self._budgets.book.unknown(limits_at(parts.spec, self._clock.unix())):
+        if self._budgets.book.unknown(self._budgets.wanted()):
             await self._ingest_all()  # new budgets begin with what the ledger has
         await self._budgets.refresh()
         await self._alerts.begin()
@@ -330,6 +330,7 @@ class RunningServer:
         """Tell the workers of the keys that are stored now. Raises SwellError where they could not be told."""
         self._keys = await self._writer.call(self._parts.store.list_keys)
         self._tell_refused_keys()
+        await self._budgets.refresh()
         try:
             self._publish()
         except Exception as error:
