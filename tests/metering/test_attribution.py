@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swell.metering.attribution import Attribution, Capability, Group, Line, attribute, spread, split, summed
+from swell.metering.attribution import Attribution, Capability, Group, Line, attribute, split, spread, summed
 from swell.metering.infrastructure import cost
 from swell.metering.work import Load, work_microseconds
 from swell.policy.scaling.capacity import replica_seconds

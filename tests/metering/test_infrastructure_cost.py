@@ -1,5 +1,7 @@
 """What replicas cost, by the millisecond: whatever cuts a run, nothing is lost."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -56,7 +58,7 @@ def test_replica_hours_are_told_by_market() -> None:
 @given(runs, st.lists(st.integers(0, 2 * 10**8), max_size=20), st.sampled_from([0, 60_000, HOUR_MS]))
 def test_slices_of_any_cut_add_up(run: ReplicaRun, cuts: list[int], minimum_ms: int) -> None:
     edges = [0, *sorted(cuts), 3 * 10**8]
-    pieces = [stretch(run, low, high, minimum_ms) for low, high in zip(edges, edges[1:], strict=False)]
+    pieces = [stretch(run, low, high, minimum_ms) for low, high in pairwise(edges)]
     whole = stretch(run, 0, 3 * 10**8, minimum_ms)
     assert sum(pieces, Stretch()) == whole
     assert whole.total_usd_nanos == cost(run, 0, 3 * 10**8, minimum_ms)
