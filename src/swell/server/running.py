@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,16 +30,18 @@ from swell.server.parts import Parts
 from swell.server.port import require_free_port
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
+from swell.server.replica_runs import RunDesk
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
-from swell.server.views import in_flight, place, replica_rows, server_samples, worker_rows
+from swell.server.views import gateway_url, in_flight, place, replica_rows, server_samples, worker_rows
 from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
 from swell.state.records import DecisionRecord, KeyRecord
 from swell.state.replica import Phase
+from swell.state.replica_runs import ReplicaRun
 
 if TYPE_CHECKING:
     from swell.server.admin import AdminServer
@@ -81,6 +83,7 @@ class RunningServer:
             standings=self._budgets.standings,
             say=self._troubles.say,
         )
+        self._runs = RunDesk([model.spec for model in parts.models], parts.store, self._writer, parts.clock)
         self._keys: list[KeyRecord] = []
         self._refused = RefusedKeys(self._troubles.say)
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
@@ -106,7 +109,7 @@ class RunningServer:
             [model.spec for model in parts.models],
             self._fleet,
             parts.clock,
-            loads=self._loads,
+            loads=lambda: self._channel.loads(),
             living=lambda: self._living,
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
@@ -133,6 +136,7 @@ class RunningServer:
             *self._scaling.loops,
             self._trail,
             *self._alerts.loops,
+            self._runs.loop,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
         tasks = [loop.create_task(each.run(), name=each.name) for each in loops]
@@ -208,6 +212,10 @@ class RunningServer:
         """What has become of every budget by now."""
         return budget_rows(self._budgets.book.standings(), self._clock.unix())
 
+    async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
+        """Lives of replicas, up to now."""
+        return await self._runs.list(since_unix_ms, until_unix_ms)
+
     async def alerts(self, limit: int) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
         return await self._alerts.rows(limit)
@@ -228,10 +236,7 @@ class RunningServer:
     @property
     def url(self) -> str:
         """Where clients reach the gateway, without /v1."""
-        spec = self._parts.spec.server
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(spec.host, spec.host)  # noqa: S104  # compared, not bound
-        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        return f"{'https' if spec.tls else 'http'}://{host}:{spec.port}"
+        return gateway_url(self._parts.spec.server)
 
     # Beginning.
 
@@ -240,6 +245,7 @@ class RunningServer:
         parts = self._parts
         self._fleet.want([*parts.model_workloads, parts.gateway])
         await self._fleet.adopt()
+        await self._runs.begin(self._fleet.replicas)
         self._living = self._running_workers()
         self._silent = set(self._living)
         forget_settings(parts.state, self._living)
@@ -320,6 +326,7 @@ class RunningServer:
         self._living = living
         self._scaling.forget(living)
         self._troubles.look(self._fleet.replicas)
+        self._runs.look(self._fleet.replicas)
         self._publish()
         self._changed.set()
 
@@ -373,9 +380,6 @@ class RunningServer:
     def _workers_changed(self) -> None:
         self._silent -= self._channel.connected().keys()
         self._changed.set()
-
-    def _loads(self) -> dict[str, Load]:
-        return self._channel.loads()
 
     def _load_arrived(self, incarnation: str, load: Load) -> None:
         self._scaling.report(incarnation, load)
@@ -450,6 +454,7 @@ class RunningServer:
         await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
         await self._ingest_all()
         await self._trail_step(0.0)
+        await self._runs.step()
         await self._alerts.finish()
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:

@@ -5,8 +5,16 @@ from typing import Any
 
 from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER
+from swell.spec import ServerSpec
 from swell.state.messages import Load, Sample
 from swell.state.replica import Phase
+
+
+def gateway_url(server: ServerSpec) -> str:
+    """Where clients reach the gateway, without /v1."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(server.host, server.host)  # noqa: S104  # compared, not bound
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"{'https' if server.tls else 'http'}://{host}:{server.port}"
 
 
 def place(replica: Replica) -> str:
