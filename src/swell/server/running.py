@@ -109,7 +109,7 @@ class RunningServer:
             [model.spec for model in parts.models],
             self._fleet,
             parts.clock,
-            loads=lambda: self._channel.loads(),
+            loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
             living=lambda: self._living,
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
