@@ -3,6 +3,7 @@
 import pytest
 
 from swell.spec import ModelSpec, ObjectivesSpec, ScalingSpec, Spec, SpecRefusedError, parse_spec, spec_json_schema
+from swell.units import usd_nanos
 
 
 def parse(text: str) -> Spec:
@@ -103,3 +104,23 @@ def test_machines_that_may_be_bought() -> None:
         model("spot: {max_fraction: 1.2}")
     with pytest.raises(SpecRefusedError, match="endpoints that somebody else runs"):
         parse('models: [{name: m, endpoints: ["http://127.0.0.1:1"], spot: {max_fraction: 0.5}}]')
+
+
+def test_what_a_replica_costs_an_hour_is_exact_and_optional() -> None:
+    assert model("replicas: 1").usd_per_replica_hour is None
+    priced = model("usd_per_replica_hour: 0.123456789").usd_per_replica_hour
+    assert priced is not None
+    assert usd_nanos(priced) == 123_456_789
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{name: m, source: a.gguf, usd_per_replica_hour: -1}", "negative"),
+        ("{name: m, source: a.gguf, usd_per_replica_hour: 100001}", "of a month or a year"),
+        ('{name: m, endpoints: ["http://127.0.0.1:1"], usd_per_replica_hour: 0}', "leave it out"),
+    ],
+)
+def test_what_cannot_be_the_cost_of_a_replica_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(SpecRefusedError, match=problem):
+        parse(f"models: [{text}]")

@@ -14,6 +14,7 @@ from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal, key_facts
 from swell.server.state_directory import StateDirectory
 from swell.state.records import UsageFilter
+from swell.state.replica_runs import ReplicaRun
 from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
 
 REQUEST_SECONDS = 30.0
@@ -38,6 +39,9 @@ class Access(Protocol):
     def budgets(self, file: Path) -> Any: ...
 
     def alerts(self, limit: int) -> Any: ...
+
+    def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> list[ReplicaRun]:
+        """Lives of replicas in some time."""
 
     def group_usage(
         self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
@@ -98,6 +102,10 @@ class ServerAccess:
 
     def alerts(self, limit: int) -> Any:
         return self._ask("POST", "/api/alerts", {"limit": limit})
+
+    def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> list[ReplicaRun]:
+        query = {"since_unix_ms": since_unix_ms, "until_unix_ms": until_unix_ms}
+        return msgspec.convert(self._ask("POST", "/api/runs", query), list[ReplicaRun])
 
     def test_alerts(self, sink: str | None) -> Any:
         """Have a test alert sent now; what came of it, per sink."""
@@ -183,6 +191,9 @@ class StoreAccess:
         from swell.server.alert_rows import alert_rows
 
         return alert_rows(self._office.store.list_alerts(limit))
+
+    def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> list[ReplicaRun]:
+        return self._office.store.list_runs(since_unix_ms, until_unix_ms)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The store: keys, the usage ledger, processes, spool positions, scaling decisions, alerts and the audit log.
+"""The store: keys, the usage ledger, processes and their runs, spool positions, decisions, alerts and the audit log.
 
 Contract for every implementation, checked by `swell.testing.store_suite`:
 
@@ -29,11 +29,13 @@ from swell.state.records import (
     UsageRecord,
     UsageTotal,
 )
+from swell.state.replica_runs import ReplicaRun
 from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
 
 BUSY_TIMEOUT_SECONDS = 5.0
 MAX_LISTED = 10_000  # rows one listing returns at most
 MAX_GROUPS = 100_000  # sums one grouped read returns at most
+MAX_RUNS = 100_000  # lives of replicas one read returns at most
 
 
 def require_few_groups(count: int) -> None:
@@ -42,6 +44,12 @@ def require_few_groups(count: int) -> None:
         raise UserError(
             f"there are more than {MAX_GROUPS:,} groups; ask for a shorter period, fewer groups, or one tenant or model"
         )
+
+
+def require_few_runs(count: int) -> None:
+    """Raise UserError where a read of replicas' lives found more than MAX_RUNS."""
+    if count > MAX_RUNS:
+        raise UserError(f"there are more than {MAX_RUNS:,} lives of replicas; ask for a shorter period")
 
 
 class KeyStore(Protocol):
@@ -198,6 +206,24 @@ class ProcessStore(Protocol):
         """All entries, oldest first."""
 
 
+class RunStore(Protocol):
+    """Lives of replicas, for what they cost. They are kept for good, as the ledger is."""
+
+    def put_runs(self, runs: Sequence[ReplicaRun]) -> None:
+        """Add runs, or replace what is known of them, by replica id and together."""
+
+    def list_runs(
+        self, since_unix_ms: int | None = None, until_unix_ms: int | None = None, model: str | None = None
+    ) -> list[ReplicaRun]:
+        """Runs of which a part lies in [since, until), as far as is known, by their start and id.
+
+        None is without a bound. Raises UserError where there are more than MAX_RUNS.
+        """
+
+    def open_runs(self) -> list[ReplicaRun]:
+        """Runs without an end, by their start and id. Raises UserError where there are more than MAX_RUNS."""
+
+
 class DecisionStore(Protocol):
     """The trail of scaling decisions, bounded per model."""
 
@@ -208,7 +234,7 @@ class DecisionStore(Protocol):
         """The newest `limit` (at most MAX_LISTED) decisions, of one model or of all, newest first."""
 
 
-class Store(KeyStore, UsageStore, BudgetStore, AlertStore, ProcessStore, DecisionStore, Protocol):
+class Store(KeyStore, UsageStore, BudgetStore, AlertStore, ProcessStore, RunStore, DecisionStore, Protocol):
     """Everything the server keeps."""
 
     def append_audit(self, entry: AuditEntry) -> None:

@@ -9,7 +9,7 @@ import logging
 import pwd
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -26,6 +26,7 @@ from swell.ports.store import UsageStore
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
 from swell.server.private_socket import private_socket, remove_socket
 from swell.state.records import DecisionRecord, UsageFilter
+from swell.state.replica_runs import ReplicaRun
 from swell.state.usage_groups import Bucket, GroupColumn
 
 BODY_BYTES = 64 * 1024
@@ -51,6 +52,9 @@ class Platform(Protocol):
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
 
+    async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
+        """Lives of replicas, up to now."""
+
     async def alerts(self, limit: int) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
 
@@ -75,6 +79,13 @@ class AlertsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of a query for alerts."""
 
     limit: Annotated[int, msgspec.Meta(ge=1)] = 100
+
+
+class RunsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a query for lives of replicas; None is without a bound."""
+
+    since_unix_ms: int | None = None
+    until_unix_ms: int | None = None
 
 
 class AlertsTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +155,10 @@ def application(platform: Platform) -> Starlette:
     async def budgets(request: Request) -> Response:
         return _json(await platform.budgets())
 
+    async def runs(request: Request) -> Response:
+        query = await _body(request, RunsQuery)
+        return _json(await platform.runs(query.since_unix_ms, query.until_unix_ms))
+
     async def alerts(request: Request) -> Response:
         return _json(await platform.alerts((await _body(request, AlertsQuery)).limit))
 
@@ -161,6 +176,7 @@ def application(platform: Platform) -> Starlette:
             Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
             *_usage_routes(platform),
             Route("/api/budgets", _told(budgets)),
+            Route("/api/runs", _told(runs), methods=["POST"]),
             Route("/api/alerts", _told(alerts), methods=["POST"]),
             Route("/api/alerts/test", _told(test_alerts), methods=["POST"]),
             Route("/api/decisions", _told(decisions), methods=["POST"]),

@@ -12,6 +12,7 @@ from swell.ports.store import Store
 from swell.server import assembly
 from swell.server.administration import current_principal
 from swell.server.gateway_workload import forget_settings
+from swell.server.replica_runs import end_runs
 from swell.server.state_directory import StateDirectory
 from swell.server.stored_intents import StoredIntents
 from swell.server.writer import Writer
@@ -51,7 +52,7 @@ async def _stop(state: StateDirectory, store: Store, timeout_seconds: float) -> 
     fleet = Fleet(providers=providers.by_name, intents=StoredIntents(store, writer), ask=ask, clock=clock)
     try:
         await fleet.adopt()
-        found = len(fleet.replicas)
+        found = {replica.child_id for replica in fleet.replicas}
         for replica in fleet.replicas:
             if replica.kind == GATEWAY_WORKER and replica.handle is not None:
                 await providers.by_name[replica.provider].stop(replica.handle, grace_seconds=replica.stop_grace_seconds)
@@ -66,7 +67,8 @@ async def _stop(state: StateDirectory, store: Store, timeout_seconds: float) -> 
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-        return found
+        await writer.call(lambda: end_runs(store, found, clock.unix()))
+        return len(found)
     finally:
         await fleet.close()
         await ask.close()

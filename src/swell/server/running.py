@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +30,7 @@ from swell.server.parts import Parts
 from swell.server.port import require_free_port
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
+from swell.server.replica_runs import RunDesk
 from swell.server.rolling import roll_usage
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
@@ -37,11 +38,12 @@ from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
-from swell.server.views import in_flight, place, replica_rows, server_samples, worker_rows
+from swell.server.views import gateway_url, in_flight, place, replica_rows, running_workers, server_samples, worker_rows
 from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
 from swell.state.records import DecisionRecord, KeyRecord
 from swell.state.replica import Phase
+from swell.state.replica_runs import ReplicaRun
 
 if TYPE_CHECKING:
     from swell.server.admin import AdminServer
@@ -83,6 +85,7 @@ class RunningServer:
             standings=self._budgets.standings,
             say=self._troubles.say,
         )
+        self._runs = RunDesk([model.spec for model in parts.models], parts.store, self._writer, parts.clock)
         self._keys: list[KeyRecord] = []
         self._refused = RefusedKeys(self._troubles.say)
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
@@ -108,7 +111,7 @@ class RunningServer:
             [model.spec for model in parts.models],
             self._fleet,
             parts.clock,
-            loads=self._loads,
+            loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
             living=lambda: self._living,
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
@@ -136,6 +139,7 @@ class RunningServer:
             *self._scaling.loops,
             self._trail,
             *self._alerts.loops,
+            self._runs.loop,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
         tasks = [loop.create_task(each.run(), name=each.name) for each in loops]
@@ -211,6 +215,10 @@ class RunningServer:
         """What has become of every budget by now."""
         return budget_rows(self._budgets.book.standings(), self._clock.unix())
 
+    async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
+        """Lives of replicas, up to now."""
+        return await self._runs.list(since_unix_ms, until_unix_ms)
+
     async def alerts(self, limit: int) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
         return await self._alerts.rows(limit)
@@ -231,10 +239,7 @@ class RunningServer:
     @property
     def url(self) -> str:
         """Where clients reach the gateway, without /v1."""
-        spec = self._parts.spec.server
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(spec.host, spec.host)  # noqa: S104  # compared, not bound
-        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        return f"{'https' if spec.tls else 'http'}://{host}:{spec.port}"
+        return gateway_url(self._parts.spec.server)
 
     # Beginning.
 
@@ -243,14 +248,14 @@ class RunningServer:
         parts = self._parts
         self._fleet.want([*parts.model_workloads, parts.gateway])
         await self._fleet.adopt()
-        self._living = self._running_workers()
+        await self._runs.begin(self._fleet.replicas)
+        self._living = running_workers(self._fleet.replicas)
         self._silent = set(self._living)
         forget_settings(parts.state, self._living)
         await self._check_port()
         epoch = await self._writer.call(parts.store.next_epoch)
         self._scaling.adopted(epoch)
-        self._keys = await self._writer.call(parts.store.list_keys)
-        self._tell_refused_keys()
+        await self._read_keys()
         await self._budgets.begin(parts.state.spool, self._living)
         if self._budgets.book.unknown(self._budgets.wanted()):
             await self._ingest_all()  # new budgets begin with what the ledger has
@@ -313,7 +318,7 @@ class RunningServer:
 
     def _fleet_changed(self) -> None:
         """Publish what changed, and book out the workers whose processes are gone."""
-        living = self._running_workers()
+        living = running_workers(self._fleet.replicas)
         for incarnation in self._living - living:
             self._channel.worker_gone(incarnation)
             if incarnation in self._silent:
@@ -323,13 +328,17 @@ class RunningServer:
         self._living = living
         self._scaling.forget(living)
         self._troubles.look(self._fleet.replicas)
+        self._runs.look(self._fleet.replicas)
         self._publish()
         self._changed.set()
 
+    async def _read_keys(self) -> None:
+        self._keys = await self._writer.call(self._parts.store.list_keys)
+        self._refused.look(refused_keys(self._parts.spec.tenants, self._keys, self._clock.unix()))
+
     async def _publish_keys(self) -> None:
         """Tell the workers of the keys that are stored now. Raises SwellError where they could not be told."""
-        self._keys = await self._writer.call(self._parts.store.list_keys)
-        self._tell_refused_keys()
+        await self._read_keys()
         await self._budgets.refresh()
         try:
             self._publish()
@@ -339,9 +348,6 @@ class RunningServer:
                 "the change is stored, but the gateway workers could not be told of it and go on as before; "
                 "restart the server, and see why with: swell logs server"
             ) from error
-
-    def _tell_refused_keys(self) -> None:
-        self._refused.look(refused_keys(self._parts.spec.tenants, self._keys, self._clock.unix()))
 
     def _publish(self) -> None:
         self._channel.publish(self._picture())
@@ -359,11 +365,6 @@ class RunningServer:
             budgets=self._budgets.limits,
         )
 
-    def _running_workers(self) -> set[str]:
-        return {
-            r.child_id for r in self._fleet.replicas if r.kind == GATEWAY_WORKER and r.handle is not None and r.alive
-        }
-
     def _is_known(self, incarnation: str) -> bool:
         return any(r.child_id == incarnation for r in self._fleet.replicas if r.kind == GATEWAY_WORKER)
 
@@ -377,9 +378,6 @@ class RunningServer:
     def _workers_changed(self) -> None:
         self._silent -= self._channel.connected().keys()
         self._changed.set()
-
-    def _loads(self) -> dict[str, Load]:
-        return self._channel.loads()
 
     def _load_arrived(self, incarnation: str, load: Load) -> None:
         self._scaling.report(incarnation, load)
@@ -455,6 +453,7 @@ class RunningServer:
         await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
         await self._ingest_all()
         await self._trail_step(0.0)
+        await self._runs.step()
         await self._alerts.finish()
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:

@@ -5,8 +5,16 @@ from typing import Any
 
 from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER
+from swell.spec import ServerSpec
 from swell.state.messages import Load, Sample
 from swell.state.replica import Phase
+
+
+def gateway_url(server: ServerSpec) -> str:
+    """Where clients reach the gateway, without /v1."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(server.host, server.host)  # noqa: S104  # compared, not bound
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"{'https' if server.tls else 'http'}://{host}:{server.port}"
 
 
 def place(replica: Replica) -> str:
@@ -88,3 +96,8 @@ def server_samples(replicas: Iterable[Replica], *, workers: int, store_seconds: 
 
 def _reason(replica: Replica) -> str:
     return "" if replica.phase is Phase.READY else replica.last_error.partition("\n")[0]
+
+
+def running_workers(replicas: Iterable[Replica]) -> set[str]:
+    """Incarnations of the gateway workers whose processes run."""
+    return {r.child_id for r in replicas if r.kind == GATEWAY_WORKER and r.handle is not None and r.alive}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -12,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, LocalPath, Seconds, SpecModel, Text
 from swell.spec.endpoints import Endpoint
+from swell.spec.money import Usd
 from swell.spec.objectives import ObjectivesSpec, ScalingSpec, SpotSpec
 from swell.spec.replicas import ReplicaRange
 
@@ -20,6 +22,7 @@ SOURCE_SCHEMES = ("hf", "s3", "gs", "file", "pypi")
 MAX_MODELS = 1000
 MAX_ENDPOINTS = 1000
 MAX_ACCELERATORS = 16
+MAX_USD_PER_REPLICA_HOUR = 100_000
 
 
 class Engine(StrEnum):
@@ -76,6 +79,13 @@ def _known_source(value: str, info: ValidationInfo) -> str:
 def _named_adapters(value: object) -> object:
     if isinstance(value, Mapping):
         return [{"name": name, "path": path} for name, path in value.items()]
+    return value
+
+
+def _affordable(value: Decimal) -> Decimal:
+    if value > MAX_USD_PER_REPLICA_HOUR:
+        problem = f"is more than {MAX_USD_PER_REPLICA_HOUR} dollars an hour; is it of a month or a year?"
+        raise PydanticCustomError("usd_per_replica_hour", "{problem}", {"problem": problem})
     return value
 
 
@@ -146,6 +156,10 @@ class ModelSpec(SpecModel):
         default=(), description="What a replica may run on, such as `L4` or `4xH100`: what is cheapest is mixed."
     )
     spot: SpotSpec | None = Field(default=None, description="Whether spot machines may be part of the mix.")
+    usd_per_replica_hour: Annotated[Usd, AfterValidator(_affordable)] | None = Field(
+        default=None,
+        description="What a replica costs an hour on this machine, for `swell costs`; `swell prices own` works it out.",
+    )
     routing: Routing = Routing.LEAST_OUTSTANDING_TOKENS
     prefix_bytes: Annotated[Count, Field(ge=1, le=65_536)] = 256
     context_tokens: Annotated[Count, Field(ge=64, le=100_000_000)] | None = Field(
@@ -220,6 +234,9 @@ class ModelSpec(SpecModel):
         for field in ("source", "sha256", "context_tokens", "parallel", "engine_args", "lora", "accelerators", "spot"):
             if getattr(self, field):
                 found.append((field, "has no effect on endpoints that somebody else runs; leave it out"))
+        if self.usd_per_replica_hour is not None:
+            problem = "is for replicas that Swell starts; it does not know when endpoints of others run; leave it out"
+            found.append(("usd_per_replica_hour", problem))
         if self.scaling != ScalingSpec():
             found.append(("scaling", "has no effect on endpoints that somebody else runs; leave it out"))
         if self.api_key_env and self.api_key_file:

@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"  # the newest revision in migrations/versions
+HEAD = "0006"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -162,6 +162,23 @@ processes = Table(
     Column("start_time", Float),
     Column("detail", Text, nullable=False),  # JSON
 )
+
+replica_runs = Table(
+    "replica_runs",
+    metadata,
+    Column("replica_id", Text, primary_key=True, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("market", Text, nullable=False),
+    Column("accelerator", Text, nullable=False),
+    Column("usd_nanos_per_hour", Integer, nullable=False),
+    Column("started_unix_ms", Integer, nullable=False),
+    Column("ready_unix_ms", Integer),
+    Column("ended_unix_ms", Integer),
+    Column("seen_unix_ms", Integer, nullable=False),
+)
+Index("replica_runs_started", replica_runs.c.started_unix_ms, replica_runs.c.replica_id)
+Index("replica_runs_open", replica_runs.c.replica_id, sqlite_where=text("ended_unix_ms IS NULL"))
 
 audit = Table(
     "audit",

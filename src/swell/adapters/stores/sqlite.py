@@ -11,13 +11,16 @@ from swell.adapters.stores.database import Database
 from swell.adapters.stores.decision_rows import DecisionRows
 from swell.adapters.stores.key_rows import KeyRows
 from swell.adapters.stores.process_rows import ProcessRows
+from swell.adapters.stores.run_rows import RunRows
 from swell.adapters.stores.schema import counters
 from swell.adapters.stores.usage_groups import UsageGroupRows
 from swell.adapters.stores.usage_rows import UsageRows
 from swell.ports.store import Store
 
 
-class SqliteStore(KeyRows, UsageRows, UsageGroupRows, BudgetRows, AlertRows, ProcessRows, DecisionRows, AuditRows):
+class SqliteStore(
+    KeyRows, UsageRows, UsageGroupRows, BudgetRows, AlertRows, ProcessRows, RunRows, DecisionRows, AuditRows
+):
     """`swell.ports.store.Store` on an encrypted SQLite file."""
 
     def next_epoch(self) -> int:
