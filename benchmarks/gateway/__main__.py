@@ -13,11 +13,12 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.gateway import report, suite
-from benchmarks.gateway.contenders import CONTENDERS
+from benchmarks.gateway.contenders import CONTENDERS, ON_DEMAND
 from benchmarks.gateway.processes import LOAD_CORE, BenchmarkError, raise_open_files, require_cores
 from swell.testing.upstream_script import Writes
 
 _PLAIN = tuple(name for name in CONTENDERS if not name.endswith("+tls"))
+_USUAL = tuple(name for name in _PLAIN if name not in ON_DEMAND)
 
 
 def main() -> int:
@@ -26,7 +27,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     left_out = {name for name in _PLAIN if getattr(options, f"no_{name.replace('-', '_')}")}
     settings = suite.Settings(
-        contenders=tuple(name for name in options.only or _PLAIN if name not in left_out),
+        contenders=tuple(name for name in options.only or _USUAL if name not in left_out),
         rounds=options.rounds,
         seconds=options.seconds,
         connections=options.connections,

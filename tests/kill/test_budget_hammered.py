@@ -35,6 +35,7 @@ models:
 prices:
   m: {{usd_per_million_prompt_tokens: 10, usd_per_million_completion_tokens: 40.0}}
 tenants:
+  - name: keyed
 {tenants}
 """
 
@@ -131,6 +132,23 @@ async def test_a_dollar_is_never_overspent(run: int, server: SwellProcess, upstr
     if not kills:
         assert charged >= 0.97 * NANOS_PER_USD
         assert set(hammer.ends) <= {"[DONE]", "complete", "budget_exceeded", "budget_reserved"}
+
+
+async def test_a_keys_own_budget_holds_over_all_workers(server: SwellProcess, upstream: UpstreamProcess) -> None:
+    made = server.command(
+        "keys", "create", "own", "--tenant", "keyed", "--budget", "0.10 / once", "--budget", "5 / day"
+    )
+    hammer = Hammer(server.port, made["key"], random.Random(SEED))
+    await hammer.run()
+    rows: list[dict[str, Any]] = server.command("usage", "--key", made["id"], "--limit", "10000")
+    charged = sum(row["charge_usd_nanos"] for row in rows)
+    print(f"{len(rows)} requests, charged {charged / NANOS_PER_USD:.4f}, {dict(hammer.ends)}")
+    assert 0.85 * NANOS_PER_USD / 10 <= charged <= NANOS_PER_USD / 10
+    assert _done(upstream, {row["request_id"] for row in rows}) <= charged
+    shown = {each["cap_usd"]: each for each in ask_server(server, "GET", "/api/budgets") if each["owner"] == made["id"]}
+    assert set(shown) == {"0.100000000", "5.000000000"}
+    (listed,) = [key for key in server.command("keys", "list") if key["id"] == made["id"]]
+    assert [each["period"] for each in listed["limits"]["budgets"]] == ["once", "day"]
 
 
 def _until_serving(server: SwellProcess) -> None:

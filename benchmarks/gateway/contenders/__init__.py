@@ -7,12 +7,13 @@ from benchmarks.gateway.contenders.direct import Direct
 from benchmarks.gateway.contenders.litellm import LiteLlm
 from benchmarks.gateway.contenders.nginx import Nginx, NginxTls
 from benchmarks.gateway.contenders.routers import SglangRouter, Smg, VllmRouter
-from benchmarks.gateway.contenders.swell import Swell, SwellTls
+from benchmarks.gateway.contenders.swell import Swell, SwellTls, SwellWithoutBudgets
 
 CONTENDERS: Mapping[str, type[Contender]] = {
     "direct": Direct,
     "nginx": Nginx,
     "swell": Swell,
+    "swell-no-budgets": SwellWithoutBudgets,
     "vllm-router": VllmRouter,
     "sglang-router": SglangRouter,
     "smg": Smg,
@@ -20,6 +21,7 @@ CONTENDERS: Mapping[str, type[Contender]] = {
     "nginx+tls": NginxTls,
     "swell+tls": SwellTls,
 }
+ON_DEMAND = ("swell-no-budgets",)  # run only where they are named
 RUST_ROUTERS = ("vllm-router", "sglang-router", "smg")
 
-__all__ = ["CONTENDERS", "RUST_ROUTERS", "Contender", "Setup"]
+__all__ = ["CONTENDERS", "ON_DEMAND", "RUST_ROUTERS", "Contender", "Setup"]

@@ -1,4 +1,4 @@
-"""Swell with everything on: keys, three limits that never bind, usage into the store, metrics, health checks."""
+"""Swell with everything on: keys, three limits and two budgets that never bind, usage into the store, metrics."""
 
 import json
 import subprocess
@@ -13,12 +13,15 @@ from benchmarks.gateway.processes import CONTENDER_CORE, BenchmarkError, launch,
 from benchmarks.gateway.work import MODEL
 
 _UNREACHED = 10**12
+_UNREACHED_USD = 10**9
 _WORKER_MODULE = "swell.server.gateway_worker"
 KEY_SECONDS = 60.0
 
 
 class Swell(Contender):
     """`swell up` with one gateway worker and one external endpoint; server and worker share the contender's core."""
+
+    has_budgets = True
 
     def start(self) -> None:
         folder = self.setup.folder / f"swell-{self.port}"
@@ -52,6 +55,11 @@ class Swell(Contender):
             "models": [{"name": MODEL, "engine": "external", "endpoints": [self.setup.upstream_url]}],
             "tenants": [{"name": "default", "limits": limits}],
         }
+        if self.has_budgets:
+            rates = {"usd_per_million_prompt_tokens": "0.15", "usd_per_million_completion_tokens": "0.60"}
+            spec["prices"] = {MODEL: rates}
+            spec["organisation"] = {"budget": {"usd": _UNREACHED_USD, "period": "month"}}
+            spec["tenants"][0]["budget"] = {"usd": _UNREACHED_USD, "period": "day"}
         if self.tls:
             files = {"certificate": str(self.setup.certificate), "private_key": str(self.setup.private_key)}
             spec["server"] = {"tls": files}
@@ -62,6 +70,12 @@ class Swell(Contender):
         if made.returncode:
             raise BenchmarkError(f"swell keys create failed: {made.stderr.strip()}")
         return str(json.loads(made.stdout)["key"])
+
+
+class SwellWithoutBudgets(Swell):
+    """The same without prices and budgets: what they cost is the difference."""
+
+    has_budgets = False
 
 
 class SwellTls(Swell):

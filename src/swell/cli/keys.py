@@ -1,12 +1,15 @@
 """`swell keys create|list|rotate|revoke`."""
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, moment, print_json, print_table
 from swell.errors import UserError
+
+if TYPE_CHECKING:
+    from swell.state.budgets import KeyBudget
 
 app = typer.Typer(help="API keys: make, list, rotate and revoke them.", no_args_is_help=True)
 
@@ -40,6 +43,10 @@ def create(
     rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
     tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
     concurrent: Annotated[int | None, typer.Option(help="Requests at the same time.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="What its requests may cost, such as '10 / month'. May be given again.")
+    ] = None,
+    time_zone: Annotated[str, typer.Option(help="Whose calendar the budget's period follows.")] = "UTC",
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,7 +55,13 @@ def create(
     from swell.server.administration import NewKey
     from swell.state.snapshot import Limits
 
-    wanted = NewKey(name, tenant, seconds_of(expires) if expires else None, priority, Limits(rpm, tpm, concurrent))
+    wanted = NewKey(
+        name,
+        tenant,
+        seconds_of(expires) if expires else None,
+        priority,
+        Limits(rpm, tpm, concurrent, _budgets(budget or [], time_zone)),
+    )
     with server_or_store(state) as access:
         _show(access.create_key(wanted), as_json)
 
@@ -100,6 +113,25 @@ def revoke(key_id: KeyId, state: StateOption = DEFAULT_STATE_PATH, as_json: Json
         print(f"Key {key['id']} ({key['name']}) is revoked.")
 
 
+def _budgets(given: list[str], time_zone: str) -> "tuple[KeyBudget, ...]":
+    from pydantic import ValidationError
+
+    from swell.spec.money import BudgetSpec
+    from swell.state.budgets import KeyBudget
+
+    found = []
+    for text in given:
+        amount, _, period = text.partition("/")
+        document = {"usd": amount.strip(), "time_zone": time_zone, **({"period": period.strip()} if period else {})}
+        try:
+            spec = BudgetSpec.model_validate(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"--budget {text!r}: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
+        found.append(KeyBudget(spec.usd_nanos, spec.period.value, spec.time_zone))
+    return tuple(found)
+
+
 def _show(key: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(key)
@@ -110,6 +142,10 @@ def _show(key: dict[str, Any], as_json: bool) -> None:
         print(f"The old secret works until {moment(key['previous_expires_at_unix'])}.")
 
 
-def _limits(limits: dict[str, int | None]) -> str:
+def _limits(limits: dict[str, Any]) -> str:
+    from swell.units import usd_text
+
     short = {"requests_per_minute": "rpm", "tokens_per_minute": "tpm", "concurrent_requests": "concurrent"}
-    return ", ".join(f"{short[name]} {value}" for name, value in limits.items() if value is not None)
+    counts = [f"{short[name]} {limits[name]}" for name in short if limits.get(name) is not None]
+    budgets = [f"{usd_text(each['usd_nanos'])} / {each['period']}" for each in limits.get("budgets") or ()]
+    return ", ".join(counts + budgets)

@@ -128,6 +128,10 @@ class UsageStore(Protocol):
         Raises UserError where there would be more than MAX_GROUPS.
         """
 
+    def roll_usage(self, now_unix_ms: int) -> bool:
+        """Prepare a little more for `group_usage` to be quick about; whether there was anything to do. Call it now and
+        then until there is not. Answers are the same with it and without."""
+
     def usage_span(self) -> tuple[int, int] | None:
         """When the first and the last request arrived, Unix milliseconds; None where there is none."""
 

@@ -11,6 +11,7 @@ import pwd
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,8 +19,13 @@ from swell.clock import Clock
 from swell.errors import KeyFormatError, UserError
 from swell.ports.store import Store
 from swell.security.keys import digest_key, new_key, new_secret_for, parse_key
+from swell.state.budgets import KeyBudget
 from swell.state.records import AuditEntry, KeyRecord
 from swell.state.snapshot import Limits
+from swell.units import usd
+
+if TYPE_CHECKING:
+    from swell.spec.money import BudgetSpec
 
 DEFAULT_TENANT = "default"
 DEFAULT_GRACE_SECONDS = 24 * 3600.0
@@ -164,10 +170,36 @@ def limits_problem(limits: Limits) -> str:
     """What is wrong with the limits and what to do, or nothing: what a spec may say, a key may have."""
     from swell.spec.tenants import MAX_LIMIT  # late: commands that ask a server need no spec
 
-    for name, value in msgspec.structs.asdict(limits).items():
-        if value is not None and not 0 <= value <= MAX_LIMIT:
+    for name, value in limits.counts.items():
+        if not 0 <= value <= MAX_LIMIT:
             return f"{name} must lie between 0 (admits nothing) and {MAX_LIMIT}; leave it out for no limit"
+    try:
+        key_budgets(limits.budgets)
+    except ValueError as error:
+        return str(error)
     return ""
+
+
+def key_budgets(budgets: Sequence[KeyBudget]) -> "tuple[BudgetSpec, ...]":
+    """A key's budgets as a spec has a tenant's. ValueError with a sentence where one makes no sense."""
+    from pydantic import ValidationError  # late, as above
+
+    from swell.spec.money import BudgetSpec, OrganisationSpec
+
+    given = [
+        {
+            "usd": f"{usd(each.usd_nanos):f}",
+            "period": each.period,
+            "time_zone": each.time_zone,
+            "model": each.model or None,
+        }
+        for each in budgets
+    ]
+    try:
+        return OrganisationSpec(budget=tuple(map(BudgetSpec.model_validate, given))).budget
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"the key's budget: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
 
 
 def key_facts(record: KeyRecord, now_unix: float) -> dict[str, object]:

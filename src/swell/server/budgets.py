@@ -5,7 +5,8 @@ after its spool is in the ledger, and what is stored for it later is dropped: so
 """
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from swell.metering.budgets import PREFIX, BudgetBook, Standing
 from swell.metering.ingest import Ingested
 from swell.metering.periods import Period, following, period_at, zone_of
 from swell.ports.store import Store
+from swell.server.administration import key_budgets, limits_problem
 from swell.server.writer import Writer
 from swell.spec import Spec
 from swell.spec.money import BudgetSpec
 from swell.spec.thresholds import Threshold, parse_threshold
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
-from swell.state.records import requests_of
+from swell.state.records import KeyRecord, requests_of
 from swell.units import usd
 
 KEPT_SECONDS = 400 * 86_400.0  # what is known of limits whose period has ended
@@ -28,11 +30,17 @@ KEPT_SECONDS = 400 * 86_400.0  # what is known of limits whose period has ended
 _log = logging.getLogger(__name__)
 
 
-def limits_at(spec: Spec, now_unix: float) -> tuple[BudgetLimit, ...]:
-    """Every budget of the spec in the period of `now_unix`, and in the next, which workers are told of ahead."""
+def limits_at(spec: Spec, now_unix: float, keys: Sequence[KeyRecord] = ()) -> tuple[BudgetLimit, ...]:
+    """Every budget of spec and live keys in the period of `now_unix`, and in the next: workers are told ahead."""
+    of_keys = (
+        (Scope.KEY, key.key_id, budget)
+        for key in keys
+        if _has_budgets(key, now_unix)
+        for budget in key_budgets(key.limits.budgets)
+    )
     return tuple(
         _limit(scope, owner, budget, period)
-        for scope, owner, budget in _budgets(spec)
+        for scope, owner, budget in chain(_budgets(spec), of_keys)
         for period in _periods(budget, now_unix)
     )
 
@@ -55,6 +63,10 @@ def _budgets(spec: Spec) -> Iterator[tuple[Scope, str, BudgetSpec]]:
 
 def _budget_id(scope: Scope, owner: str, budget: BudgetSpec) -> str:
     return f"{PREFIX}{scope}:{owner}:{budget.model or '*'}:{budget.period}:{budget.time_zone}"
+
+
+def _has_budgets(key: KeyRecord, now_unix: float) -> bool:
+    return bool(key.limits.budgets) and key.is_live(now_unix) and not limits_problem(key.limits)
 
 
 def _periods(budget: BudgetSpec, now_unix: float) -> list[Period]:
@@ -119,11 +131,14 @@ def ledger_rows(spec: Spec, store: Store, now_unix: float) -> list[dict[str, Any
 class BudgetDesk:
     """Made once per server. Everything is called on the event loop but what says that it is not."""
 
-    def __init__(self, spec: Spec, store: Store, writer: Writer, clock: Clock) -> None:
+    def __init__(
+        self, spec: Spec, store: Store, writer: Writer, clock: Clock, keys: Callable[[], Sequence[KeyRecord]] = tuple
+    ) -> None:
         self._spec = spec
         self._store = store
         self._writer = writer
         self._clock = clock
+        self._keys = keys
         self._settled: set[str] = set()  # on the writer's thread: workers whose leases were ended
         self._finished: list[str] = []  # there too: whose spools are finished and whose leases are not ended yet
         self.book = BudgetBook()
@@ -137,9 +152,13 @@ class BudgetDesk:
         ended = [incarnation for incarnation in sorted(gone) if not (spools / incarnation).is_dir()]
         self.book_ends(await self._writer.call(lambda: self.end(ended)))
 
+    def wanted(self) -> tuple[BudgetLimit, ...]:
+        """The limits that shall hold now."""
+        return limits_at(self._spec, self._clock.unix(), self._keys())
+
     async def refresh(self) -> bool:
         """Bring the limits up to now; whether they changed. New ones begin with what the ledger has of their period."""
-        limits = limits_at(self._spec, self._clock.unix())
+        limits = self.wanted()
         new = self.book.unknown(limits)
         spends = await self._writer.call(lambda: self._store.open_budgets(new)) if new else []
         self.book.set_limits(limits, {spend.limit: spend.spent_usd_nanos for spend in spends})

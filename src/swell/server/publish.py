@@ -10,8 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import msgspec
-
 from swell.control.replica import Replica
 from swell.server.administration import DEFAULT_TENANT, limits_problem
 from swell.spec import Engine, Late, ModelSpec, TenantSpec
@@ -190,12 +188,7 @@ def limits_of(picture: Picture) -> dict[str, int]:
     """Every limit in `picture` under the name that leases know it by, `<scope>:<id>:<measure>`."""
     scopes = [(f"key:{key.key_id}", key.limits) for key in picture.keys]
     scopes += [(f"tenant:{tenant.name}", tenant.limits) for tenant in picture.tenants]
-    return {
-        f"{scope}:{measure}": value
-        for scope, limits in scopes
-        for measure, value in msgspec.structs.asdict(limits).items()
-        if value is not None
-    }
+    return {f"{scope}:{measure}": value for scope, limits in scopes for measure, value in limits.counts.items()}
 
 
 class Publication:

@@ -22,15 +22,16 @@ from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal
 from swell.server.alerts import AlertDesk
-from swell.server.budgets import BudgetDesk, budget_rows, limits_at
+from swell.server.budgets import BudgetDesk, budget_rows
 from swell.server.channel import ControlChannel
-from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, port_of
+from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, require_port
 from swell.server.loops import Loop
 from swell.server.parts import Parts
-from swell.server.port import require_free_port
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
 from swell.server.replica_runs import RunDesk
+from swell.server.rolling import roll_usage
+from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
@@ -73,7 +74,7 @@ class RunningServer:
         self._office = Administration(parts.store, parts.pepper, tenants, parts.clock, parts.state.default_key)
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
-        self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock)
+        self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock, lambda: self._keys)
         self._alerts = AlertDesk(
             parts.spec,
             parts.store,
@@ -113,6 +114,7 @@ class RunningServer:
             living=lambda: self._living,
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
+            memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
         )
         self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
 
@@ -249,13 +251,13 @@ class RunningServer:
         self._living = self._running_workers()
         self._silent = set(self._living)
         forget_settings(parts.state, self._living)
-        await self._check_port()
+        require_port(parts.spec.server, parts.state, self._living)
         epoch = await self._writer.call(parts.store.next_epoch)
         self._scaling.adopted(epoch)
         self._keys = await self._writer.call(parts.store.list_keys)
         self._tell_refused_keys()
         await self._budgets.begin(parts.state.spool, self._living)
-        if self._budgets.book.unknown(limits_at(parts.spec, self._clock.unix())):
+        if self._budgets.book.unknown(self._budgets.wanted()):
             await self._ingest_all()  # new budgets begin with what the ledger has
         await self._budgets.refresh()
         await self._alerts.begin()
@@ -277,13 +279,6 @@ class RunningServer:
         await self._channel.open(parts.state.control_socket)
         self._audit("up", current_principal())
         _log.info("the server serves", extra={"port": parts.spec.server.port, "version": __version__})
-
-    async def _check_port(self) -> None:
-        spec = self._parts.spec.server
-        for incarnation in self._living:
-            if port_of(self._parts.state, incarnation) == (spec.host, spec.port):
-                return
-        require_free_port(spec.host, spec.port)
 
     async def _account_for(self, incarnation: str) -> None:
         """Book what a worker used that died without telling this server; for "", what all used that are dead by now."""
@@ -334,6 +329,7 @@ class RunningServer:
         """Tell the workers of the keys that are stored now. Raises SwellError where they could not be told."""
         self._keys = await self._writer.call(self._parts.store.list_keys)
         self._tell_refused_keys()
+        await self._budgets.refresh()
         try:
             self._publish()
         except Exception as error:
@@ -419,6 +415,7 @@ class RunningServer:
         self._channel.leases.prune(now)
         await self._budgets.refresh()
         await self._budgets.save_returns()
+        await roll_usage(self._parts.store, self._writer, self._clock)
         self._publish()  # keys that have expired need not be sent any more
 
     # Ending.

@@ -5,6 +5,7 @@ between two reports of the workers would see nothing new, and is left out.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,13 +16,17 @@ from swell.control.scaling import ScalingLoop
 from swell.ports.scaler import Scaler
 from swell.server.live_fleet import LiveFleet
 from swell.server.loops import Loop
+from swell.server.scaler_memory import ScalerMemories
 from swell.server.signals import Signals
 from swell.server.trail import Trail
 from swell.spec import Engine, ModelSpec
 from swell.state.messages import Load
 from swell.state.scaling import Decision, LatencyProfile, Objective, Pool
 
+MEMORY_SECONDS = 300.0  # between two writings of what the policy has learnt
 METRICS_SECONDS = 2.0  # between two readings of the engines' own metrics
+
+_log = logging.getLogger(__name__)
 
 MakeScaler = Callable[[ModelSpec, Pool], Scaler]
 
@@ -47,12 +52,14 @@ class Scaling:
         living: Callable[[], Collection[str]],
         make_scaler: MakeScaler,
         decided: Callable[[], None] = lambda: None,
+        memories: ScalerMemories | None = None,
     ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._loads = loads
         self._living = living
         self._decided = decided
+        self._memories = memories
         self._stopped = False
         self.trail = Trail(0)
         models = [model for model in models if model.scales]
@@ -60,13 +67,15 @@ class Scaling:
         self._watch = Loop("engine metrics", self._read_engines, METRICS_SECONDS, clock)
         names = {name: model.name for model in models for name in served_names(model)}
         self._signals = Signals(names, clock.monotonic())
+        self._scalers: dict[str, Scaler] = {}
         self._models = {model.name: self._scaled(model, make_scaler) for model in models}
+        self._keep = Loop("scaling memory", self._keep_memories, MEMORY_SECONDS, clock)
 
     @property
     def loops(self) -> list[Loop]:
         """To be run, each on its own: one that fails stops no other."""
         loops = [scaled.loop for scaled in self._models.values()]
-        return [*loops, self._watch] if loops else []
+        return [*loops, self._watch, self._keep] if loops else []
 
     def adopted(self, epoch: int) -> None:
         """Want what was found running, inside the bounds: an earlier server had its reasons. Before the first turn."""
@@ -94,8 +103,21 @@ class Scaling:
         self._stopped = True
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Let go of connections, and keep what was learnt."""
         await self._reader.close()
+        await self._keep_memories(0.0)
+
+    async def _keep_memories(self, now: float) -> None:
+        memories = self._memories
+        if memories is None:
+            return
+        for name, scaler in self._scalers.items():
+            try:
+                await asyncio.to_thread(memories.save, name, scaler)
+            except OSError as error:
+                _log.warning(
+                    "what was learnt of a model could not be kept", extra={"model": name, "reason": str(error)}
+                )
 
     async def _read_engines(self, now: float) -> None:
         for name, scaled in self._models.items():
@@ -119,7 +141,9 @@ class Scaling:
 
     def _scaled(self, model: ModelSpec, make_scaler: MakeScaler) -> _Scaled:
         pool = local_pool(model)
-        scaler = make_scaler(model, pool)
+        scaler = self._scalers[model.name] = make_scaler(model, pool)
+        if self._memories is not None:
+            self._memories.restore(model.name, scaler)
         live = LiveFleet(
             model.name,
             pool.name,

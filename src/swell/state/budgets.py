@@ -30,6 +30,15 @@ class BudgetLimit(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str = ""  # empty: all models
 
 
+class KeyBudget(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A budget of one key, as it was given when the key was made: what a spec says of a tenant's."""
+
+    usd_nanos: int
+    period: str
+    time_zone: str = "UTC"
+    model: str = ""
+
+
 class BudgetLease(msgspec.Struct, frozen=True):
     """What a worker may spend of a limit, or has: grants less returns since it began."""
 

@@ -6,7 +6,9 @@ reconnects names the last pair it has; the server answers with the deltas since,
 
 import msgspec
 
-from swell.state.budgets import BudgetLimit
+from swell.state.budgets import BudgetLimit, KeyBudget
+
+COUNTS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -15,6 +17,13 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrent_requests: int | None = None
+    budgets: tuple[KeyBudget, ...] = ()  # of a key; enforced by limits of their own
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The limits on counts, by name; those that are none are left out."""
+        values = (getattr(self, name) for name in COUNTS)
+        return {name: value for name, value in zip(COUNTS, values, strict=True) if value is not None}
 
 
 class KeyDigest(msgspec.Struct, frozen=True):

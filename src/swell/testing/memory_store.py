@@ -162,6 +162,9 @@ class MemoryStore(MemoryBudgets, MemoryAlerts, MemoryRuns):
         with self._call():
             return grouped((row for row in self._usage.values() if _matches(row, where)), by, bucket)
 
+    def roll_usage(self, now_unix_ms: int) -> bool:
+        return False  # sums are made anew each time
+
     def usage_span(self) -> tuple[int, int] | None:
         with self._call():
             times = [at for at in map(arrived, self._usage.values()) if at is not None]

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, case, func, select, union_all
 
 from swell.adapters.stores.database import Database
-from swell.adapters.stores.schema import arrived_at, usage
+from swell.adapters.stores.schema import arrived_at
+from swell.adapters.stores.usage_rollups import SUMS, from_ledger, from_sums, roll, rolled_range
 from swell.adapters.stores.usage_rows import narrow
 from swell.ports import store as store_port
 from swell.state.records import UsageFilter
 from swell.state.usage import UsageStatus
 from swell.state.usage_groups import BUCKET_MS, Bucket, GroupColumn, UsageGroup
-
-_SUMS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos")
 
 
 class UsageGroupRows:
@@ -25,21 +25,25 @@ class UsageGroupRows:
     def group_usage(
         self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
     ) -> list[UsageGroup]:
-        keys: list[ColumnElement[Any]] = [usage.c[name] for name in by]
-        if bucket is not None:
-            keys.append((arrived_at - arrived_at % BUCKET_MS[bucket]).label("start_unix_ms"))
-        is_void = usage.c.status == "void"
-        sums = (
-            func.coalesce(func.sum(case((is_void, 0), else_=1)), 0).label("requests"),
-            func.coalesce(func.sum(case((is_void, 1), else_=0)), 0).label("void_requests"),
-            *(func.coalesce(func.sum(usage.c[name]), 0).label(name) for name in _SUMS),
-        )
-        query = narrow(select(*keys, *sums), where).where(arrived_at.is_not(None))
-        query = query.group_by(*keys).order_by(*keys).having(func.count() > 0).limit(store_port.MAX_GROUPS + 1)
         with self._database.reading() as connection:
-            rows = connection.execute(query).all()
+            found = _found(connection, where).subquery()
+            keys: list[ColumnElement[Any]] = [found.c[name] for name in by]
+            if bucket is not None:
+                keys.append((found.c.at - found.c.at % BUCKET_MS[bucket]).label("start_unix_ms"))
+            is_void = found.c.status == "void"
+            sums = (
+                func.coalesce(func.sum(case((is_void, 0), else_=found.c.n)), 0).label("requests"),
+                func.coalesce(func.sum(case((is_void, found.c.n), else_=0)), 0).label("void_requests"),
+                *(func.coalesce(func.sum(found.c[name]), 0).label(name) for name in SUMS),
+            )
+            query = select(*keys, *sums).group_by(*keys).order_by(*keys).having(func.count() > 0)
+            rows = connection.execute(query.limit(store_port.MAX_GROUPS + 1)).all()
         store_port.require_few_groups(len(rows))
         return [_to_group(dict(row._mapping)) for row in rows]
+
+    def roll_usage(self, now_unix_ms: int) -> bool:
+        with self._database.writing() as connection:
+            return roll(connection, now_unix_ms)
 
     def usage_span(self) -> tuple[int, int] | None:
         query = select(arrived_at).where(arrived_at.is_not(None)).limit(1)  # each reads one entry of the index
@@ -47,6 +51,16 @@ class UsageGroupRows:
             first = connection.execute(query.order_by(arrived_at)).scalar()
             last = connection.execute(query.order_by(arrived_at.desc())).scalar()
         return None if first is None or last is None else (first, last)
+
+
+def _found(connection: Connection, where: UsageFilter) -> Select[Any] | CompoundSelect[Any]:
+    """What matches, from the hours that are summed up where it can be, and from the ledger before and after them."""
+    known = rolled_range(connection, where)
+    parts = (
+        [where] if known is None else [replace(where, until_unix_ms=known[0]), replace(where, since_unix_ms=known[1])]
+    )
+    ledger = [narrow(from_ledger(), part).where(arrived_at.is_not(None)) for part in parts]
+    return ledger[0] if known is None else union_all(from_sums(where, *known), *ledger)
 
 
 def _to_group(fields: dict[str, Any]) -> UsageGroup:

@@ -5,7 +5,7 @@ statement merges: the first reservation seen gives identity and bound, the first
 row that already has both is left alone. Merging is therefore free of order and repeats.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from swell.adapters.stores.database import Database
 from swell.adapters.stores.schema import arrived_at, spool_positions, usage
+from swell.adapters.stores.usage_rollups import mark_stale, rolled_until
 from swell.clock import give_way
 from swell.ports.store import MAX_LISTED
 from swell.state.records import (
@@ -61,6 +62,7 @@ def _merge_statement() -> str:
 
 
 _MERGE = _merge_statement()
+_RESERVED_AT, _SETTLED_AT = (UsageChange._fields.index(f"{name}_at_unix_ms") for name in ("reserved", "settled"))
 
 
 class UsageRows:
@@ -73,10 +75,15 @@ class UsageRows:
         values = {"segment": position.segment, "byte_offset": position.offset}
         move = insert(spool_positions).values(spool=position.spool, **values)
         with self._database.writing() as connection:
-            rows = map(tuple, changes)  # the driver is slow with subclasses
+            rolled, late = rolled_until(connection), set[int]()
+            rows: Iterator[tuple[Any, ...]] = map(tuple, changes)  # the driver is slow with subclasses
             while piece := list(islice(rows, PIECE_ROWS)):
                 connection.exec_driver_sql(_MERGE, piece)
+                for row in piece:
+                    if (at := row[_RESERVED_AT] or row[_SETTLED_AT]) is not None and at < rolled:
+                        late |= {at, row[_SETTLED_AT] or at}
                 give_way()
+            mark_stale(connection, late)
             connection.execute(move.on_conflict_do_update(index_elements=["spool"], set_=values))
 
     def finalise_spool(self, spool: str, *, damaged: bool) -> FinalisedSpool:
