@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from swell.control.workload import GATEWAY_WORKER, Slot, Workload
 from swell.ports.engine import LaunchCommand
 from swell.security.private_files import replace_private
 from swell.server.listener import Listener
+from swell.server.port import require_free_port
 from swell.server.state_directory import StateDirectory
 from swell.spec import ServerSpec
 from swell.state.worker import Bounds, Timeouts, WorkerSettings
@@ -82,6 +84,12 @@ def port_of(state: StateDirectory, incarnation: str) -> tuple[str, int] | None:
     except (OSError, msgspec.MsgspecError):
         return None
     return settings.host, settings.port
+
+
+def require_port(spec: ServerSpec, state: StateDirectory, living: Iterable[str]) -> None:
+    """Raise UserError where the port cannot be had, unless a living worker of ours has it."""
+    if all(port_of(state, incarnation) != (spec.host, spec.port) for incarnation in living):
+        require_free_port(spec.host, spec.port)
 
 
 def forget_settings(state: StateDirectory, alive: set[str]) -> set[str]:

@@ -24,10 +24,9 @@ from swell.server.administration import Administration, NewKey, current_principa
 from swell.server.alerts import AlertDesk
 from swell.server.budgets import BudgetDesk, budget_rows
 from swell.server.channel import ControlChannel
-from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, port_of
+from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, require_port
 from swell.server.loops import Loop
 from swell.server.parts import Parts
-from swell.server.port import require_free_port
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
 from swell.server.replica_runs import RunDesk
@@ -252,7 +251,7 @@ class RunningServer:
         self._living = running_workers(self._fleet.replicas)
         self._silent = set(self._living)
         forget_settings(parts.state, self._living)
-        await self._check_port()
+        require_port(parts.spec.server, parts.state, self._living)
         epoch = await self._writer.call(parts.store.next_epoch)
         self._scaling.adopted(epoch)
         await self._read_keys()
@@ -279,13 +278,6 @@ class RunningServer:
         await self._channel.open(parts.state.control_socket)
         self._audit("up", current_principal())
         _log.info("the server serves", extra={"port": parts.spec.server.port, "version": __version__})
-
-    async def _check_port(self) -> None:
-        spec = self._parts.spec.server
-        for incarnation in self._living:
-            if port_of(self._parts.state, incarnation) == (spec.host, spec.port):
-                return
-        require_free_port(spec.host, spec.port)
 
     async def _account_for(self, incarnation: str) -> None:
         """Book what a worker used that died without telling this server; for "", what all used that are dead by now."""
