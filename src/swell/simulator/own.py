@@ -12,14 +12,15 @@ from swell.state.scaling import LengthSums, Observation, Window
 def swell_scaler(scenario: Scenario, knob: float | None = None) -> SwellScaler:
     """Swell's policy for a scenario.
 
-    The knob is the policy's caution, which it learns where no knob is given. Larger means more replicas.
+    The knob is its headroom: it begins with that caution, and learns from there for so many times fewer misses than may
+    be. 1 is what it does by itself. Larger means more replicas.
     """
     scaler = SwellScaler(
         {pool.name: pool for pool in scenario.pools},
         scenario.objective,
         scenario.min_replicas,
         scenario.max_replicas,
-        caution=knob,
+        headroom=1.0 if knob is None else knob,
         rules=scenario.rules,
     )
     if scenario.history is not None and len(scenario.history):

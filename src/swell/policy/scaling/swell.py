@@ -56,6 +56,9 @@ class ScalingSettings:
     interval_seconds: float = 10.0
     idle_seconds: float = 300.0  # without any request, before the last replica goes
     caution: float | None = None
+    headroom: float = (
+        1.0  # caution is learnt for so many times fewer misses than the objective allows, and begins there
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ def _learn_caution(settings: ScalingSettings, memory: ScalingMemory, window: Win
     seconds = memory.judged_seconds + window.seconds
     rate = memory.judged_per_second
     rate += (window.judged / window.seconds - rate) * min(1.0, window.seconds / min(seconds, DAY_SECONDS))
-    allowed = 1 - settings.objective.attainment
+    allowed = (1 - settings.objective.attainment) / settings.headroom
     missed = min((window.judged - window.attained) / window.judged / allowed, MOST_MISSES)
     excess = (missed - 1) * window.judged / (rate * DAY_SECONDS)
     low, high = CAUTION_RANGE
@@ -276,6 +279,7 @@ class SwellScaler:
         interval_seconds: float = 10.0,
         idle_seconds: float = 300.0,
         caution: float | None = None,
+        headroom: float = 1.0,
         rules: "PlacementRules | None" = None,
         memory: ScalingMemory | None = None,
     ) -> None:
@@ -286,8 +290,8 @@ class SwellScaler:
         low, high = (min_replicas, max_replicas) if is_one else (0, _UNBOUNDED)
         if is_one and rules is not None and pool.market is Market.ON_DEMAND:
             low = min(high, max(low, rules.on_demand_base))
-        self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, caution)
-        self.memory = memory or ScalingMemory()
+        self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, caution, headroom)
+        self.memory = memory or ScalingMemory(caution=min(CAUTION_RANGE[1], max(CAUTION_RANGE[0], headroom)))
         self._mixer = None if is_one else _mixer(tuple(pools.values()), objective, rules, min_replicas, max_replicas)
 
     @property
