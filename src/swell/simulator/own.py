@@ -19,6 +19,7 @@ def swell_scaler(scenario: Scenario, knob: float | None = None) -> SwellScaler:
         scenario.objective,
         scenario.min_replicas,
         scenario.max_replicas,
+        idle_seconds=scenario.idle_seconds,
         caution=knob,
         rules=scenario.rules,
     )
