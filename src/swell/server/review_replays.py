@@ -6,7 +6,7 @@ everything is compared at the attainment that was asked for. What misses it by f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,16 @@ from swell.server.review_edits import Change, changed
 from swell.server.review_saving import hourly_usd, nanos
 from swell.simulator.compare import Contender, bisect_to
 from swell.simulator.demand import replicas_filled
+from swell.simulator.machines import market_of
 from swell.simulator.own import swell_scaler
 from swell.simulator.parallel import run_all
 from swell.simulator.result import Result, Scenario
 from swell.simulator.run import replay
 from swell.simulator.setting import Wishes, scenario_of
+from swell.simulator.spot import SpotMarket
 from swell.spec import ModelSpec
 from swell.state.catalogue import plain_model
+from swell.state.scaling import Pool
 from swell.state.traffic import Traffic
 
 Changes = tuple[Change, ...]
@@ -73,9 +76,12 @@ def served_as(model: ModelSpec) -> str:
 
 
 def scenario(case: Case, model: ModelSpec) -> Scenario:
-    """What is replayed for a variant of the case's model. UserError where it has no profile or price."""
+    """What is replayed for a variant of the case's model, spot without its weather.
+
+    UserError where it has no profile or price.
+    """
     wishes = Wishes(model=served_as(model), profiles=case.profiles, prices=case.prices, seed=case.seed)
-    return scenario_of(wishes, model, case.traffic)
+    return scenario_of(wishes, model, case.traffic, with_market=False)
 
 
 class Replays:
@@ -88,6 +94,7 @@ class Replays:
         self._expected = expected
         self._progress = progress
         self._known: dict[str, Outcome] = {}
+        self._markets: dict[tuple[Pool, ...], SpotMarket | None] = {}
 
     def outcomes(self, asked: Sequence[Changes]) -> list[Outcome]:
         """One for each, in order."""
@@ -96,7 +103,7 @@ class Replays:
         new = {name: model for name, model in zip(names, models, strict=True) if name not in self._known}
         done, count = len(self._known), len(new)
         values = run_all(
-            [partial(_outcome, self.case, model) for model in new.values()],
+            [self._task(model) for model in new.values()],
             self._jobs,
             lambda share: self._progress(min(0.99, (done + share * count) / self._expected)),
         )
@@ -107,12 +114,22 @@ class Replays:
         """Of one set of changes; without any, of the model as it is."""
         return self.outcomes([changes])[0]
 
+    def _task(self, model: ModelSpec) -> Callable[[Progress], Outcome]:
+        try:
+            staged = scenario(self.case, model)
+        except UserError as error:
+            return partial(_impossible, error.message)
+        if staged.pools not in self._markets:  # the same weather for all that buy the same
+            market = market_of(staged.pools, None, staged.traffic.seconds, self.case.seed)
+            self._markets[staged.pools] = market
+        return partial(_outcome, replace(staged, spot=self._markets[staged.pools]))
 
-def _outcome(case: Case, model: ModelSpec, progress: Progress) -> Outcome:
-    try:
-        staged = scenario(case, model)
-    except UserError as error:
-        return Outcome(why_not=error.message)
+
+def _impossible(why: str, progress: Progress) -> Outcome:
+    return Outcome(why_not=why)
+
+
+def _outcome(staged: Scenario, progress: Progress) -> Outcome:
     result = _replayed(staged, progress)
     timeline, seconds = result.timeline, staged.traffic.seconds
     return Outcome(

@@ -31,6 +31,7 @@ from swell.server.review_saving import Saving, saving
 from swell.simulator.compare import representative_day
 from swell.simulator.feasibility import why_excluded
 from swell.spec import ModelSpec
+from swell.state.traffic import Traffic
 
 EXPECTED_REPLAYS = 26  # of a review, about
 COMBINATION = "combination"
@@ -71,11 +72,17 @@ class Review:
     excluded: str  # why its present hardware cannot serve this traffic; empty where it can
 
 
-def review(case: Case, jobs: int = 1, progress: Progress = lambda share: None) -> Review:
-    """Replay and rank. UserError where the model has no profile or price."""
+def review(
+    case: Case, jobs: int = 1, progress: Progress = lambda share: None, *, searched_on: Traffic | None = None
+) -> Review:
+    """Replay and rank. UserError where the model has no profile or price.
+
+    `searched_on` is the part of the traffic to search on, if not the busiest day or, up to two days, all of it.
+    """
     machines = machines_for(case, jobs)
-    day = representative_day(case.traffic)
-    part = Replays(case if day is None else replace(case, traffic=day), jobs, EXPECTED_REPLAYS, progress)
+    day = representative_day(case.traffic) if searched_on is None else searched_on
+    first_half = progress if day is None else lambda share: progress(share / 2)
+    part = Replays(case if day is None else replace(case, traffic=day), jobs, EXPECTED_REPLAYS, first_half)
     alternatives = list(_alternatives(part, machines))
     best = _combination(part, machines)
     whole, chosen = part, alternatives

@@ -57,8 +57,13 @@ def build(wishes: Wishes) -> Scenario:
     return scenario_of(wishes, _declared(wishes))
 
 
-def scenario_of(wishes: Wishes, declared: ModelSpec | None, traffic: Traffic | None = None) -> Scenario:
-    """As `build`, for a model of a file that is already read and, where given, for traffic that is."""
+def scenario_of(
+    wishes: Wishes, declared: ModelSpec | None, traffic: Traffic | None = None, *, with_market: bool = True
+) -> Scenario:
+    """As `build`, for a model of a file that is already read and, where given, for traffic that is.
+
+    The spot market takes a second to make; without it, spot is never taken away.
+    """
     objective = _objective(wishes, declared)
     rules = rules_of(wishes.bought, declared)
     pools = _pools(wishes, declared)
@@ -69,7 +74,7 @@ def scenario_of(wishes: Wishes, declared: ModelSpec | None, traffic: Traffic | N
         factor = factor_to_peak(traffic, pools[0].profile, objective, wishes.peak_replicas, wishes.seed)
         traffic = scale_rate(traffic, factor, seed=wishes.seed)
         history = None if history is None else scale_rate(history, factor, seed=wishes.seed)
-    market = market_of(pools, wishes.bought.spot_events, traffic.seconds, wishes.seed)
+    market = market_of(pools, wishes.bought.spot_events, traffic.seconds, wishes.seed) if with_market else None
     scenario = Scenario(
         traffic, pools, objective, low, high, history=history, seed=wishes.seed, rules=rules, spot=market
     )
