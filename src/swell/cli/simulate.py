@@ -1,14 +1,14 @@
 """`swell simulate`."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from swell.cli.output import JsonOption, command, print_json, print_table
+from swell.cli.progress import replaying
 from swell.errors import UserError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def simulate(
     excluded = why_excluded(scenario)
     if excluded and compare is not None:
         raise UserError(excluded)
-    with _progress(shown=not as_json and sys.stderr.isatty()) as told, solver_is_silent():
+    with replaying(shown=not as_json and sys.stderr.isatty()) as told, solver_is_silent():
         result = _run(scenario, policy or "swell", compare, knob, jobs, told)
     if report is not None:
         _write(report, result)
@@ -205,26 +205,3 @@ def _write(report: Path, result: "Comparison") -> None:
         report.write_text(page(result), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--report {report}: cannot be written ({error.strerror}); give another file") from error
-
-
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[Callable[[float], None]]:
-    """A bar on standard error. It has no thread of its own: replays are forked from this process."""
-    if not shown:
-        yield lambda done: None
-        return
-    from rich import progress as rich
-    from rich.console import Console
-
-    bar = rich.Progress(
-        rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TaskProgressColumn(), rich.TimeElapsedColumn(),
-        console=Console(stderr=True), auto_refresh=False, transient=True,
-    )  # fmt: skip
-    task = bar.add_task("Replaying", total=1.0)
-
-    def told(done: float) -> None:
-        bar.update(task, completed=done, refresh=True)
-
-    with bar:
-        told(0.0)
-        yield told

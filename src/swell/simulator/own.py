@@ -20,6 +20,7 @@ def swell_scaler(scenario: Scenario, knob: float | None = None) -> SwellScaler:
         scenario.objective,
         scenario.min_replicas,
         scenario.max_replicas,
+        idle_seconds=scenario.idle_seconds,
         headroom=1.0 if knob is None else knob,
         rules=scenario.rules,
     )

@@ -30,6 +30,7 @@ class Scenario:
     routing: str = "least_outstanding_tokens"
     refuses_late: bool = False  # who waits and cannot have its first token in time any more; else it is demoted
     warm_seconds: float = 600.0
+    idle_seconds: float = 300.0  # without any request, before Swell's policy lets the last replica go
     history: Traffic | None = None  # what happened before the trace begins, for forecasts
     seed: int = 1
     rules: PlacementRules = field(default_factory=PlacementRules)  # for who mixes pools; the bounds are those above

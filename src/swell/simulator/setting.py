@@ -54,25 +54,38 @@ class Wishes:
 
 def build(wishes: Wishes) -> Scenario:
     """The scenario. Raises UserError, which says what to change."""
-    declared = _declared(wishes)
+    return scenario_of(wishes, _declared(wishes))
+
+
+def scenario_of(
+    wishes: Wishes, declared: ModelSpec | None, traffic: Traffic | None = None, *, with_market: bool = True
+) -> Scenario:
+    """As `build`, for a model of a file that is already read and, where given, for traffic that is.
+
+    The spot market takes a second to make; without it, spot is never taken away.
+    """
     objective = _objective(wishes, declared)
     rules = rules_of(wishes.bought, declared)
     pools = _pools(wishes, declared)
     low, high = _bounds(wishes, declared)
     _check_rules(rules, pools, low, high)
-    traffic, history = _traffic(wishes)
+    traffic, history = _traffic(wishes) if traffic is None else (traffic, None)
     if wishes.peak_replicas is not None:
         factor = factor_to_peak(traffic, pools[0].profile, objective, wishes.peak_replicas, wishes.seed)
         traffic = scale_rate(traffic, factor, seed=wishes.seed)
         history = None if history is None else scale_rate(history, factor, seed=wishes.seed)
-    market = market_of(pools, wishes.bought.spot_events, traffic.seconds, wishes.seed)
+    market = market_of(pools, wishes.bought.spot_events, traffic.seconds, wishes.seed) if with_market else None
     scenario = Scenario(
         traffic, pools, objective, low, high, history=history, seed=wishes.seed, rules=rules, spot=market
     )
     if declared is None:
         return scenario
-    refuses_late = declared.objectives.late is Late.REFUSE
-    return replace(scenario, routing=declared.routing.value, refuses_late=refuses_late)
+    return replace(
+        scenario,
+        routing=declared.routing.value,
+        refuses_late=declared.objectives.late is Late.REFUSE,
+        idle_seconds=declared.scaling.idle_seconds,
+    )
 
 
 def _declared(wishes: Wishes) -> ModelSpec | None:
