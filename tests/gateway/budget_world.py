@@ -198,6 +198,7 @@ class World:
 
     def _start_book(self) -> None:
         self.book = BudgetBook(self.store.list_leases())
+        self.ingest()  # as a server does before it opens limits: what is stored of returns was settled before
         for worker in self.workers:
             if worker.is_finished:  # its leases were ended with its spool, or are now
                 self.book.settled(worker.name, self.store.settle_leases(worker.name))

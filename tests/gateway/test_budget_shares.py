@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Sequence
 
 import pytest
 from budget_world import World, limit
@@ -9,6 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swell.gateway.budget_shares import BUSY_SECONDS
+from swell.gateway.directory import Key
+from swell.state.budgets import BudgetLimit
+from swell.state.messages import LeaseRecall
+from swell.state.snapshot import KeyEntry
 
 SEED = int(os.environ.get("SWELL_BUDGET_SEED", "20261129"))
 USD = 10**9
@@ -166,3 +171,70 @@ def test_a_lost_grant_counts_as_spent_until_the_worker_tells_that_it_has_it_not(
     share = worker.budget_shares[0]
     assert world.book.standings()[0].reserved_usd_nanos == share.balance + share.in_use
     assert share.in_use == 600
+
+
+def restarted_with(world: World, limits: Sequence[BudgetLimit]) -> None:
+    """The server begins anew with other budgets in its file; the workers live on and are told."""
+    for worker in world.living():
+        worker.disconnect()
+    world.limits = tuple(limits)
+    world.restart_server()
+    for worker in world.living():
+        worker.connect()
+        worker.shares.keep_budgets(world.limits)
+        worker.key = Key(KeyEntry("k", "search", ()), None, worker.shares, world.limits)
+        world.deliver()
+    world.settle_down(3.0)
+
+
+@pytest.mark.parametrize("between", [0, 30])
+def test_a_budget_that_is_taken_out_and_put_back_knows_what_was_spent(between: int) -> None:
+    budget = limit(100)
+    world = World([budget], 1)
+    (worker,) = world.workers
+    for charge in (40, 40, between):
+        if charge == between:
+            restarted_with(world, [])
+        request = world.ask(worker, charge)
+        world.settle_down(1.0)
+        assert request.state == "admitted"
+        request.end(charge)
+    world.settle_down(3.0)
+    restarted_with(world, [budget])
+    assert world.book.standings()[0].spent_usd_nanos >= min(100, 80 + between)
+    late = world.ask(worker, 30)
+    world.settle_down(BUSY_SECONDS + 1)
+    assert late.state == "refused"
+
+
+def test_a_clock_that_jumps_over_the_end_of_a_period_and_back_gives_nothing_twice() -> None:
+    old, new = limit(100, end_ms=1_100_000), limit(100, start_ms=1_100_000)
+    world = World([old], 1)
+    (worker,) = world.workers
+    request = world.ask(worker, 80)
+    world.settle_down(0.5)
+    request.end(80)
+    world.settle_down(3.0)
+    restarted_with(world, [new])
+    restarted_with(world, [old])
+    assert world.book.standings()[0].spent_usd_nanos == 80
+
+
+def test_a_lowered_cap_calls_back_what_lies_idle() -> None:
+    world = World([limit(1000)], 4)
+    for worker in world.workers:
+        world.ask(worker, 1)
+        world.deliver()
+    for request in world.running():
+        request.end(1)
+    for worker in world.living():
+        worker.disconnect()
+    world.limits = (limit(10),)
+    world.restart_server()
+    for worker in world.living():
+        worker.connect()
+        for name in world.book.overdrawn():
+            worker.to_worker.append(LeaseRecall(name))
+    world.deliver()
+    assert world.book.overdrawn() == []
+    assert sum(share.balance for worker in world.workers for share in worker.budget_shares) == 0

@@ -114,3 +114,22 @@ def test_an_open_request_of_a_living_worker_keeps_its_hour_from_being_summed_up(
     (group,) = store.group_usage(UsageFilter(), ["status"], "hour")
     assert (group.status, group.charge_usd_nanos, group.start_unix_ms) == (UsageStatus.SETTLED, 25, 0)
     store.close()
+
+
+def test_an_open_request_that_entered_a_summed_up_hour_late_is_summed_up_when_it_has_ended(
+    migrated: Path, tmp_path: Path
+) -> None:
+    store = open_store(Path(shutil.copy(migrated, tmp_path)), KEY)
+    early = [usage_change("early", "pair", reserved_at_unix_ms=60_000, spool="spool0")]
+    store.apply_usage(early, SpoolPosition("spool0", 1, 1))
+    while store.roll_usage(5 * 3_600_000):
+        pass
+    store.apply_usage([usage_change("late", "reserved", reserved_at_unix_ms=90_000)], SpoolPosition("spool1", 1, 1))
+    for _ in range(10):
+        store.roll_usage(5 * 3_600_000)
+    store.apply_usage([usage_change("late", "settled", settled_at_unix_ms=17_999_000)], SpoolPosition("spool1", 1, 2))
+    while store.roll_usage(5 * 3_600_000):
+        pass
+    (group,) = store.group_usage(UsageFilter(), ["status"], "hour")
+    assert (group.status, group.requests, group.charge_usd_nanos) == (UsageStatus.SETTLED, 2, 50)
+    store.close()

@@ -2,7 +2,7 @@
 
 import hmac
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from swell.errors import KeyFormatError
 from swell.gateway.budget_shares import Budgets, BudgetShare
@@ -159,7 +159,7 @@ class Directory:
         budgets = [limit for scope in scopes for limit in self._budgets.get(scope, ())]
         return Key(entry, self._tenants.get(entry.tenant), self._shares, budgets)
 
-    def _set_budgets(self, limits: Iterable[BudgetLimit]) -> None:
+    def _set_budgets(self, limits: Sequence[BudgetLimit]) -> None:
         self._budgets = {}
         for limit in limits:
             self._budgets.setdefault((limit.scope, limit.owner), []).append(limit)

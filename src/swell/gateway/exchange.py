@@ -16,7 +16,7 @@ from swell.errors import AtCapacity
 from swell.gateway.admit import Claim, never_fits, overloaded, too_late
 from swell.gateway.asker import Client
 from swell.gateway.held import FIRST_COMMENT_SECONDS, HeldStream
-from swell.gateway.rates import Rates
+from swell.gateway.rates import Rates, possible
 from swell.gateway.relay import Relay
 from swell.gateway.request import MESSAGES, Admitted
 from swell.gateway.responses import Refusal
@@ -402,6 +402,8 @@ class Exchange:
         if self._recorded == 0:
             return
         self._recorded = 0
+        # An engine that reports nonsense must not give anybody money, nor break the record of it.
+        prompt_tokens, completion_tokens = possible(prompt_tokens), possible(completion_tokens)
         now = self.service.now()
         relay = self._relay
         first = relay.first_token_at - self.started if relay is not None and relay.first_token_at else -1.0

@@ -6,6 +6,8 @@ from swell.gateway.request import Admitted
 from swell.state.snapshot import ModelEntry
 from swell.units import charge_usd_nanos
 
+MAX_TOKENS = 2**40  # no request has more
+
 
 class Rates(NamedTuple):
     """Nano-dollars per million tokens."""
@@ -23,3 +25,8 @@ class Rates(NamedTuple):
         if not (self.prompt or self.completion):
             return 0
         return charge_usd_nanos(admitted.prompt_tokens_bound, admitted.completion_tokens_bound, *self)
+
+
+def possible(tokens: int) -> int:
+    """What an engine reports, inside what can be."""
+    return min(max(tokens, 0), MAX_TOKENS)

@@ -6,7 +6,7 @@ the server, and no longer than `lease_seconds`.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from swell.gateway.budget_shares import BudgetShare
@@ -19,6 +19,7 @@ IDLE_TURNS_TO_RETURN = 4  # report turns without use after which a rate share go
 RECALL_SECONDS = 1.0  # a denial for no longer than this: another worker may be handing its idle share back
 RECALL_RETRIES = 2  # asks after such a denial
 WINDOW_SECONDS = 60.0
+STATED_MS = 86_400_000  # for so long after its period, what was used of a budget is stated to a server
 
 _MEASURES = {
     "requests_per_minute": "requests per minute",
@@ -249,11 +250,18 @@ class Shares:
     def _all(self) -> list[Share | BudgetShare]:
         return [*self._shares.values(), *self._budgets.values()]
 
-    def keep_budgets(self, limits: Iterable[BudgetLimit]) -> None:
-        """Forget the shares of other budgets and periods that nothing is left of."""
+    def keep_budgets(self, limits: Sequence[BudgetLimit]) -> None:
+        """Forget the shares of other budgets and periods that nothing is left of, nor will be asked about again.
+
+        What was used of a budget that is taken out of the file, or whose period a clock that jumped has ended, is
+        stated to the server for a day after the period, by the starts of the periods that hold now.
+        """
         kept = {limit.name for limit in limits}
+        long_ago = max((limit.start_unix_ms for limit in limits), default=0) - STATED_MS
         for name, share in list(self._budgets.items()):
-            if name not in kept and share.is_empty:
+            end = share.spec.end_unix_ms
+            is_over = end is not None and end < long_ago
+            if name not in kept and share.is_empty and (is_over or not share.used_total):
                 del self._budgets[name]
 
     def find(self, limit: str) -> Share | BudgetShare | None:

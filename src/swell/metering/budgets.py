@@ -212,6 +212,10 @@ class BudgetBook:
         account = self._accounts.get(name)
         return tuple(account.granted) if account else ()
 
+    def overdrawn(self) -> list[str]:
+        """Limits whose cap was lowered below what is spent and held: what lies idle shall come back."""
+        return [name for name, each in self._accounts.items() if each.committed > each.limit.cap_usd_nanos]
+
     def standings(self) -> list[Standing]:
         """Of every limit, by name."""
         return [

@@ -140,7 +140,10 @@ class BudgetStore(Protocol):
     """What of each budget is spent, and what of it workers may spend. A limit's row begins with what the ledger has."""
 
     def open_budgets(self, limits: Sequence[BudgetLimit]) -> list[BudgetSpend]:
-        """What is spent of each limit. One that is new counts what the ledger holds of its period; bounds count."""
+        """What is spent of each limit: what the ledger holds of its period, bounds included, beyond what leases cover.
+
+        Never less than it was.
+        """
 
     def put_leases(self, leases: Sequence[BudgetLease]) -> None:
         """Set what workers were granted, together; nothing granted removes the entry."""

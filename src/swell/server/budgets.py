@@ -4,6 +4,7 @@ Order makes it safe. A lease is stored before its grant is sent. A worker's leas
 after its spool is in the ledger, and what is stored for it later is dropped: so an ended worker leaves no lease.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
@@ -139,6 +140,7 @@ class BudgetDesk:
         self._writer = writer
         self._clock = clock
         self._keys = keys
+        self._saving = asyncio.Lock()
         self._settled: set[str] = set()  # on the writer's thread: workers whose leases were ended
         self._finished: list[str] = []  # there too: whose spools are finished and whose leases are not ended yet
         self.book = BudgetBook()
@@ -172,20 +174,20 @@ class BudgetDesk:
         """What has become of every limit by now."""
         return self.book.standings()
 
-    async def save(self, leases: Sequence[BudgetLease]) -> None:
-        """Store leases. Raises SwellError where they could not be."""
-        await self._writer.call(lambda: self._put(leases))
+    async def save(self) -> None:
+        """Store every lease that differs from what is stored. Raises SwellError where that failed.
 
-    async def save_returns(self) -> None:
-        """Store what workers gave back, which nothing waits for."""
-        leases = self.book.unsaved()
-        if not leases:
-            return
-        try:
-            await self.save(leases)
-        except SwellError:
-            self.book.mark_unsaved(leases)
-            raise
+        One at a time: who comes second finds marked again what the first could not store, and tries it too.
+        """
+        async with self._saving:
+            leases = self.book.unsaved()
+            if not leases:
+                return
+            try:
+                await self._writer.call(lambda: self._put(leases))
+            except BaseException:
+                self.book.mark_unsaved(leases)
+                raise
 
     def end(self, finished: Sequence[str]) -> list[tuple[str, list[BudgetSpend]]]:
         """On the writer's thread: end the leases of workers whose spools are finished. What fails is tried again."""

@@ -11,7 +11,7 @@ supervisor says that the process is gone (`worker_gone`).
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import cast
 
@@ -23,7 +23,6 @@ from swell.metering.leases import WINDOW_SECONDS, Grant, LeaseBook
 from swell.observe import metrics
 from swell.server.private_socket import private_socket, remove_socket
 from swell.server.publish import Picture, Publication, limits_of
-from swell.state.budgets import BudgetLease
 from swell.state.messages import (
     FrameBuffer,
     FromServer,
@@ -47,7 +46,7 @@ HELLO_SECONDS = 5.0
 MAX_CONNECTIONS = 256
 
 
-async def _saved_nowhere(leases: Sequence[BudgetLease]) -> None:
+async def _saved_nowhere() -> None:
     """For a channel without budgets."""
 
 
@@ -121,7 +120,7 @@ class ControlChannel:
         on_change: Callable[[], None] = lambda: None,
         on_load: Callable[[str, Load], None] = lambda incarnation, load: None,
         budgets: BudgetBook | None = None,
-        save_leases: Callable[[Sequence[BudgetLease]], Awaitable[None]] = _saved_nowhere,
+        save_leases: Callable[[], Awaitable[None]] = _saved_nowhere,
     ) -> None:
         self.publication = publication
         self.leases = leases
@@ -250,6 +249,8 @@ class ControlChannel:
         self.budgets.join(hello.incarnation, hello.balances)
         for message in self.publication.since(hello.epoch, hello.sequence):
             connection.send(message)
+        for limit in self.budgets.overdrawn():
+            connection.send(LeaseRecall(limit))
         self._on_change()
 
     def _request_lease(self, connection: _Connection, incarnation: str, wanted: LeaseRequest) -> None:
@@ -285,12 +286,10 @@ class ControlChannel:
     async def _send_grants(self) -> None:
         while self._unsent:
             grants, self._unsent = self._unsent, []
-            leases = self.budgets.unsaved()
             try:
-                await self._save_leases(leases)
+                await self._save_leases()
             except Exception:
                 _log.exception("leases of budgets could not be stored; the workers are told to wait")
-                self.budgets.mark_unsaved(leases)
                 for connection, grant in grants:
                     if self._is_current(connection) and connection.hello is not None:
                         self.budgets.withdraw(connection.hello.incarnation, grant.limit, grant.amount)

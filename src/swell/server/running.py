@@ -408,7 +408,7 @@ class RunningServer:
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
         await self._budgets.refresh()
-        await self._budgets.save_returns()
+        await self._budgets.save()
         await roll_usage(self._parts.store, self._writer, self._clock)
         self._publish()  # keys that have expired need not be sent any more
 

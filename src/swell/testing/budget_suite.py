@@ -55,10 +55,16 @@ class BudgetSuite:
         spent = [spend.spent_usd_nanos for spend in store.open_budgets(limits)]
         assert spent == [25 + 1124, 25 + 1124 + 25, 25, 0, 25 + 1124 + 25 + 25]
 
-    def test_what_is_spent_of_a_known_limit_changes_by_settling_alone(self, store: Store) -> None:
-        store.open_budgets([budget_limit()])
-        _apply(store, usage_change("a", "pair"))
-        assert store.open_budgets([budget_limit()]) == [BudgetSpend(budget_limit().name, 0)]
+    def test_what_no_lease_covered_is_spent_when_a_limit_is_opened_again(self, store: Store) -> None:
+        limit = budget_limit()
+        assert store.open_budgets([limit]) == [BudgetSpend(limit.name, 0)]
+        _apply(store, usage_change("a", "pair"), usage_change("b", "pair", spool="w2"))
+        store.put_leases([BudgetLease(limit.name, "w2", 1000)])
+        assert store.open_budgets([limit]) == [BudgetSpend(limit.name, 25)]
+        _apply(store, usage_change("c", "pair", spool="w2", charge_usd_nanos=990))
+        assert store.open_budgets([limit]) == [BudgetSpend(limit.name, 40)]  # w2 had 15 of it without a lease
+        assert store.settle_leases("w2") == [BudgetSpend(limit.name, 1040)]
+        assert store.open_budgets([limit]) == [BudgetSpend(limit.name, 1040)]
         assert store.open_budgets([]) == []
 
     def test_leases_are_set_and_removed_together(self, store: Store) -> None:
@@ -82,12 +88,13 @@ class BudgetSuite:
 
     def test_old_limits_are_forgotten_unless_something_is_leased(self, store: Store) -> None:
         old, leased, newer = budget_limit("old"), budget_limit("leased"), budget_limit("newer", end_unix_ms=9000)
-        store.open_budgets([old, leased, newer, budget_limit("once", end_unix_ms=None)])
-        store.put_leases([BudgetLease("leased", "spool1", 50)])
-        _apply(store, usage_change("a", "pair"))
-        store.forget_budgets(6000)
         limits = [old, leased, newer, budget_limit("once", end_unix_ms=None)]
-        assert [spend.spent_usd_nanos for spend in store.open_budgets(limits)] == [25, 0, 0, 0]
+        _apply(store, usage_change("a", "reserved"))
+        store.open_budgets(limits)
+        store.put_leases([BudgetLease("leased", "spool1", 50)])
+        _apply(store, usage_change("a", "settled"))  # less than its bound, which a limit that is known goes on with
+        store.forget_budgets(6000)
+        assert [spend.spent_usd_nanos for spend in store.open_budgets(limits)] == [25, 1124, 1124, 1124]
 
 
 def _charges(store: Store) -> dict[str, tuple[int, int]]:

@@ -26,9 +26,14 @@ class MemoryBudgets:
     def open_budgets(self, limits: Sequence[BudgetLimit]) -> list[BudgetSpend]:
         with self._guarded():
             for limit in limits:
-                if limit.name not in self._spent:
-                    self._limits[limit.name] = limit
-                    self._spent[limit.name] = self._charged(requests_of(limit))
+                self._limits[limit.name] = limit
+                covered = sum(
+                    min(granted, self._charged(requests_of(limit, incarnation)))
+                    for (name, incarnation), granted in self._leases.items()
+                    if name == limit.name
+                )
+                beyond = self._charged(requests_of(limit)) - covered
+                self._spent[limit.name] = max(self._spent.get(limit.name, 0), beyond)
             return [BudgetSpend(limit.name, self._spent[limit.name]) for limit in limits]
 
     def put_leases(self, leases: Sequence[BudgetLease]) -> None:

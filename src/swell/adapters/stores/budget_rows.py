@@ -9,6 +9,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from swell.adapters.stores.database import Database
 from swell.adapters.stores.schema import budget_leases, budgets
+from swell.adapters.stores.usage_groups import quick_charge
 from swell.adapters.stores.usage_rows import HOUR_MS, hourly_charges, total_charge
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
 from swell.state.records import requests_of
@@ -23,26 +24,8 @@ class BudgetRows:
     def open_budgets(self, limits: Sequence[BudgetLimit]) -> list[BudgetSpend]:
         if not limits:
             return []
-        names = [limit.name for limit in limits]
-        with self._database.reading() as connection:
-            spent = _spent(connection, names)
-        new = [limit for limit in limits if limit.name not in spent]
-        if new:
-            with self._database.writing() as connection:
-                for limit in new:
-                    where = requests_of(limit)
-                    row = {
-                        "limit_name": limit.name,
-                        "scope": limit.scope,
-                        "owner": limit.owner,
-                        "model": limit.model,
-                        "start_unix_ms": limit.start_unix_ms,
-                        "end_unix_ms": limit.end_unix_ms,
-                        "spent_usd_nanos": total_charge(connection, where),
-                    }
-                    connection.execute(insert(budgets).values(row).on_conflict_do_nothing())
-                spent = _spent(connection, names)
-        return [BudgetSpend(name, spent[name]) for name in names]
+        with self._database.writing() as connection:
+            return [BudgetSpend(limit.name, _opened(connection, limit)) for limit in limits]
 
     def put_leases(self, leases: Sequence[BudgetLease]) -> None:
         if not leases:
@@ -100,6 +83,30 @@ class BudgetRows:
         over = and_(budgets.c.end_unix_ms < ended_before_unix_ms, budgets.c.limit_name.not_in(leased))
         with self._database.writing() as connection:
             connection.execute(delete(budgets).where(over))
+
+
+def _opened(connection: Connection, limit: BudgetLimit) -> int:
+    """What is spent of a limit: what was, or what the ledger has beyond what living workers' leases cover, if more."""
+    leases = select(budget_leases.c.incarnation, budget_leases.c.granted_usd_nanos)
+    covered = sum(
+        min(granted, total_charge(connection, requests_of(limit, incarnation)))
+        for incarnation, granted in connection.execute(leases.where(budget_leases.c.limit_name == limit.name)).all()
+    )
+    known = _spent(connection, [limit.name]).get(limit.name, 0)
+    spent: int = max(known, quick_charge(connection, requests_of(limit)) - covered)
+    row = {
+        "limit_name": limit.name,
+        "scope": limit.scope,
+        "owner": limit.owner,
+        "model": limit.model,
+        "start_unix_ms": limit.start_unix_ms,
+        "end_unix_ms": limit.end_unix_ms,
+        "spent_usd_nanos": spent,
+    }
+    statement = insert(budgets).values(row)
+    changed = {"spent_usd_nanos": spent}
+    connection.execute(statement.on_conflict_do_update(index_elements=["limit_name"], set_=changed))
+    return spent
 
 
 def _limit_of(row: Row[Any]) -> BudgetLimit:

@@ -26,7 +26,7 @@ class UsageGroupRows:
         self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
     ) -> list[UsageGroup]:
         with self._database.reading() as connection:
-            found = _found(connection, where).subquery()
+            found = found_in(connection, where).subquery()
             keys: list[ColumnElement[Any]] = [found.c[name] for name in by]
             if bucket is not None:
                 keys.append((found.c.at - found.c.at % BUCKET_MS[bucket]).label("start_unix_ms"))
@@ -53,7 +53,7 @@ class UsageGroupRows:
         return None if first is None or last is None else (first, last)
 
 
-def _found(connection: Connection, where: UsageFilter) -> Select[Any] | CompoundSelect[Any]:
+def found_in(connection: Connection, where: UsageFilter) -> Select[Any] | CompoundSelect[Any]:
     """What matches, from the hours that are summed up where it can be, and from the ledger before and after them."""
     known = rolled_range(connection, where)
     parts = (
@@ -61,6 +61,12 @@ def _found(connection: Connection, where: UsageFilter) -> Select[Any] | Compound
     )
     ledger = [narrow(from_ledger(), part).where(arrived_at.is_not(None)) for part in parts]
     return ledger[0] if known is None else union_all(from_sums(where, *known), *ledger)
+
+
+def quick_charge(connection: Connection, where: UsageFilter) -> int:
+    """Nano-dollars that the matching requests are charged, bounds of open ones included."""
+    found = found_in(connection, where).subquery()
+    return int(connection.execute(select(func.coalesce(func.sum(found.c.charge_usd_nanos), 0))).scalar_one())
 
 
 def _to_group(fields: dict[str, Any]) -> UsageGroup:

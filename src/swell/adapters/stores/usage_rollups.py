@@ -38,14 +38,15 @@ def mark_stale(connection: Connection, moments: Iterable[int]) -> None:
 
 def roll(connection: Connection, now_unix_ms: int) -> bool:
     """Sum up one more slice, or a stale hour anew; whether there was anything to do."""
-    until = rolled_until(connection)
+    until, settled = rolled_until(connection), _settled_until(connection, now_unix_ms)
     stale = connection.execute(select(func.min(stale_hours.c.start_unix_ms))).scalar()
     if stale is not None:
+        if settled < min(stale + HOUR_MS, until):  # what is still open in it would change it again, unseen
+            return False
         connection.execute(delete(usage_hours).where(usage_hours.c.start_unix_ms == stale))
         connection.execute(delete(stale_hours).where(stale_hours.c.start_unix_ms == stale))
         _add(connection, stale, min(stale + HOUR_MS, until))
         return True
-    settled = _settled_until(connection, now_unix_ms)
     if until + SLICE_MS > settled:
         return False
     first = connection.execute(select(func.min(arrived_at)).where(arrived_at >= until)).scalar()
