@@ -1,7 +1,7 @@
 """One model's traffic, replayed as its spec says and as it would say.
 
 Every replay runs Swell's policy as it runs live: it learns its own caution. Where the objective is narrowly missed,
-because a day or two is too short to learn in, the caution that gets there is searched inside what can be learnt; so
+because a day or two is too short to learn in, the headroom to begin with is searched inside what can be learnt; so
 everything is compared at the attainment that was asked for. What misses it by far is missed.
 """
 
@@ -33,7 +33,7 @@ Changes = tuple[Change, ...]
 Progress = Callable[[float], None]
 
 _NARROWLY = 3.0  # times as many misses as may be
-_CAUTION = (1.0, 6.0)  # up to what the policy learns
+_HEADROOM = (1.0, 6.0)  # the caution that the policy begins with, up to the most that it learns
 _SEARCH_REPLAYS = 4
 _SLOT_SECONDS = 600.0
 QUANTISED = "-fp8"
@@ -147,7 +147,7 @@ def _replayed(staged: Scenario, progress: Progress) -> Result:
     if missed <= may_miss or missed > _NARROWLY * may_miss or is_fixed:
         return result
     found = bisect_to(
-        staged, Contender("swell", swell_scaler, *_CAUTION), target, replays=_SEARCH_REPLAYS, progress=progress
+        staged, Contender("swell", swell_scaler, *_HEADROOM), target, replays=_SEARCH_REPLAYS, progress=progress
     )
     return found.result if found.reached else result
 
