@@ -121,6 +121,6 @@ def sqlite_version() -> tuple[int, int, int]:
 
 def is_unsafe_sqlite(version: tuple[int, int, int]) -> bool:
     """Whether this SQLite can lose committed writes."""
-    from swell.adapters.stores.database import has_wal_reset_bug
+    from swell.adapters.stores.sqlite_database import has_wal_reset_bug
 
     return has_wal_reset_bug(version)
