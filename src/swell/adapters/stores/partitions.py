@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from swell.adapters.stores.schema import usage
+from swell.state.usage import id_prefix
 
 AHEAD = 2  # months that have a partition before they begin
 OTHER = "usage_other"
@@ -44,7 +45,7 @@ def make_partitions(connection: Connection, months: list[str]) -> list[str]:
 
 def _make(connection: Connection, month: str) -> None:
     table, columns = f"usage_{month}", ", ".join(usage.c.keys())
-    start, end = f"req-{month}-", f"req-{_name(int(month[:4]) * 12 + int(month[4:]))}-"
+    start, end = id_prefix(month), id_prefix(_name(int(month[:4]) * 12 + int(month[4:])))
     for statement in (
         f"CREATE TABLE {table} (LIKE usage INCLUDING DEFAULTS INCLUDING CONSTRAINTS)",
         f"WITH moved AS (DELETE FROM {OTHER} WHERE request_id >= '{start}' AND request_id < '{end}' RETURNING *)"  # noqa: S608 - a month
