@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -89,6 +90,10 @@ class PostgresServer:
                 preexec_fn=_end_with_the_tests,  # noqa: PLW1509 - nothing of this process runs in threads that lock
                 **self._as_whom,
             )  # fmt: skip
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it answers, after it was started or has lost one of its processes."""
         wait_until(self._answers, seconds=START_SECONDS, what=f"Postgres answers; see {self.folder / 'log'}")
 
     def stop(self) -> None:
@@ -100,10 +105,17 @@ class PostgresServer:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL for the server's first process; the others end when they notice."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(STOP_SECONDS)
+        """SIGKILL for all of its processes: the first, then those that it had started."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        children = psutil.Process(self._process.pid).children()
+        self._process.kill()
+        self._process.wait(STOP_SECONDS)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        _, left = psutil.wait_procs(children, timeout=STOP_SECONDS)
+        assert not left, "a new server would find the old one's memory in use"
 
     @contextlib.contextmanager
     def admin(self, database: str = "postgres") -> Iterator["psycopg.Connection[Any]"]:

@@ -1,13 +1,14 @@
 """A Postgres database: one connection, its transactions, and what happens when it is lost.
 
 Postgres is used like the file: one server at a time, one writer at a time. The first is a lock that belongs to the
-connection, so that it ends with the process, or soon after its machine; the second is taken by every transaction that
-writes, whoever runs it. A lost connection is made anew by the next call. Before anything is done with it,
+connection, so that it ends with the process, or soon after its machine; the second is the row in which every
+transaction that writes counts itself, whoever runs it. A lost connection is made anew by the next call. Before anything
+is done with it,
 
 - the lock is taken again, and the epoch must be this server's still: what a server has in memory of a store that
   another one has used meanwhile is worth nothing;
-- a COMMIT that was never answered is looked up. Postgres remembers what became of a transaction, and so do we say it:
-  a call that raised has changed nothing.
+- a COMMIT that was never answered is looked up by its count, so that a call that raised has changed nothing. (Postgres
+  remembers what became of a transaction's own number, but may give that number out again after a crash.)
 """
 
 import os
@@ -32,7 +33,11 @@ OLDEST_VERSION = 14  # older ones do not notice during a statement that their cl
 DOUBT_SECONDS = 20.0  # for a database that crashed in a COMMIT to come back and say what became of it
 DOUBT_POLL_SECONDS = 0.1
 GONE_CHECK_MS = 2_000  # how soon a statement ends whose client has died, and its lock with it
-_SERVER, _WRITER = 0x5E11, 0x5E12  # the two locks, each beside a number for the schema
+_SERVER, _MIGRATION = 0x5E11, 0x5E12  # the two locks, each beside a number for the schema
+_COUNT = (
+    "INSERT INTO counters VALUES (%s, 1) ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value"
+)
+_WRITES, _SESSIONS = "writes", "sessions"  # counters: transactions that wrote, processes that opened the store
 _SCHEMA = "hashtext(coalesce(current_schema(), ''))"
 _SETTINGS = (
     "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false),"
@@ -56,7 +61,8 @@ class PostgresDatabase:
         """Connect, take the lock, and migrate. Raises StateError or AtCapacity."""
         self._location = location
         self._epoch: int | None = None
-        self._doubtful: str | None = None  # the transaction whose COMMIT was not answered
+        self._session = 0
+        self._doubtful: int | None = None  # the count of the transaction whose COMMIT was not answered
         self._is_asking = False  # somebody waits for what became of it
         self._was_done = False
         self._fence: StateError | None = None  # why nothing may be done with the store any more
@@ -74,6 +80,8 @@ class PostgresDatabase:
                 revision = _revision(connection)
             if revision != HEAD:
                 self._migrate()
+            with self.writing() as connection:
+                self._session = connection.exec_driver_sql(_COUNT, (_SESSIONS,)).scalar_one()
         except BaseException:
             self.close()
             raise
@@ -99,8 +107,7 @@ class PostgresDatabase:
         with self._translated(), self._open_engine().connect() as connection:
             transaction = connection.begin()
             try:
-                locked = f"SELECT pg_advisory_xact_lock({_WRITER}, {_SCHEMA}), pg_current_xact_id()::text"
-                number: str = connection.exec_driver_sql(locked).one()[1]
+                count: int = connection.exec_driver_sql(_COUNT, (_WRITES,)).scalar_one()
                 yield connection
             except BaseException:
                 transaction.rollback()
@@ -108,7 +115,7 @@ class PostgresDatabase:
             try:
                 transaction.commit()
             except DBAPIError as error:
-                if not error.connection_invalidated or not self._was_committed(number):
+                if not error.connection_invalidated or not self._was_committed(count):
                     raise
 
     @contextmanager
@@ -126,7 +133,8 @@ class PostgresDatabase:
     def _migrate(self) -> None:
         from swell.adapters.stores.migrate import migrate  # alembic takes 100 ms to import; a migrated store skips it
 
-        with self.writing() as connection:  # who else would migrate waits, and then finds it done
+        with self._translated(), self._open_engine().begin() as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION}, {_SCHEMA})")
             migrate(connection, f"at {self.shown}")
 
     @contextmanager
@@ -134,13 +142,14 @@ class PostgresDatabase:
         try:
             yield
         except DBAPIError as error:
-            raise explain(error.orig, self.shown, is_connecting=error.statement is None) from error.orig
+            is_connecting = error.statement is None and not error.connection_invalidated  # a COMMIT has none either
+            raise explain(error.orig, self.shown, is_connecting=is_connecting) from error.orig
 
-    def _was_committed(self, number: str) -> bool:
+    def _was_committed(self, count: int) -> bool:
         """What became of a transaction whose COMMIT was not answered. Raises AtCapacity where nobody can tell yet."""
         clock = SystemClock()
         deadline = clock.monotonic() + DOUBT_SECONDS
-        self._doubtful, self._is_asking, self._was_done = number, True, False
+        self._doubtful, self._is_asking, self._was_done = count, True, False
         try:
             while self._doubtful is not None:
                 try:
@@ -199,13 +208,14 @@ class PostgresDatabase:
     def _clear_doubt(self, connection: "psycopg.Connection[Any]") -> None:
         if self._doubtful is None:
             return
-        row = connection.execute("SELECT pg_xact_status(%s::xid8)", (self._doubtful,)).fetchone()
-        self._was_done = row is not None and row[0] == "committed"
+        known = dict(connection.execute("SELECT name, value FROM counters").fetchall())
+        self._was_done = known.get(_WRITES, 0) >= self._doubtful
+        is_known = known.get(_SESSIONS) == self._session  # nobody else can have counted on
         self._doubtful = None
-        if self._was_done and not self._is_asking:  # whoever stored it was told that it was not
+        if not is_known or (self._was_done and not self._is_asking):  # who stored it was told that it was not
             self._fence = StateError(
-                f"the store at {self.shown} was lost at the end of a transaction and had kept it after all; stop this "
-                "server with swell down and start it again, so that it reads what is stored"
+                f"the store at {self.shown} was lost at the end of a transaction and may have kept it after all; stop "
+                "this server with swell down and start it again, so that it reads what is stored"
             )
             raise self._fence
 
