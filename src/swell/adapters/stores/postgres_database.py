@@ -167,12 +167,9 @@ class PostgresDatabase:
         if self._fence is not None:
             raise self._fence
         name = f"swell {socket.gethostname()[:30]} {os.getpid()}"
-        wanted: dict[str, Any] = {"target_session_attrs": "read-write", "application_name": name}
-        connection: psycopg.Connection[Any] = psycopg.connect(
-            autocommit=True, **wanted | dict(self._location.parameters)
-        )
+        connection = _connected(self._location, name)
         try:
-            self._check_server(connection)
+            _check_server(connection, self.shown)
             milliseconds = (round(BUSY_TIMEOUT_SECONDS * 1000), STATEMENT_SECONDS * 1000, GONE_CHECK_MS)
             connection.execute(_SETTINGS, tuple(map(str, milliseconds)))
             self._lock(connection)
@@ -184,22 +181,11 @@ class PostgresDatabase:
             raise
         return connection
 
-    def _check_server(self, connection: "psycopg.Connection[Any]") -> None:
-        version = connection.info.server_version // 10_000
-        if version < OLDEST_VERSION:
-            raise StateError(f"the store at {self.shown} is Postgres {version}; Swell needs {OLDEST_VERSION} or newer")
-        encoding = connection.info.parameter_status("server_encoding")
-        if encoding != "UTF8":
-            raise StateError(
-                f"the store at {self.shown} keeps text as {encoding}; make its database anew with ENCODING 'UTF8'"
-            )
-
     def _lock(self, connection: "psycopg.Connection[Any]") -> None:
         try:
             connection.execute(f"SELECT pg_advisory_lock({_SERVER}, {_SCHEMA})".encode())
         except psycopg.errors.LockNotAvailable as error:
-            row = connection.execute(_HOLDER.encode()).fetchone()
-            holder = "another server" if row is None else f"{row[0] or 'another server'} ({row[1] or 'this machine'})"
+            holder = _holder(connection) or "another server"
             raise StateError(
                 f"the store at {self.shown} is in use by {holder}: one server or command at a time; stop it there with "
                 "swell down, ask that server instead, or give this one a database of its own"
@@ -228,6 +214,41 @@ class PostgresDatabase:
                 f"another server has used the store at {self.shown} meanwhile; stop this one with swell down"
             )
             raise self._fence
+
+
+def examine(location: PostgresLocation) -> tuple[str, str]:
+    """What Postgres it is and how it is reached; who has the store open, or nothing. Changes nothing, takes no lock.
+
+    Raises StateError or AtCapacity where it cannot be used.
+    """
+    try:
+        with _connected(location, "swell doctor") as connection:
+            _check_server(connection, location.shown)
+            is_encrypted = "TLS" if connection.pgconn.ssl_in_use else "no TLS"
+            holder = _holder(connection)
+            version = connection.info.parameter_status("server_version") or ""
+    except psycopg.Error as error:
+        raise explain(error, location.shown, is_connecting=True) from error
+    return f"Postgres {version.split()[0]} at {location.shown}, {is_encrypted}", holder
+
+
+def _connected(location: PostgresLocation, name: str) -> "psycopg.Connection[Any]":
+    wanted: dict[str, Any] = {"target_session_attrs": "read-write", "application_name": name}
+    return psycopg.connect(autocommit=True, **wanted | dict(location.parameters))
+
+
+def _check_server(connection: "psycopg.Connection[Any]", shown: str) -> None:
+    version = connection.info.server_version // 10_000
+    if version < OLDEST_VERSION:
+        raise StateError(f"the store at {shown} is Postgres {version}; Swell needs {OLDEST_VERSION} or newer")
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise StateError(f"the store at {shown} keeps text as {encoding}; make its database anew with ENCODING 'UTF8'")
+
+
+def _holder(connection: "psycopg.Connection[Any]") -> str:
+    row = connection.execute(_HOLDER.encode()).fetchone()
+    return "" if row is None else f"{row[0] or 'another server'} ({row[1] or 'this machine'})"
 
 
 def _revision(connection: Connection) -> str | None:
