@@ -4,18 +4,33 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from postgres_server import TEMPLATE, PostgresServer
 from swell.adapters.stores.postgres import PostgresStore, open_postgres
 from swell.adapters.stores.postgres_location import locate
+from swell.testing.postgres_server import MISSING, PostgresServer, find_programs
+
+TEMPLATE = "template_of_tests"
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """One Postgres for the whole run, with a migrated database as TEMPLATE: copying it is quicker than migrating."""
-    with PostgresServer() as server:
+    with _server() as server:
         server.run(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
         open_postgres(locate(server.url(TEMPLATE))).close()
         yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that may be killed."""
+    with _server() as server:
+        yield server
+
+
+def _server() -> PostgresServer:
+    if find_programs() is None:
+        pytest.skip(MISSING)
+    return PostgresServer()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import TypeVar
 import pytest
 
 from postgres_proxy import CommitCutter, Cut
-from postgres_server import PASSWORD, PostgresServer
 from swell.adapters.stores import postgres_database
 from swell.adapters.stores.postgres import PostgresStore, open_postgres
 from swell.adapters.stores.postgres_location import locate
@@ -19,6 +18,7 @@ from swell.errors import AtCapacity, StateError
 from swell.ports.store import Store
 from swell.state.budgets import BudgetLease, BudgetLimit
 from swell.state.records import SpoolPosition, UsageFilter
+from swell.testing.postgres_server import PASSWORD, PostgresServer
 from swell.testing.store_suite import audit_entry, usage_change
 
 pytestmark = pytest.mark.services
@@ -30,13 +30,6 @@ PER_BATCH = 20
 MAX_TRIES = 500
 RETRY_SECONDS = 0.05
 LIMIT = BudgetLimit("budget:tenant:search:*:day:0", "b", "tenant", "search", 10**9, "day", 0, None)
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server that may be killed."""
-    with PostgresServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from postgres_server import PASSWORD, USER, PostgresServer
 from scripted_upstream import UpstreamThread
+from swell.testing.postgres_server import PASSWORD, USER, PostgresServer
 from swell_process import SwellProcess, SwellUp, wait_until
 
 pytestmark = [pytest.mark.services, pytest.mark.process]
@@ -70,18 +70,17 @@ def test_a_server_on_postgres_serves_counts_and_holds_its_budget_over_kills(spec
 
 
 def test_requests_are_served_while_postgres_is_gone_and_counted_when_it_is_back(
-    upstream: UpstreamThread, swell_up: SwellUp
+    own_postgres: PostgresServer, upstream: UpstreamThread, swell_up: SwellUp
 ) -> None:
-    with PostgresServer() as own:
-        url = own.url(own.new_database())
-        text = f'models: [{{name: m, engine: external, endpoints: ["{upstream.url}"]}}]\n'
-        server = swell_up(f'{text}server: {{store: {{url: "{url}"}}}}')
-        server.wait_model("m")
-        own.kill()
-        assert [server.chat().status for _ in range(5)] == [200] * 5
-        own.start()
-        wait_until(lambda: _requests(server) == 6, seconds=40, what="all requests are in the ledger")
-        assert server.stop() == 0
+    url = own_postgres.url(own_postgres.new_database())
+    text = f'models: [{{name: m, engine: external, endpoints: ["{upstream.url}"]}}]\n'
+    server = swell_up(f'{text}server: {{store: {{url: "{url}"}}}}')
+    server.wait_model("m")
+    own_postgres.kill()
+    assert [server.chat().status for _ in range(5)] == [200] * 5
+    own_postgres.start()
+    wait_until(lambda: _requests(server) == 6, seconds=40, what="all requests are in the ledger")
+    assert server.stop() == 0
 
 
 def _requests(server: SwellProcess) -> int:

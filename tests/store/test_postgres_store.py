@@ -9,13 +9,13 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from postgres_server import PASSWORD, USER, PostgresServer
 from swell.adapters.stores import postgres_database, schema
 from swell.adapters.stores.partitions import OTHER
 from swell.adapters.stores.postgres import PostgresStore, open_postgres
 from swell.adapters.stores.postgres_location import locate
 from swell.errors import AtCapacity, StateError, SwellError
 from swell.state.records import SpoolPosition, UsageFilter
+from swell.testing.postgres_server import PASSWORD, USER, PostgresServer
 from swell.testing.store_suite import audit_entry, key_record, usage_change
 
 pytestmark = pytest.mark.services

@@ -1,4 +1,6 @@
-"""A real Postgres for tests: started here in a folder of its own, killed, started again, never left behind."""
+"""A real Postgres for tests and benchmarks: in a folder of its own, killed, started again, never left behind."""
+
+# ruff: noqa: S603  programs and statements of our own
 
 import contextlib
 import ctypes
@@ -6,50 +8,57 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import psutil
 import psycopg
-import pytest
 
-from swell_process import choose_free_port, wait_until
+from swell.errors import StateError
 
 USER, PASSWORD = "swell", "a-p@ss/word"
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
-TEMPLATE = "template_of_tests"
+POLL_SECONDS = 0.02
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None)
-_MISSING = (
-    "Postgres is not installed: run `make test-services` as root, or install it (Debian: apt-get install postgresql)"
+MISSING = (
+    "Postgres is not installed: run make test-services as root, or install it (Debian: apt-get install postgresql)"
 )
 # A power cut is nobody's subject here, and what is written survives a killed process without waiting for the disk.
-_OPTIONS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "40"}
+QUICK = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "40"}
 
 
-def find_programs() -> Path:
-    """The folder of the newest Postgres that is installed; the test is skipped where there is none."""
+def find_programs() -> Path | None:
+    """The folder of the newest Postgres that is installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
     if found:
         return found[-1].parent
     program = shutil.which("postgres")
-    if program is None:
-        pytest.skip(_MISSING)
-    return Path(program).parent
+    return Path(program).parent if program else None
 
 
 class PostgresServer:
     """One server. Its Unix socket lets its owner in without a password, its loopback port asks for one."""
 
-    def __init__(self, **options: str) -> None:
-        self.programs = find_programs()
-        self.port = choose_free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="swell-postgres-"))
-        self._options = _OPTIONS | options
+    def __init__(self, folder: Path | None = None, **options: str) -> None:
+        """`options` are Postgres's settings; where to keep everything is a new folder in `folder`.
+
+        Raises StateError where Postgres is not installed.
+        """
+        programs = find_programs()
+        if programs is None:
+            raise StateError(MISSING)
+        self.programs = programs
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.folder = Path(tempfile.mkdtemp(prefix="swell-postgres-", dir=folder))
+        self.options = {**QUICK, **options}
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self._as_whom: dict[str, Any] = {}
@@ -58,7 +67,7 @@ class PostgresServer:
             self._as_whom = {"user": other.pw_uid, "group": other.pw_gid, "extra_groups": []}
             os.chown(self.folder, other.pw_uid, other.pw_gid)
 
-    def __enter__(self) -> "PostgresServer":
+    def __enter__(self) -> Self:
         try:
             secret = self.folder / "password"
             secret.write_text(PASSWORD)
@@ -68,7 +77,8 @@ class PostgresServer:
             made = subprocess.run(
                 [*command, f"--pwfile={secret}"], capture_output=True, cwd="/", check=False, timeout=60, **self._as_whom
             )
-            assert made.returncode == 0, made.stderr.decode()
+            if made.returncode != 0:
+                raise StateError(f"initdb failed: {made.stderr.decode()}")
             self.start()
         except BaseException:
             self.__exit__()
@@ -82,7 +92,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, again where it was stopped or killed, and wait until it answers."""
         settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder}
-        options = [word for name, value in (settings | self._options).items() for word in ("-c", f"{name}={value}")]
+        options = [word for name, value in (settings | self.options).items() for word in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self.programs / "postgres"), "-D", str(self.folder / "data"), *options],
@@ -94,7 +104,11 @@ class PostgresServer:
 
     def wait_ready(self) -> None:
         """Wait until it answers, after it was started or has lost one of its processes."""
-        wait_until(self._answers, seconds=START_SECONDS, what=f"Postgres answers; see {self.folder / 'log'}")
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise StateError(f"Postgres does not answer: {(self.folder / 'log').read_text()[-2000:]}")
+            time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
         """End it as an administrator would who does not wait for clients."""
@@ -108,14 +122,15 @@ class PostgresServer:
         """SIGKILL for all of its processes: the first, then those that it had started."""
         if self._process is None or self._process.poll() is not None:
             return
-        children = psutil.Process(self._process.pid).children()
+        listed = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
         self._process.kill()
         self._process.wait(STOP_SECONDS)
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        _, left = psutil.wait_procs(children, timeout=STOP_SECONDS)
-        assert not left, "a new server would find the old one's memory in use"
+        deadline = time.monotonic() + STOP_SECONDS
+        for pid in map(int, listed.split()):  # a new server would find the old one's memory in use
+            with contextlib.suppress(ProcessLookupError):
+                while time.monotonic() < deadline:
+                    os.kill(pid, signal.SIGKILL)
+                    time.sleep(POLL_SECONDS)
 
     @contextlib.contextmanager
     def admin(self, database: str = "postgres") -> Iterator["psycopg.Connection[Any]"]:
@@ -161,8 +176,8 @@ class PostgresServer:
         return [row[0] for row in rows]
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self.folder / "log").read_text()
+        if self._process is None or self._process.poll() is not None:
+            raise StateError(f"Postgres has ended: {(self.folder / 'log').read_text()[-2000:]}")
         with contextlib.suppress(psycopg.OperationalError):
             return self.run("SELECT 1") == [(1,)]
         return False
