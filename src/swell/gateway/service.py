@@ -26,7 +26,7 @@ from swell.gateway.upstream import UpstreamPool
 from swell.policy.queueing import best_allowed
 from swell.state.messages import Load, ModelLoad, ReplicaLoad, Sample
 from swell.state.snapshot import ReplicaEntry
-from swell.state.usage import Settled
+from swell.state.usage import Settled, id_prefix, month_at
 from swell.state.worker import WorkerSettings
 
 UNSETTLED_RECORDS = 10_000  # outcomes kept in memory while the spool has no room; beyond, bounds stand
@@ -58,7 +58,7 @@ class Service:
         self.pacer: Pacer | None = None  # without one, bursts are read event by event
         self.draining = False
         self._unsettled: list[Settled] = []
-        self._request_prefix = f"req-{settings.incarnation}-"
+        self._request_prefix = self._prefix()
         self._requests = 0
         self._outdated = False
         self.coarse_now = self.now()  # as of the last `check`; for deadlines that need no better
@@ -66,9 +66,12 @@ class Service:
     # For exchanges
 
     def next_request_id(self) -> str:
-        """Unique over all workers and restarts: the incarnation is in it."""
+        """Unique over all workers and restarts: the incarnation is in it, after the month as of the last `check`."""
         self._requests += 1
         return f"{self._request_prefix}{self._requests:08x}"  # padded: ids that sort keep the ledger's index local
+
+    def _prefix(self) -> str:
+        return f"{id_prefix(month_at(self.wall_clock()))}{self.settings.incarnation}-"
 
     def unix_ms(self) -> int:
         """Wall-clock milliseconds, for records that people read."""
@@ -182,6 +185,7 @@ class Service:
     def check(self) -> None:
         """A few times a second: timeouts, shares, settlements that wait."""
         now = self.coarse_now = self.now()
+        self._request_prefix = self._prefix()
         self._outdated = self.link is not None and self.link.is_outdated(now)
         for exchange in list(self.exchanges):
             exchange.check(now)

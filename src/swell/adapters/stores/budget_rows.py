@@ -5,9 +5,8 @@ from typing import Any
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, Row, and_, delete, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from swell.adapters.stores.database import Database
+from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import budget_leases, budgets
 from swell.adapters.stores.usage_groups import quick_charge
 from swell.adapters.stores.usage_rows import HOUR_MS, hourly_charges, total_charge
@@ -41,7 +40,7 @@ class BudgetRows:
                     )
                     continue
                 granted = {"granted_usd_nanos": lease.granted_usd_nanos}
-                statement = insert(budget_leases).values(
+                statement = insert(connection, budget_leases).values(
                     limit_name=lease.limit, incarnation=lease.incarnation, **granted
                 )
                 connection.execute(
@@ -103,7 +102,7 @@ def _opened(connection: Connection, limit: BudgetLimit) -> int:
         "end_unix_ms": limit.end_unix_ms,
         "spent_usd_nanos": spent,
     }
-    statement = insert(budgets).values(row)
+    statement = insert(connection, budgets).values(row)
     changed = {"spent_usd_nanos": spent}
     connection.execute(statement.on_conflict_do_update(index_elements=["limit_name"], set_=changed))
     return spent

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, case, func, select, union_all
 
+from swell.adapters.stores.columns import total
 from swell.adapters.stores.database import Database
 from swell.adapters.stores.schema import arrived_at
 from swell.adapters.stores.usage_rollups import SUMS, from_ledger, from_sums, roll, rolled_range
@@ -32,9 +33,9 @@ class UsageGroupRows:
                 keys.append((found.c.at - found.c.at % BUCKET_MS[bucket]).label("start_unix_ms"))
             is_void = found.c.status == "void"
             sums = (
-                func.coalesce(func.sum(case((is_void, 0), else_=found.c.n)), 0).label("requests"),
-                func.coalesce(func.sum(case((is_void, found.c.n), else_=0)), 0).label("void_requests"),
-                *(func.coalesce(func.sum(found.c[name]), 0).label(name) for name in SUMS),
+                total(case((is_void, 0), else_=found.c.n)).label("requests"),
+                total(case((is_void, found.c.n), else_=0)).label("void_requests"),
+                *(total(found.c[name]).label(name) for name in SUMS),
             )
             query = select(*keys, *sums).group_by(*keys).order_by(*keys).having(func.count() > 0)
             rows = connection.execute(query.limit(store_port.MAX_GROUPS + 1)).all()
@@ -46,10 +47,10 @@ class UsageGroupRows:
             return roll(connection, now_unix_ms)
 
     def usage_span(self) -> tuple[int, int] | None:
-        query = select(arrived_at).where(arrived_at.is_not(None)).limit(1)  # each reads one entry of the index
         with self._database.reading() as connection:
-            first = connection.execute(query.order_by(arrived_at)).scalar()
-            last = connection.execute(query.order_by(arrived_at.desc())).scalar()
+            first, last = (  # two queries, so that each reads one entry of the index
+                connection.execute(select(end(arrived_at))).scalar() for end in (func.min, func.max)
+            )
         return None if first is None or last is None else (first, last)
 
 

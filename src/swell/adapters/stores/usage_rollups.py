@@ -9,10 +9,19 @@ first stale one are taken from the sums, everything else from the ledger itself:
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, func, literal, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, Select, delete, func, literal, select
 
-from swell.adapters.stores.schema import arrived_at, counters, spool_positions, stale_hours, usage, usage_hours
+from swell.adapters.stores.columns import total
+from swell.adapters.stores.database import insert
+from swell.adapters.stores.schema import (
+    arrived_at,
+    counters,
+    is_open,
+    spool_positions,
+    stale_hours,
+    usage,
+    usage_hours,
+)
 from swell.state.records import UsageFilter
 from swell.state.usage_groups import GROUP_COLUMNS
 
@@ -21,7 +30,6 @@ SLICE_MS = 300_000  # summed up at once: a busy server's five minutes take some 
 LAG_MS = 60_000  # requests are in the ledger a moment after they came
 SUMS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos")
 _COUNTER = "rolled_until_unix_ms"
-_OPEN = and_(usage.c.settled_at_unix_ms.is_(None), usage.c.status == "reserved")
 
 
 def rolled_until(connection: Connection) -> int:
@@ -33,7 +41,7 @@ def rolled_until(connection: Connection) -> int:
 def mark_stale(connection: Connection, moments: Iterable[int]) -> None:
     """Something arrived at these moments that was not summed up with them."""
     for hour in {moment - moment % HOUR_MS for moment in moments}:
-        connection.execute(insert(stale_hours).values(start_unix_ms=hour).on_conflict_do_nothing())
+        connection.execute(insert(connection, stale_hours).values(start_unix_ms=hour).on_conflict_do_nothing())
 
 
 def roll(connection: Connection, now_unix_ms: int) -> bool:
@@ -96,7 +104,8 @@ def from_ledger() -> Select[Any]:
 
 def _settled_until(connection: Connection, now_unix_ms: int) -> int:
     living = select(spool_positions.c.spool)
-    query = select(func.min(arrived_at)).where(_OPEN, usage.c.spool.in_(living))
+    # + 0: Postgres would else look for the first open request by walking through all that ever arrived.
+    query = select(func.min(arrived_at + 0)).where(is_open, usage.c.spool.in_(living))
     oldest = connection.execute(query).scalar()
     until = now_unix_ms - LAG_MS
     return until if oldest is None else min(until, oldest)
@@ -106,11 +115,11 @@ def _add(connection: Connection, start: int, end: int) -> None:
     """Add what arrived from `start` on and before `end` to its hour, which both are in."""
     hour = start - start % HOUR_MS
     columns = [usage.c[name] for name in GROUP_COLUMNS]
-    sums = [func.count().label("requests"), *(func.sum(usage.c[name]).label(name) for name in SUMS)]
+    sums = [func.count().label("requests"), *(total(usage.c[name]).label(name) for name in SUMS)]
     found = connection.execute(
         select(*columns, *sums).where(arrived_at >= start, arrived_at < end).group_by(*columns)
     ).all()
-    added = insert(usage_hours)
+    added = insert(connection, usage_hours)
     merge = added.on_conflict_do_update(
         index_elements=["start_unix_ms", *GROUP_COLUMNS],
         set_={name: usage_hours.c[name] + added.excluded[name] for name in ("requests", *SUMS)},
@@ -120,5 +129,5 @@ def _add(connection: Connection, start: int, end: int) -> None:
 
 
 def _move(connection: Connection, until: int) -> None:
-    statement = insert(counters).values(name=_COUNTER, value=until)
+    statement = insert(connection, counters).values(name=_COUNTER, value=until)
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": until}))
