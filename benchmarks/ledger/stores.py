@@ -1,0 +1,146 @@
+"""The two stores that are measured, filled by the shortest way that each knows: that is not what is measured."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.ledger.month import MONTH, Piece
+from swell.adapters.stores.partitions import make_partitions
+from swell.adapters.stores.postgres import PostgresStore, open_postgres
+from swell.adapters.stores.postgres_location import locate
+from swell.adapters.stores.sql_store import SqlStore
+from swell.adapters.stores.sqlite import SqliteStore
+from swell.adapters.stores.sqlite_database import SqliteDatabase
+from swell.state.records import UsageChange
+from swell.testing.postgres_server import PostgresServer
+
+KEY = bytes(range(32))
+STATEMENT_ROWS = 5_000
+_COLUMNS = ", ".join(UsageChange._fields)
+
+
+class Filled(Protocol):
+    """A store that holds what is measured."""
+
+    store: SqlStore
+
+    def fill(self, pieces: Iterator[Piece]) -> tuple[int, int]:
+        """Enter all pieces; their requests and nano-dollars."""
+
+    def bytes(self) -> int:
+        """On disk."""
+
+
+class SqliteMonth:
+    """The default store, one encrypted file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "swell.db"
+        self.store: SqlStore = SqliteStore(SqliteDatabase(self._path, KEY))
+
+    def fill(self, pieces: Iterator[Piece]) -> tuple[int, int]:
+        """In transactions of a piece, by INSERT."""
+        requests = charge = 0
+        marks = ", ".join("?" * len(UsageChange._fields))
+        statement = f"INSERT INTO usage ({_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants
+        for piece in pieces:
+            rows = map(tuple, piece.rows())
+            with self.store._database.writing() as connection:
+                while some := list(islice(rows, STATEMENT_ROWS)):
+                    connection.exec_driver_sql(statement, some)
+            requests, charge = requests + piece.sums[0], charge + piece.sums[1]
+        return requests, charge
+
+    def bytes(self) -> int:
+        return self._path.stat().st_size
+
+
+class PostgresMonth:
+    """A Postgres with its default settings, over a Unix socket."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self._database = server.new_database()
+        open_postgres(locate(server.url(self._database))).close()
+
+    @property
+    def store(self) -> SqlStore:
+        return self._store
+
+    def fill(self, pieces: Iterator[Piece]) -> tuple[int, int]:
+        """By COPY into the month's partition, whose indexes are made afterwards; then ANALYZE, as autovacuum would."""
+        requests = charge = 0
+        table = f"usage_{MONTH}"
+        store = open_postgres(locate(self._server.url(self._database)))
+        assert isinstance(store, PostgresStore)
+        with store._database.writing() as connection:
+            make_partitions(connection, [MONTH])
+        store.close()
+        with self._server.admin(self._database) as admin:
+            made = admin.execute(
+                "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass", [table]
+            )
+            definitions = [row[0] for row in made]
+            bound = admin.execute("SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = %s", [table])
+            (values,) = bound.fetchone() or ("",)
+            with admin.transaction():
+                admin.execute(f"ALTER TABLE usage DETACH PARTITION {table}; DROP TABLE {table}")
+                admin.execute(f"CREATE TABLE {table} (LIKE usage INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+                with admin.cursor().copy(f"COPY {table} ({_COLUMNS}) FROM STDIN WITH (FREEZE)") as copy:
+                    for piece in pieces:
+                        for some in _lines(piece):
+                            copy.write(some)
+                        requests, charge = requests + piece.sums[0], charge + piece.sums[1]
+                for definition in definitions:
+                    admin.execute(definition)
+                admin.execute(f"ALTER TABLE usage ATTACH PARTITION {table} {values}")
+            admin.execute("VACUUM ANALYZE usage")
+        return requests, charge
+
+    def restart(self) -> None:
+        """As Postgres comes, for what is measured."""
+        self._server.stop()
+        self._server.options.clear()
+        self._server.start()
+        store = open_postgres(locate(self._server.url(self._database)))
+        assert isinstance(store, PostgresStore)
+        self._store = store
+
+    def bytes(self) -> int:
+        (row,) = self._server.run("SELECT pg_database_size(current_database())", self._database)
+        return int(row[0])
+
+
+def _lines(piece: Piece) -> Iterator[bytes]:
+    rows = piece.rows()
+    while some := list(islice(rows, STATEMENT_ROWS)):
+        yield "".join(
+            ["\t".join(["\\N" if value is None else str(value) for value in row]) + "\n" for row in some]
+        ).encode()
+
+
+@contextmanager
+def sqlite_month(folder: Path) -> Iterator[SqliteMonth]:
+    """An empty one, removed afterwards."""
+    own = Path(tempfile.mkdtemp(prefix="swell-ledger-", dir=folder))
+    try:
+        month = SqliteMonth(own)
+        yield month
+        month.store.close()
+    finally:
+        shutil.rmtree(own)
+
+
+@contextmanager
+def postgres_month(folder: Path) -> Iterator[PostgresMonth]:
+    """An empty one on a server of its own, removed afterwards. It is filled with settings that no user has."""
+    quick = {"wal_level": "minimal", "max_wal_senders": "0", "maintenance_work_mem": "1GB", "autovacuum": "off"}
+    with PostgresServer(folder, **quick) as server:
+        month = PostgresMonth(server)
+        yield month
+        if hasattr(month, "_store"):
+            month.store.close()
