@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import psycopg
 
 from benchmarks.ledger.month import MONTH, Piece
 from swell.adapters.stores.partitions import make_partitions
@@ -28,8 +30,8 @@ class Filled(Protocol):
 
     store: SqlStore
 
-    def fill(self, pieces: Iterator[Piece]) -> tuple[int, int]:
-        """Enter all pieces; their requests and nano-dollars."""
+    def fill(self, pieces: Iterator[Piece], times: int = 1) -> tuple[int, int]:
+        """Enter all pieces so many times; their requests that are not void, and nano-dollars."""
 
     def bytes(self) -> int:
         """On disk."""
@@ -42,8 +44,10 @@ class SqliteMonth:
         self._path = folder / "swell.db"
         self.store: SqlStore = SqliteStore(SqliteDatabase(self._path, KEY))
 
-    def fill(self, pieces: Iterator[Piece]) -> tuple[int, int]:
+    def fill(self, pieces: Iterator[Piece], times: int = 1) -> tuple[int, int]:
         """In transactions of a piece, by INSERT."""
+        if times != 1:
+            raise ValueError("only Postgres multiplies")
         requests = charge = 0
         marks = ", ".join("?" * len(UsageChange._fields))
         statement = f"INSERT INTO usage ({_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants
@@ -71,9 +75,11 @@ class PostgresMonth:
     def store(self) -> SqlStore:
         return self._store
 
-    def fill(self, pieces: Iterator[Piece]) -> tuple[int, int]:
-        """By COPY into the month's partition, whose indexes are made afterwards; then ANALYZE, as autovacuum would."""
-        requests = charge = 0
+    def fill(self, pieces: Iterator[Piece], times: int = 1) -> tuple[int, int]:
+        """By COPY into the month's partition, whose indexes are made afterwards; then ANALYZE, as autovacuum would.
+
+        Every request is entered `times` times, each with an id of its own: Postgres copies faster than Python makes.
+        """
         table = f"usage_{MONTH}"
         store = open_postgres(locate(self._server.url(self._database)))
         assert isinstance(store, PostgresStore)
@@ -81,25 +87,49 @@ class PostgresMonth:
             make_partitions(connection, [MONTH])
         store.close()
         with self._server.admin(self._database) as admin:
-            made = admin.execute(
-                "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass", [table]
-            )
-            definitions = [row[0] for row in made]
-            bound = admin.execute("SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = %s", [table])
-            (values,) = bound.fetchone() or ("",)
-            with admin.transaction():
-                admin.execute(f"ALTER TABLE usage DETACH PARTITION {table}; DROP TABLE {table}")
-                admin.execute(f"CREATE TABLE {table} (LIKE usage INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
-                with admin.cursor().copy(f"COPY {table} ({_COLUMNS}) FROM STDIN WITH (FREEZE)") as copy:
-                    for piece in pieces:
-                        for some in _lines(piece):
-                            copy.write(some)
-                        requests, charge = requests + piece.sums[0], charge + piece.sums[1]
-                for definition in definitions:
-                    admin.execute(definition)
-                admin.execute(f"ALTER TABLE usage ATTACH PARTITION {table} {values}")
+            indexes = "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass"
+            definitions = [row[0] for row in admin.execute(indexes, [table])]
+            bounds = "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = %s"
+            ((values,),) = admin.execute(bounds, [table]).fetchall()
+            admin.execute(f"ALTER TABLE usage DETACH PARTITION {table}; DROP TABLE {table}")
+            requests, charge = self._copy(admin, "made" if times > 1 else table, pieces)
+            if times > 1:
+                self._multiply(admin, table, times)
+            for definition in definitions:
+                admin.execute(definition)
+            admin.execute(f"ALTER TABLE usage ATTACH PARTITION {table} {values}")
             admin.execute("VACUUM ANALYZE usage")
+        return requests * times, charge * times
+
+    def _copy(self, admin: "psycopg.Connection[Any]", table: str, pieces: Iterator[Piece]) -> tuple[int, int]:
+        requests = charge = 0
+        with admin.transaction():
+            admin.execute(f"CREATE TABLE {table} (LIKE usage INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+            with admin.cursor().copy(f"COPY {table} ({_COLUMNS}) FROM STDIN WITH (FREEZE)") as copy:
+                for piece in pieces:
+                    for some in _lines(piece):
+                        copy.write(some)
+                    requests, charge = requests + piece.sums[0], charge + piece.sums[1]
         return requests, charge
+
+    def _multiply(self, admin: "psycopg.Connection[Any]", table: str, times: int) -> None:
+        """As if there were so many times as many gateway workers; arrivals keep their order."""
+        columns = _COLUMNS.replace("request_id", "overlay(request_id PLACING to_hex(16 + time) FROM 12 FOR 2)")
+        copies = f"SELECT {columns} FROM made CROSS JOIN generate_series(0, {times - 1}) AS time"  # noqa: S608
+        with self._server.admin(self._database) as reader, admin.transaction():
+            admin.execute(f"CREATE TABLE {table} (LIKE usage INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+            with (
+                reader.cursor().copy(f"COPY ({copies}) TO STDOUT WITH (FORMAT binary)") as source,
+                admin.cursor().copy(f"COPY {table} ({_COLUMNS}) FROM STDIN WITH (FORMAT binary, FREEZE)") as target,
+            ):
+                some: list[bytes] = []
+                for data in source:
+                    some.append(bytes(data))
+                    if len(some) == STATEMENT_ROWS:
+                        target.write(b"".join(some))
+                        some.clear()
+                target.write(b"".join(some))
+        admin.execute("DROP TABLE made")
 
     def restart(self) -> None:
         """As Postgres comes, for what is measured."""
