@@ -14,7 +14,7 @@ from sqlalchemy import (
 
 from swell.adapters.stores.columns import Whole, Words
 
-HEAD = "0006"  # the newest revision in migrations/versions
+HEAD = "0007"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -68,24 +68,31 @@ Index("usage_arrived", arrived_at).ddl_if(dialect="sqlite")
 Index("usage_arrived", arrived_at.desc().nulls_last()).ddl_if(dialect="postgresql")
 Index("usage_open", usage.c.spool, sqlite_where=is_open, postgresql_where=is_open)
 
+
+def _sums(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("start_unix_ms", Whole, primary_key=True, nullable=False),
+        Column("key_id", Words, primary_key=True, nullable=False),
+        Column("tenant", Words, primary_key=True, nullable=False),
+        Column("model", Words, primary_key=True, nullable=False),
+        Column("endpoint", Words, primary_key=True, nullable=False),
+        Column("status", Words, primary_key=True, nullable=False),
+        Column("prompt_rate", Whole, primary_key=True, nullable=False),
+        Column("completion_rate", Whole, primary_key=True, nullable=False),
+        Column("requests", Whole, nullable=False),
+        Column("prompt_tokens", Whole, nullable=False),
+        Column("completion_tokens", Whole, nullable=False),
+        Column("charge_usd_nanos", Whole, nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
 # Of hours before the counter "rolled_until_unix_ms": sums of all their requests, but for those in `stale_hours`.
-usage_hours = Table(
-    "usage_hours",
-    metadata,
-    Column("start_unix_ms", Whole, primary_key=True, nullable=False),
-    Column("key_id", Words, primary_key=True, nullable=False),
-    Column("tenant", Words, primary_key=True, nullable=False),
-    Column("model", Words, primary_key=True, nullable=False),
-    Column("endpoint", Words, primary_key=True, nullable=False),
-    Column("status", Words, primary_key=True, nullable=False),
-    Column("prompt_rate", Whole, primary_key=True, nullable=False),
-    Column("completion_rate", Whole, primary_key=True, nullable=False),
-    Column("requests", Whole, nullable=False),
-    Column("prompt_tokens", Whole, nullable=False),
-    Column("completion_tokens", Whole, nullable=False),
-    Column("charge_usd_nanos", Whole, nullable=False),
-    sqlite_with_rowid=False,
-)
+usage_hours = _sums("usage_hours")
+# Of hours before the counter "days_until_unix_ms": sums of all of a day's, but where one is stale.
+usage_days = _sums("usage_days")
 
 stale_hours = Table(
     "stale_hours",

@@ -27,7 +27,7 @@ class UsageGroupRows:
         self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
     ) -> list[UsageGroup]:
         with self._database.reading() as connection:
-            found = found_in(connection, where).subquery()
+            found = found_in(connection, where, hourly=bucket == "hour").subquery()
             keys: list[ColumnElement[Any]] = [found.c[name] for name in by]
             if bucket is not None:
                 keys.append((found.c.at - found.c.at % BUCKET_MS[bucket]).label("start_unix_ms"))
@@ -54,14 +54,17 @@ class UsageGroupRows:
         return None if first is None or last is None else (first, last)
 
 
-def found_in(connection: Connection, where: UsageFilter) -> Select[Any] | CompoundSelect[Any]:
-    """What matches, from the hours that are summed up where it can be, and from the ledger before and after them."""
+def found_in(connection: Connection, where: UsageFilter, *, hourly: bool = False) -> Select[Any] | CompoundSelect[Any]:
+    """What matches, from what is summed up where it can be, and from the ledger before and after that.
+
+    Sums of a day are only used where `hourly` is not asked for.
+    """
     known = rolled_range(connection, where)
     parts = (
         [where] if known is None else [replace(where, until_unix_ms=known[0]), replace(where, since_unix_ms=known[1])]
     )
     ledger = [narrow(from_ledger(), part).where(arrived_at.is_not(None)) for part in parts]
-    return ledger[0] if known is None else union_all(from_sums(where, *known), *ledger)
+    return ledger[0] if known is None else union_all(*from_sums(connection, where, *known, hourly=hourly), *ledger)
 
 
 def quick_charge(connection: Connection, where: UsageFilter) -> int:
