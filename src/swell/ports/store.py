@@ -186,8 +186,11 @@ class AlertStore(Protocol):
     def record_deliveries(self, deliveries: Sequence[AlertDelivery]) -> None:
         """Replace what is known of these deliveries, together. Ones that were forgotten stay so."""
 
-    def list_alerts(self, limit: int) -> list[AlertRecord]:
-        """The newest `limit` (at most MAX_LISTED) alerts in the order in which they were added, newest first."""
+    def list_alerts(self, limit: int, kind: str | None = None) -> list[AlertRecord]:
+        """The newest `limit` (at most MAX_LISTED) alerts (of `kind`) as they were added, newest first."""
+
+    def latest_alerts(self, kind: str) -> list[AlertRecord]:
+        """The last that was added of each subject, without its deliveries, in the order in which they were added."""
 
     def forget_alerts(self, before_unix: float) -> None:
         """Drop alerts from before with their deliveries, except those of limits that are kept: they must not recur."""

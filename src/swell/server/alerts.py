@@ -6,7 +6,6 @@ the server restarts, the clock is set back into a period that had its alerts, or
 Limits that a period's end leaves in the book are watched until they leave it: the last requests are charged late.
 """
 
-import logging
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from swell.metering.budgets import Standing
 from swell.metering.thresholds import Forecast, due, forecast_spend
 from swell.ports.alert_sink import AlertSink
 from swell.ports.store import Store
+from swell.server.alert_book import AlertBook, new_alert_id
 from swell.server.alert_deliveries import AlertDeliveries
 from swell.server.alert_rows import alert_rows
 from swell.server.alert_wording import budget_alert
@@ -26,20 +26,18 @@ from swell.server.spend_history import SpendHistory
 from swell.server.writer import Writer
 from swell.spec import Spec
 from swell.spec.thresholds import Threshold
-from swell.state.alerts import Alert, AlertDelivery, AlertRecord
+from swell.state.alerts import Alert, AlertRecord
 
 WATCH_SECONDS = 2.0
 DELIVER_SECONDS = 2.0
 FORECAST_SECONDS = 60.0  # between two forecasts of one limit
 MAX_FORECASTS = 4  # in one turn: each reads the ledger
 MAX_NEW = 500  # alerts in one turn; the next takes the rest
-MAX_TOLD = 10  # of them on the terminal
 FORGET_SECONDS = 86_400.0  # between two times that old alerts are forgotten
 HUNDRED = Threshold(100, is_forecast=False)
 NEARLY_PERCENT = 90  # of the cap, from which on a refusal says that a budget is used up
 
 _Due = tuple[Standing, Threshold, Forecast | None]
-_log = logging.getLogger(__name__)
 
 
 class AlertDesk:
@@ -61,7 +59,6 @@ class AlertDesk:
         self._writer = writer
         self._clock = clock
         self._standings = standings
-        self._say = say
         self._fired: dict[str, set[str]] = {}  # by limit, of limits that came near one
         self._forecast_at: dict[str, float] = {}  # monotonic, by limit
         self._history = SpendHistory(store, writer)
@@ -76,6 +73,7 @@ class AlertDesk:
             wake=self._delivering.wake.set,
             say=say,
         )
+        self.book = AlertBook(store, writer, self.deliveries, say)
         self.loops = (Loop("alerts", self.watch, WATCH_SECONDS, clock), self._delivering)
 
     async def begin(self) -> None:
@@ -106,7 +104,7 @@ class AlertDesk:
     async def test(self, sink: str | None) -> list[dict[str, Any]]:
         """Send a test alert now. Raises UserError where there is no such sink, or none at all."""
         alert = Alert(
-            alert_id=_new_id(),
+            alert_id=new_alert_id(),
             kind="test",
             severity="info",
             title="A test alert from Swell",
@@ -146,24 +144,14 @@ class AlertDesk:
     async def _fire(self, found: Sequence[_Due], at_unix: float) -> None:
         if not found:
             return
-        records = [self._record(each, at_unix) for each in found]
-        new = await self._writer.call(lambda: self._store.add_alerts(records))
+        await self.book.add([self._record(each, at_unix) for each in found])
         for standing, threshold, _ in found:
             self._fired.setdefault(standing.limit.name, set()).add(threshold.text)
-        self.deliveries.add(new)
-        for record in new:
-            _log.warning("an alert fired", extra={"alert_id": record.alert.alert_id, "reason": record.alert.title})
-        for record in new[:MAX_TOLD]:
-            self._say(f"Alert ({record.alert.severity}): {record.alert.title} (see: swell alerts)")
-        if len(new) > MAX_TOLD:
-            self._say(f"{len(new) - MAX_TOLD} more alerts fired (see: swell alerts)")
 
     def _record(self, found: _Due, at_unix: float) -> AlertRecord:
         standing, threshold, forecast = found
-        alert = budget_alert(standing, threshold, forecast, alert_id=_new_id(), at_unix=at_unix)
-        sinks = sorted(self.deliveries.sink_names)
-        deliveries = tuple(AlertDelivery(alert_id=alert.alert_id, sink=sink) for sink in sinks)
-        return AlertRecord(alert=alert, limit_name=standing.limit.name, threshold=threshold.text, deliveries=deliveries)
+        alert = budget_alert(standing, threshold, forecast, alert_id=new_alert_id(), at_unix=at_unix)
+        return self.book.record(alert, standing.limit.name, threshold.text)
 
     async def _forecasts(self, standings: Sequence[Standing], now: float, at_unix: float) -> dict[str, Forecast]:
         """Of the limits whose turn it is: those that are not alerted about yet, the longest since their last first."""
@@ -203,7 +191,3 @@ def is_used_up(standing: Standing) -> bool:
     return (
         standing.has_refused and standing.spent_usd_nanos > 0 and standing.spent_usd_nanos * 100 >= cap * NEARLY_PERCENT
     )
-
-
-def _new_id() -> str:
-    return f"alert-{secrets.token_hex(12)}"

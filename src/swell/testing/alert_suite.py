@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from swell.errors import StateError
 from swell.ports.store import Store
-from swell.state.alerts import Alert, AlertDelivery, AlertRecord, money_values
+from swell.state.alerts import Alert, AlertDelivery, AlertKind, AlertRecord, money_values
 from swell.state.budgets import Scope
 from swell.state.records import SpoolPosition
 from swell.testing.budget_suite import budget_limit
@@ -45,6 +45,26 @@ class AlertSuite:
         assert store.list_alerts(10) == [second, first]
         assert store.list_alerts(1) == [second]
         assert store.add_alerts([]) == []
+
+    def test_alerts_of_a_kind_are_listed_alone_and_the_last_of_each_subject(self, store: Store) -> None:
+        def of(alert_id: str, kind: AlertKind, subject: str) -> AlertRecord:
+            made = alert_record(alert_id, f"{kind}:{subject}", alert_id, "mail")
+            return replace(made, alert=replace(made.alert, kind=kind, subject=subject))
+
+        made = [
+            of("a", "objective", "model chat"),
+            of("b", "objective", "model embed"),
+            of("c", "capacity", "model embed"),
+            of("d", "objective", "model chat"),
+        ]
+        store.add_alerts(made)
+        a, b, c, d = made
+        assert store.list_alerts(10, "objective") == [d, b, a]
+        assert store.list_alerts(2, "objective") == [d, b]
+        assert store.list_alerts(10, "capacity") == [c]
+        assert store.list_alerts(10, "spot") == []
+        assert store.latest_alerts("objective") == [replace(b, deliveries=()), replace(d, deliveries=())]
+        assert store.latest_alerts("spot") == []
 
     def test_a_threshold_of_a_limit_is_alerted_about_once(self, store: Store) -> None:
         first = alert_record("a", "search:1", "50%", "mail")

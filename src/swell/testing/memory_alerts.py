@@ -60,9 +60,16 @@ class MemoryAlerts:
                 for record in self._alerts
             ]
 
-    def list_alerts(self, limit: int) -> list[AlertRecord]:
+    def list_alerts(self, limit: int, kind: str | None = None) -> list[AlertRecord]:
         with self._guards_alerts():
-            return self._alerts[::-1][: min(limit, MAX_LISTED)]
+            listed = [record for record in self._alerts[::-1] if kind in (None, record.alert.kind)]
+            return listed[: min(limit, MAX_LISTED)]
+
+    def latest_alerts(self, kind: str) -> list[AlertRecord]:
+        with self._guards_alerts():
+            of_kind = [record for record in self._alerts if record.alert.kind == kind]
+            last = {record.alert.subject: record.alert.alert_id for record in of_kind}
+            return [replace(each, deliveries=()) for each in of_kind if each.alert.alert_id in last.values()]
 
     def forget_alerts(self, before_unix: float) -> None:
         with self._guards_alerts():

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, select, update
 
 from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import alert_deliveries, alerts, budgets
@@ -62,20 +62,20 @@ class AlertRows:
         with self._database.writing() as connection:
             connection.execute(update(alert_deliveries).where(place), rows)
 
-    def list_alerts(self, limit: int) -> list[AlertRecord]:
+    def list_alerts(self, limit: int, kind: str | None = None) -> list[AlertRecord]:
         newest = select(alerts).order_by(alerts.c.entry.desc()).limit(min(limit, MAX_LISTED))
+        if kind is not None:
+            newest = newest.where(alerts.c.kind == kind)
         ids = select(newest.subquery().c.alert_id)
         with self._database.reading() as connection:
             deliveries = _by_alert(connection, select(alert_deliveries).where(alert_deliveries.c.alert_id.in_(ids)))
-            return [
-                AlertRecord(
-                    alert=_to_alert(row),
-                    limit_name=row.limit_name,
-                    threshold=row.threshold,
-                    deliveries=tuple(deliveries.get(row.alert_id, ())),
-                )
-                for row in connection.execute(newest)
-            ]
+            return [_to_record(row, deliveries.get(row.alert_id, ())) for row in connection.execute(newest)]
+
+    def latest_alerts(self, kind: str) -> list[AlertRecord]:
+        last = select(func.max(alerts.c.entry)).where(alerts.c.kind == kind).group_by(alerts.c.subject)
+        query = select(alerts).where(alerts.c.entry.in_(last)).order_by(alerts.c.entry)
+        with self._database.reading() as connection:
+            return [_to_record(row) for row in connection.execute(query)]
 
     def forget_alerts(self, before_unix: float) -> None:
         over = and_(alerts.c.at_unix < before_unix, alerts.c.limit_name.not_in(select(budgets.c.limit_name)))
@@ -99,6 +99,12 @@ def _by_alert(connection: Connection, query: Any) -> dict[str, list[AlertDeliver
     for row in connection.execute(query.order_by(alert_deliveries.c.sink)):
         found.setdefault(row.alert_id, []).append(AlertDelivery(**row._mapping))
     return found
+
+
+def _to_record(row: Row[Any], deliveries: Sequence[AlertDelivery] = ()) -> AlertRecord:
+    return AlertRecord(
+        alert=_to_alert(row), limit_name=row.limit_name, threshold=row.threshold, deliveries=tuple(deliveries)
+    )
 
 
 def _to_alert(row: Row[Any]) -> Alert:

@@ -1,0 +1,46 @@
+"""Alerts as they are raised: stored first, each once, then told and handed on to the sinks."""
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+
+from swell.ports.store import Store
+from swell.server.alert_deliveries import AlertDeliveries
+from swell.server.writer import Writer
+from swell.state.alerts import Alert, AlertDelivery, AlertRecord
+
+MAX_TOLD = 10  # of one turn's alerts on the terminal
+
+_log = logging.getLogger(__name__)
+
+
+class AlertBook:
+    """The one way from an alert to the store and the sinks. `say` reaches the person who started the server."""
+
+    def __init__(self, store: Store, writer: Writer, deliveries: AlertDeliveries, say: Callable[[str], None]) -> None:
+        self._store = store
+        self._writer = writer
+        self._deliveries = deliveries
+        self._say = say
+
+    def record(self, alert: Alert, limit_name: str, threshold: str) -> AlertRecord:
+        """The alert as it is to be stored, for the sinks that there are."""
+        sinks = sorted(self._deliveries.sink_names)
+        deliveries = tuple(AlertDelivery(alert_id=alert.alert_id, sink=sink) for sink in sinks)
+        return AlertRecord(alert=alert, limit_name=limit_name, threshold=threshold, deliveries=deliveries)
+
+    async def add(self, records: Sequence[AlertRecord]) -> None:
+        """Store alerts, and tell of those that are new. Where the store does not take them, nothing has happened."""
+        new = await self._writer.call(lambda: self._store.add_alerts(records))
+        self._deliveries.add(new)
+        for record in new:
+            _log.warning("an alert fired", extra={"alert_id": record.alert.alert_id, "reason": record.alert.title})
+        for record in new[:MAX_TOLD]:
+            self._say(f"Alert ({record.alert.severity}): {record.alert.title} (see: swell alerts)")
+        if len(new) > MAX_TOLD:
+            self._say(f"{len(new) - MAX_TOLD} more alerts fired (see: swell alerts)")
+
+
+def new_alert_id() -> str:
+    """Of an alert that is made now."""
+    return f"alert-{secrets.token_hex(12)}"
