@@ -28,10 +28,15 @@ TURN_SECONDS = 0.25
 START_MS = 1_000_000
 
 
-def limit(cap: int, name: str = "tenant", *, start_ms: int = 0, end_ms: int | None = None) -> BudgetLimit:
+def limit(
+    cap: int, name: str = "tenant", *, start_ms: int = 0, end_ms: int | None = None, grace: int = 0
+) -> BudgetLimit:
     """A budget of the only tenant."""
     budget_id = f"budget:{name}"
-    return BudgetLimit(f"{budget_id}:{start_ms}", budget_id, Scope.TENANT, "search", cap, "the month", start_ms, end_ms)
+    return BudgetLimit(
+        f"{budget_id}:{start_ms}", budget_id, Scope.TENANT, "search", cap, "the month", start_ms, end_ms,
+        grace_usd_nanos=grace,
+    )  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -334,7 +339,7 @@ class World:
 
     def check(self) -> None:
         for each in self.limits:
-            assert self.spent(each) <= each.cap_usd_nanos
+            assert self.spent(each) <= each.most_usd_nanos
         for worker in self.living():
             mine = sum(r.bound for r in self.running() if r.worker is worker)
             for share in worker.budget_shares:

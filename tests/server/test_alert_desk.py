@@ -127,6 +127,33 @@ async def test_refusals_say_that_a_budget_is_used_up_before_the_last_nano_dollar
         )
 
 
+async def test_the_alert_at_the_whole_amount_says_that_the_grace_is_being_spent() -> None:
+    async with AlertWorld(budget="{usd: 10, period: day, grace: 5%, alerts: [100%, 105%]}") as world:
+        world.spend(1010)
+        await world.turn()
+        (alert,) = await world.desk.rows(1)
+        assert alert["title"] == f"Tenant search has used up its budget of {TODAY} and spends its grace"
+        assert alert["text"].startswith(
+            "$10.10 of $10.00 is spent (101%). Requests are admitted until its grace of $0.50 is spent too, and refused"
+        )
+        assert not world.spend(41)
+        assert world.spend(40)
+        await world.turn()
+        (last, *_) = await world.desk.rows(1)
+        assert last["threshold"] == "105%"
+        assert "Requests are refused until the period ends" in last["text"]
+
+
+async def test_what_is_refused_in_the_grace_is_told_as_used_up_at_once() -> None:
+    async with AlertWorld(budget="{usd: 10, period: day, grace_usd: 0.50, alerts: [100%]}") as world:
+        world.spend(990)
+        assert not world.spend(100)
+        await world.turn()
+        (alert,) = await world.desk.rows(1)
+        assert alert["title"] == f"Tenant search has used up its budget of {TODAY}"
+        assert "What is left is less than the next requests may cost." in alert["text"]
+
+
 async def test_a_budget_without_alerts_is_silent() -> None:
     async with AlertWorld(budget="{usd: 10, alerts: []}") as world:
         world.spend(1000)

@@ -28,7 +28,7 @@ def budget(
         print_json(rows)
         return
     print_table(
-        ("of", "model", "period", "budget", "spent", "used", "reserved", "left", "until"),
+        ("of", "model", "period", "budget", "grace", "spent", "used", "reserved", "left", "until"),
         map(_row, rows),
         empty="There are no budgets; declare one with `budget: 500` under a tenant or under `organisation:`.",
     )
@@ -41,9 +41,18 @@ def _row(row: dict[str, Any]) -> tuple[object, ...]:
     whose = row["scope"] if not row["owner"] else f"{row['scope']} {row['owner']}"
     amounts = [usd_text(row[f"{name}_usd_nanos"]) for name in ("cap", "spent", "reserved", "left")]
     return (
-        whose, row["model"] or "all", row["period"], amounts[0], amounts[1], f"{_percent(spent, cap)}%", amounts[2],
-        amounts[3], moment(row["ends_unix"]),
+        whose, row["model"] or "all", row["period"], amounts[0], _grace(row), amounts[1], f"{_percent(spent, cap)}%",
+        amounts[2], amounts[3], moment(row["ends_unix"]),
     )  # fmt: skip
+
+
+def _grace(row: dict[str, Any]) -> str:
+    from swell.units import usd_text
+
+    grace, used = row["grace_usd_nanos"], row["grace_used_usd_nanos"]
+    if not grace:
+        return ""
+    return f"{usd_text(used)} of {usd_text(grace)}" if used else usd_text(grace)
 
 
 def _percent(spent: int, cap: int) -> int:

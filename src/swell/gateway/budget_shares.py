@@ -46,7 +46,7 @@ class BudgetShare:
     def __init__(self, spec: BudgetLimit, ask: "Callable[[BudgetShare, int, int], None]") -> None:
         self.spec = spec
         self.limit = spec.name
-        self.limit_value = spec.cap_usd_nanos
+        self.limit_value = spec.most_usd_nanos
         self.ask = ask  # for so much, for a request that needs so much
         self.balance = 0
         self.in_use = 0  # bounds of running requests
@@ -188,7 +188,7 @@ def exceeded(limit: BudgetLimit, deny: LeaseDeny) -> Refusal:
     resets = "" if limit.end_unix_ms is None else f" It begins anew in {_duration(deny.retry_after_seconds)}."
     return Refusal(
         429,
-        f"The budget of {usd_text(limit.cap_usd_nanos)} for {_whose(limit)} in {limit.label} is used up: "
+        f"The budget of {_amount(limit)} for {_whose(limit)} in {limit.label} is used up: "
         f"{usd_text(deny.remaining)} is left, and this request may cost more.{resets}",
         code="budget_exceeded",
         retry_after_seconds=None if limit.end_unix_ms is None else deny.retry_after_seconds,
@@ -199,7 +199,7 @@ def never_affordable(limit: BudgetLimit, amount: int) -> Refusal:
     """429 for a request that may cost more than the whole budget."""
     return Refusal(
         429,
-        f"This request may cost {usd_text(amount)}, more than the whole budget of {usd_text(limit.cap_usd_nanos)} for "
+        f"This request may cost {usd_text(amount)}, more than the whole budget of {_amount(limit)} for "
         f"{_whose(limit)}; lower max_tokens or shorten the prompt.",
         code="budget_exceeded",
     )
@@ -209,11 +209,16 @@ def busy(limit: BudgetLimit) -> Refusal:
     """429 for a budget whose rest other running requests have reserved."""
     return Refusal(
         429,
-        f"What is left of the budget of {usd_text(limit.cap_usd_nanos)} for {_whose(limit)} in {limit.label} is "
+        f"What is left of the budget of {_amount(limit)} for {_whose(limit)} in {limit.label} is "
         "reserved by running requests; try again shortly, or lower max_tokens.",
         code="budget_reserved",
         retry_after_seconds=BUSY_RETRY_SECONDS,
     )
+
+
+def _amount(limit: BudgetLimit) -> str:
+    grace = f" and its grace of {usd_text(limit.grace_usd_nanos)}" if limit.grace_usd_nanos else ""
+    return f"{usd_text(limit.cap_usd_nanos)}{grace}"
 
 
 def _whose(limit: BudgetLimit) -> str:

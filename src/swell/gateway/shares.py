@@ -244,7 +244,7 @@ class Shares:
         share = self._budgets.get(limit.name)
         if share is None:
             share = self._budgets[limit.name] = BudgetShare(limit, self._ask_for_budget)
-        share.spec, share.limit_value = limit, limit.cap_usd_nanos
+        share.spec, share.limit_value = limit, limit.most_usd_nanos
         return share
 
     def _all(self) -> list[Share | BudgetShare]:

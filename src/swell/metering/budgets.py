@@ -6,8 +6,9 @@ What was granted counts as spent, whatever becomes of it, so at any moment and o
 
     spent + sum(granted) <= cap
 
-and no request can be admitted beyond the cap. Grants are stored before they are sent. A worker that ends leaves its
-grants standing until its spool is in the ledger; then what the ledger says takes their place.
+and no request can be admitted beyond the cap, which is the limit's amount with its grace. Grants are stored before they
+are sent. A worker that ends leaves its grants standing until its spool is in the ledger; then what the ledger says
+takes their place.
 
 A worker is granted a share of what is left, so that it need not ask for every request. Near the cap the share is less
 than a request needs, and leases become the reservations of single requests.
@@ -23,6 +24,7 @@ from swell.state.messages import LimitBalance
 PREFIX = "budget:"  # of the names of limits, to tell them from rate limits
 SHARES = 4  # a worker is granted at most a quarter of its even share of what is left
 SOON_SECONDS = 0.25  # only reservations stand in the way: they end, or come back unused
+NEARLY_PERCENT = 90  # of the cap and its grace, from which on a refusal says that a budget is used up
 ENDED_KEPT = 10_000  # workers that have ended, whose late messages are recognised
 
 
@@ -79,8 +81,20 @@ class Standing:
 
     @property
     def left_usd_nanos(self) -> int:
-        """Neither spent nor held; negative where the cap was lowered below what was."""
-        return self.limit.cap_usd_nanos - self.spent_usd_nanos - self.reserved_usd_nanos
+        """Neither spent nor held, grace included; negative where the cap was lowered below what was."""
+        return self.limit.most_usd_nanos - self.spent_usd_nanos - self.reserved_usd_nanos
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it refuses requests of ordinary size. What is left is then less than they may cost, so that spend
+        hardly ever reaches the cap itself. A single large request that is refused early says nothing."""
+        most, spent = self.limit.most_usd_nanos, self.spent_usd_nanos
+        return self.has_refused and spent > 0 and spent * 100 >= most * NEARLY_PERCENT
+
+    @property
+    def grace_used_usd_nanos(self) -> int:
+        """What of the grace is spent."""
+        return min(self.limit.grace_usd_nanos, max(0, self.spent_usd_nanos - self.limit.cap_usd_nanos))
 
 
 class BudgetBook:
@@ -157,7 +171,7 @@ class BudgetBook:
         account = self._accounts.get(name)
         if account is None or incarnation not in self._workers:  # told of in a moment, or never again
             return BudgetDeny(0, 0, is_final=False, retry_after_seconds=SOON_SECONDS)
-        cap = account.limit.cap_usd_nanos
+        cap = account.limit.most_usd_nanos
         amount = max(1, amount)
         unspent, room = cap - account.final, cap - account.committed
         if max(amount, need) > unspent:
@@ -214,7 +228,7 @@ class BudgetBook:
 
     def overdrawn(self) -> list[str]:
         """Limits whose cap was lowered below what is spent and held: what lies idle shall come back."""
-        return [name for name, each in self._accounts.items() if each.committed > each.limit.cap_usd_nanos]
+        return [name for name, each in self._accounts.items() if each.committed > each.limit.most_usd_nanos]
 
     def standings(self) -> list[Standing]:
         """Of every limit, by name."""

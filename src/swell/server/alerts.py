@@ -36,7 +36,6 @@ MAX_NEW = 500  # alerts in one turn; the next takes the rest
 MAX_TOLD = 10  # of them on the terminal
 FORGET_SECONDS = 86_400.0  # between two times that old alerts are forgotten
 HUNDRED = Threshold(100, is_forecast=False)
-NEARLY_PERCENT = 90  # of the cap, from which on a refusal says that a budget is used up
 
 _Due = tuple[Standing, Threshold, Forecast | None]
 _log = logging.getLogger(__name__)
@@ -139,7 +138,7 @@ class AlertDesk:
         limit, fired = standing.limit, self._fired.get(standing.limit.name, set())
         thresholds = self._thresholds[limit.budget_id]
         found = due(thresholds, limit.cap_usd_nanos, standing.spent_usd_nanos, forecast, fired)
-        if is_used_up(standing) and HUNDRED in thresholds and HUNDRED.text not in fired and HUNDRED not in found:
+        if standing.is_used_up and HUNDRED in thresholds and HUNDRED.text not in fired and HUNDRED not in found:
             return (*found, HUNDRED)
         return found
 
@@ -194,15 +193,6 @@ class AlertDesk:
         self._fired = {name: fired for name, fired in self._fired.items() if name in names}
         self._forecast_at = {name: at for name, at in self._forecast_at.items() if name in names}
         self._history.keep({standing.limit.budget_id for standing in standings})
-
-
-def is_used_up(standing: Standing) -> bool:
-    """Whether a budget refuses requests of ordinary size. What is left is then less than they may cost, so that spend
-    hardly ever reaches the cap itself. A single large request that is refused early says nothing."""
-    cap = standing.limit.cap_usd_nanos
-    return (
-        standing.has_refused and standing.spent_usd_nanos > 0 and standing.spent_usd_nanos * 100 >= cap * NEARLY_PERCENT
-    )
 
 
 def _new_id() -> str:

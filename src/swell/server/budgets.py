@@ -90,6 +90,7 @@ def _limit(scope: Scope, owner: str, budget: BudgetSpec, period: Period) -> Budg
         start_unix_ms=start,
         end_unix_ms=None if period.end_unix is None else round(period.end_unix * 1000),
         model=budget.model or "",
+        grace_usd_nanos=budget.grace_usd_nanos,
     )
 
 
@@ -106,6 +107,8 @@ def budget_rows(standings: Sequence[Standing], now_unix: float) -> list[dict[str
                 f"{name}_{unit}": value
                 for name, nanos in (
                     ("cap", standing.limit.cap_usd_nanos),
+                    ("grace", standing.limit.grace_usd_nanos),
+                    ("grace_used", standing.grace_used_usd_nanos),
                     ("spent", standing.spent_usd_nanos),
                     ("reserved", standing.reserved_usd_nanos),
                     ("left", standing.left_usd_nanos),

@@ -12,13 +12,14 @@ from pydantic_core import PydanticCustomError
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, SpecModel, Text
-from swell.spec.thresholds import parse_threshold
+from swell.spec.thresholds import parse_percent, parse_threshold
 from swell.spec.yaml_text import WrittenFloat
 from swell.units import TOKENS_PER_RATE, usd_nanos
 
 MAX_BUDGETS = 16  # of one owner
 MAX_THRESHOLDS = 20  # of one budget
 DEFAULT_THRESHOLDS = ("50%", "80%", "100%", "forecast 100%")
+MAX_GRACE_PERCENT = 100  # of the amount
 MAX_USD_PER_MILLION_TOKENS = 10_000
 MAX_PRICES = 10_000
 
@@ -149,6 +150,14 @@ def _threshold(value: str) -> str:
         raise PydanticCustomError("threshold", "{problem}", {"problem": str(error)}) from None
 
 
+def _grace(value: str) -> str:
+    """The canonical text of a share of grace."""
+    try:
+        return f"{parse_percent(value, MAX_GRACE_PERCENT)}%"
+    except ValueError as error:
+        raise PydanticCustomError("grace", "{problem}", {"problem": f"{error}; or an amount in grace_usd"}) from None
+
+
 Thresholds = Annotated[
     tuple[Annotated[Text, AfterValidator(_threshold)], ...],
     Field(max_length=MAX_THRESHOLDS),
@@ -172,6 +181,10 @@ class BudgetSpec(SpecModel):
     alerts: Thresholds = Field(
         default=DEFAULT_THRESHOLDS, description="Shares to alert at, such as 80%, or forecast 100%; [] for none."
     )
+    grace_usd: Usd | None = Field(default=None, description="Requests are admitted until so much more is spent.")
+    grace: Annotated[Text, AfterValidator(_grace)] | None = Field(
+        default=None, description="The same as a share of the amount, such as 5%."
+    )
 
     @classmethod
     def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
@@ -180,10 +193,15 @@ class BudgetSpec(SpecModel):
         return given
 
     def conflicts(self) -> list[Conflict]:
+        found: list[Conflict] = []
+        if self.grace is not None and self.grace_usd is not None:
+            found.append(("grace", "contradicts grace_usd; keep one of them"))
+        elif self.grace_usd_nanos > self.usd_nanos:
+            found.append(("grace_usd", f"{self.grace_usd} is more than the budget itself; raise usd instead"))
         if self.period is not BudgetPeriod.ONCE:
-            return []
+            return found
         problem = "needs an end to forecast for, and a budget that is given once has none; take it out"
-        return [
+        return found + [
             (f"alerts[{i}]", f"{text!r} {problem}")
             for i, text in enumerate(self.alerts)
             if parse_threshold(text).is_forecast
@@ -201,6 +219,13 @@ class BudgetSpec(SpecModel):
     def usd_nanos(self) -> int:
         """The amount in nano-dollars."""
         return usd_nanos(self.usd)
+
+    @property
+    def grace_usd_nanos(self) -> int:
+        """What may be spent beyond the amount; a share of it is rounded down."""
+        if self.grace is not None:
+            return self.usd_nanos * parse_percent(self.grace, MAX_GRACE_PERCENT) // 100
+        return 0 if self.grace_usd is None else usd_nanos(self.grace_usd)
 
 
 def _apart(budgets: tuple[BudgetSpec, ...]) -> tuple[BudgetSpec, ...]:

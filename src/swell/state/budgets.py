@@ -28,6 +28,12 @@ class BudgetLimit(msgspec.Struct, frozen=True, omit_defaults=True):
     start_unix_ms: int = 0
     end_unix_ms: int | None = None
     model: str = ""  # empty: all models
+    grace_usd_nanos: int = 0  # requests are admitted until cap and grace are spent; everything else goes by the cap
+
+    @property
+    def most_usd_nanos(self) -> int:
+        """What may be spent at most."""
+        return self.cap_usd_nanos + self.grace_usd_nanos
 
 
 class KeyBudget(msgspec.Struct, frozen=True, omit_defaults=True):
