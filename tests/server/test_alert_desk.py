@@ -48,7 +48,8 @@ async def test_each_threshold_fires_when_it_is_reached_and_goes_to_every_sink() 
         assert [alert.severity for alert in pager.delivered] == ["info", "warning", "critical"]
         assert pager.delivered[1].text == (
             "$8.00 of $10.00 is spent (80%). Requests are refused once it is used up.\n"
-            "Who spends it: swell usage --tenant search. To allow more, raise the budget in swell.yaml."
+            "Who spends it: swell usage --tenant search. To allow more, raise the budget in swell.yaml, or for a "
+            "while: swell budget raise tenant:search --by USD --reason WHY"
         )
         assert pager.delivered[2].values["spent_usd_nanos"] == 10_000_000_000
         assert {alert.alert_id for alert in pager.delivered} == {alert.alert_id for alert in mail.delivered}

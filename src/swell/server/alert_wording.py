@@ -109,4 +109,9 @@ def _consequence(standing: Standing, threshold: Threshold) -> str:
 def _advice(limit: BudgetLimit) -> str:
     options = [f"{_OPTIONS[Scope(limit.scope)]} {limit.owner}"] if limit.scope in _OPTIONS else []
     options += [f"--model {limit.model}"] if limit.model else []
-    return f"Who spends it: {' '.join(['swell usage', *options])}. To allow more, raise the budget in swell.yaml."
+    scope = f"{limit.scope}:{limit.owner}" if limit.owner else limit.scope
+    model = f" --model {limit.model}" if limit.model else ""
+    return (
+        f"Who spends it: {' '.join(['swell usage', *options])}. To allow more, raise the budget in swell.yaml, or for "
+        f"a while: swell budget raise {scope}{model} --by USD --reason WHY"
+    )

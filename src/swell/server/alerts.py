@@ -20,7 +20,8 @@ from swell.ports.store import Store
 from swell.server.alert_deliveries import AlertDeliveries
 from swell.server.alert_rows import alert_rows
 from swell.server.alert_wording import budget_alert
-from swell.server.budgets import KEPT_SECONDS, thresholds_by_budget
+from swell.server.budget_limits import thresholds_by_budget
+from swell.server.budgets import KEPT_SECONDS
 from swell.server.loops import Loop
 from swell.server.spend_history import SpendHistory
 from swell.server.writer import Writer

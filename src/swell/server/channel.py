@@ -166,6 +166,12 @@ class ControlChannel:
             for connection in list(self._by_incarnation.values()):
                 connection.send(delta)
 
+    def recall_overdrawn(self) -> None:
+        """Have every worker hand back what is idle of budgets whose cap fell below what is spent and held."""
+        for limit in self.budgets.overdrawn():
+            for connection in list(self._by_incarnation.values()):
+                connection.send(LeaseRecall(limit))
+
     def connected(self) -> dict[str, Hello]:
         """The workers that are connected, by incarnation."""
         return {incarnation: c.hello for incarnation, c in self._by_incarnation.items() if c.hello is not None}

@@ -29,6 +29,7 @@ class BudgetLimit(msgspec.Struct, frozen=True, omit_defaults=True):
     end_unix_ms: int | None = None
     model: str = ""  # empty: all models
     grace_usd_nanos: int = 0  # requests are admitted until cap and grace are spent; everything else goes by the cap
+    raised_usd_nanos: int = 0  # what of the cap is a raise for a while
 
     @property
     def most_usd_nanos(self) -> int:

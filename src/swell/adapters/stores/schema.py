@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0006"  # the newest revision in migrations/versions
+HEAD = "0008"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -115,6 +115,26 @@ budget_leases = Table(
     Column("incarnation", Text, primary_key=True, nullable=False),
     Column("granted_usd_nanos", Integer, nullable=False),
 )
+
+budget_overrides = Table(
+    "budget_overrides",
+    metadata,
+    Column("entry", Integer, primary_key=True),
+    Column("override_id", Text, nullable=False, unique=True),
+    Column("budget_id", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("by_usd_nanos", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at_unix", Float, nullable=False),
+    Column("until_unix", Float, nullable=False),
+    Column("ended_at_unix", Float),
+    sqlite_autoincrement=True,
+)
+Index("budget_overrides_until", budget_overrides.c.until_unix)
 
 alerts = Table(
     "alerts",
