@@ -207,7 +207,7 @@ class World:
         for worker in self.workers:
             if worker.is_finished:  # its leases were ended with its spool, or are now
                 self.book.settled(worker.name, self.store.settle_leases(worker.name))
-        spends = self.store.open_budgets(self.limits)
+        spends = self.store.open_budgets(self.book.unknown(self.limits))
         self.book.set_limits(self.limits, {spend.limit: spend.spent_usd_nanos for spend in spends})
 
     def ingest(self, most: int = 1_000_000) -> None:
@@ -254,8 +254,8 @@ class World:
                     LeaseDeny(name, answer.cap, answer.retry_after_seconds, answer.is_final, answer.remaining)
                 )
                 for other in self.living():
-                    if other.name in answer.recall and other.connected:
-                        other.to_worker.append(LeaseRecall(name))
+                    if other.connected:
+                        other.to_worker += [LeaseRecall(held) for holder, held in answer.recall if holder == other.name]
 
     def to_worker(self, worker: Worker) -> None:
         if worker.to_worker:

@@ -1,5 +1,7 @@
 """Alerts fire once per threshold and period, whatever restarts, clocks, stores and sinks do."""
 
+from itertools import pairwise
+
 import pytest
 from alert_world import AlertWorld
 
@@ -153,6 +155,35 @@ async def test_what_is_refused_in_the_grace_is_told_as_used_up_at_once() -> None
         (alert,) = await world.desk.rows(1)
         assert alert["title"] == f"Tenant search has used up its budget of {TODAY}"
         assert "What is left is less than the next requests may cost." in alert["text"]
+
+
+async def test_a_rolling_budget_alerts_once_in_the_length_of_its_window_over_restarts() -> None:
+    async with AlertWorld(budget="{usd: 10, period: rolling 24h, alerts: [50%, 100%]}") as world:
+        at: list[float] = []
+        begin = world.clock.unix()
+        for hour in range(60):  # six dollars in any 24 hours, and a server that is restarted every hour
+            world.charge(25, hours_ago=0.0)
+            await world.begin()
+            await world.turn(1800.0)
+            await world.budgets.refresh()
+            await world.turn(1800.0)
+            alerts = await world.desk.rows(100)
+            at += [begin + hour * 3600.0] * (len(alerts) - len(at))
+        hours = [round((moment - begin) / 3600) for moment in at]
+        assert len(hours) == 2
+        assert all(later - earlier >= 24 for earlier, later in pairwise(hours))
+        assert {alert["threshold"] for alert in alerts} == {"50%"}
+        assert alerts[0]["title"] == "Tenant search has spent 50% of its budget (rolling 24h)"
+        assert "ends_unix" not in alerts[0]["values"]
+
+
+async def test_a_rolling_budget_that_is_used_up_says_that_spend_leaves_the_window() -> None:
+    async with AlertWorld(budget="{usd: 10, period: rolling 2d, alerts: [100%]}") as world:
+        world.spend(1000)
+        await world.turn()
+        (alert,) = await world.desk.rows(100)
+        assert alert["title"] == "Tenant search has used up its budget (rolling 2d)"
+        assert "Requests are refused until enough of what was spent has left the window." in alert["text"]
 
 
 async def test_a_budget_without_alerts_is_silent() -> None:

@@ -194,6 +194,18 @@ def test_a_raise_is_ended_before_its_time_once(office: Overrides, store: MemoryS
     assert [entry.action for entry in store.list_audit(10)] == ["budget.end_raise", "budget.raise"]
 
 
+def test_a_credit_of_a_rolling_budget_holds_for_the_length_of_its_window(clock: ManualClock) -> None:
+    file = """
+models: [{name: chat, engine: external, endpoints: ["http://127.0.0.1:9101"]}]
+prices: {chat: {usd_per_million_prompt_tokens: 1}}
+organisation: {budget: 10 / rolling 7d}
+"""
+    office = Overrides(lambda: parse_spec(file, origin="swell.yaml"), MemoryStore(), clock)
+    made = office.raise_budget(wanted("organisation", period="rolling 168h"), ME)
+    assert (made.period, made.until_unix) == ("rolling 7d", START_UNIX + 7 * DAY)
+    assert caps(office.spec(), [made], START_UNIX) == {made.budget_id: [20, 20]}
+
+
 async def test_a_raise_admits_more_until_it_ends_and_nothing_is_granted_after_it() -> None:
     async with AlertWorld(budget="{usd: 10, period: day, alerts: []}") as world:
         assert world.spend(1000)

@@ -129,8 +129,13 @@ def _row(row: dict[str, Any]) -> tuple[object, ...]:
         amounts[0] += f" ({usd_text(row['raised_usd_nanos'])} of it raised)"
     return (
         _whose(row), row["model"] or "all", row["period"], amounts[0], _grace(row), amounts[1],
-        f"{_percent(spent, cap)}%", amounts[2], amounts[3], moment(row["ends_unix"]),
+        f"{_percent(spent, cap)}%", amounts[2], amounts[3], _until(row),
     )  # fmt: skip
+
+
+def _until(row: dict[str, Any]) -> str:
+    """When the period ends, or when a rolling window begins to give back."""
+    return f"frees from {moment(row['frees_unix'])}" if row["frees_unix"] is not None else moment(row["ends_unix"])
 
 
 def _override_row(row: dict[str, Any], now_unix: float) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ Contract for every implementation, checked by `swell.testing.store_suite`:
 - Administrative changes take the audit entry that explains them and store both or neither.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from swell.errors import UserError
@@ -164,8 +164,11 @@ class BudgetStore(Protocol):
         The first hour begins at `first_unix_ms`. Bounds count. It reads every request of these hours: ask for few.
         """
 
-    def forget_budgets(self, ended_before_unix_ms: int) -> None:
-        """Drop limits whose period ended before, unless something of them is leased."""
+    def forget_budgets(self, ended_before_unix_ms: int, sooner: Mapping[str, int] | None = None) -> None:
+        """Drop limits whose period ended before, unless something of them is leased.
+
+        `sooner` has other moments for the limits of some budgets, by `budget_id`.
+        """
 
 
 class OverrideStore(Protocol):

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from swell.metering.budgets import Standing
+from swell.metering.accounts import Standing
 from swell.metering.thresholds import INTERVAL, Forecast
 from swell.spec.thresholds import Threshold
 from swell.state.alerts import Alert, Severity, money_values
@@ -34,7 +34,7 @@ def budget_alert(
     and_so = ""
     if limit.grace_usd_nanos:
         values |= money_values("grace", limit.grace_usd_nanos)
-    if limit.end_unix_ms is not None:
+    if limit.end_unix_ms is not None and not limit.window_ms:
         values["ends_unix"] = limit.end_unix_ms // 1000
     if threshold.is_forecast and forecast is not None:
         does = f"is forecast to spend {threshold.share_percent}% of its budget"
@@ -75,6 +75,8 @@ def _subject(limit: BudgetLimit) -> str:
 
 
 def _of_period(limit: BudgetLimit) -> str:
+    if limit.window_ms:
+        return f" ({limit.label})"
     return "" if limit.end_unix_ms is None else f" of {limit.label}"
 
 
@@ -100,6 +102,8 @@ def _consequence(standing: Standing, threshold: Threshold) -> str:
         return f"Requests are refused once it {f'and {grace} are' if grace else 'is'} used up."
     if _is_in_grace(standing):
         return f"Requests are admitted until {grace} is spent too, and refused then."
+    if limit.window_ms:
+        return "Requests are refused until enough of what was spent has left the window."
     if limit.end_unix_ms is None:
         return "Requests are refused until it is raised."
     ends = datetime.fromtimestamp(limit.end_unix_ms / 1000, UTC)

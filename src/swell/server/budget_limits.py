@@ -8,11 +8,14 @@ from swell.metering.budgets import PREFIX
 from swell.metering.periods import Period, following, period_at, zone_of
 from swell.server.administration import key_budgets, limits_problem
 from swell.spec import Spec
-from swell.spec.money import BudgetSpec
+from swell.spec.budgets import BudgetSpec
 from swell.spec.thresholds import Threshold, parse_threshold
-from swell.state.budgets import BudgetLimit, Scope
+from swell.spec.windows import window_hours
+from swell.state.budgets import SLOTS, BudgetLimit, Scope
 from swell.state.overrides import BudgetOverride
 from swell.state.records import KeyRecord
+
+_HOUR_SECONDS = 3600
 
 
 class Budget(NamedTuple):
@@ -49,11 +52,11 @@ def limits_at(
     raises: dict[str, list[BudgetOverride]] = {}
     for override in overrides:
         raises.setdefault(override.budget_id, []).append(override)
-    return tuple(
-        _limit(budget, period, now_unix, raises.get(budget.budget_id, ()))
-        for budget in budgets_of(spec, keys, now_unix)
-        for period in _periods(budget.spec, now_unix)
-    )
+    limits: list[BudgetLimit] = []
+    for budget in budgets_of(spec, keys, now_unix):
+        known = raises.get(budget.budget_id, ())
+        limits += (_limit(budget, period, now_unix, known) for period in _periods(budget.spec, now_unix))
+    return tuple(limits)
 
 
 def changes_at(limits: Iterable[BudgetLimit], overrides: Iterable[BudgetOverride], now_unix: float) -> float:
@@ -73,9 +76,13 @@ def _has_budgets(key: KeyRecord, now_unix: float) -> bool:
 
 
 def _periods(budget: BudgetSpec, now_unix: float) -> list[Period]:
+    if budget.is_rolling:
+        slot = window_hours(budget.period) * _HOUR_SECONDS // SLOTS
+        start = int(now_unix) // slot * slot
+        return [Period(float(at), float(at + slot), budget.period) for at in (start, start + slot)]
     zone = zone_of(budget.time_zone)
-    current = period_at(budget.period.value, zone, now_unix)
-    after = following(budget.period.value, zone, current)
+    current = period_at(budget.period, zone, now_unix)
+    after = following(budget.period, zone, current)
     return [current] if after is None else [current, after]
 
 
@@ -95,4 +102,5 @@ def _limit(budget: Budget, period: Period, now_unix: float, raises: Sequence[Bud
         model=spec.model or "",
         grace_usd_nanos=spec.grace_usd_nanos,
         raised_usd_nanos=raised,
+        window_ms=window_hours(spec.period) * _HOUR_SECONDS * 1000 if spec.is_rolling else 0,
     )

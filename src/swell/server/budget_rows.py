@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from swell.metering.budgets import Standing
+from swell.metering.accounts import Standing
 from swell.ports.store import Store
 from swell.server.budget_limits import limits_at
 from swell.spec import Spec
-from swell.state.records import requests_of
+from swell.state.budgets import BudgetLimit
+from swell.state.records import window_of
 from swell.units import usd
 
 
@@ -19,7 +20,8 @@ def budget_rows(standings: Sequence[Standing], now_unix: float) -> list[dict[str
             "owner": standing.limit.owner,
             "model": standing.limit.model,
             "period": standing.limit.label,
-            "ends_unix": None if standing.limit.end_unix_ms is None else standing.limit.end_unix_ms / 1000,
+            "ends_unix": _ends_unix(standing.limit),
+            "frees_unix": None if standing.frees_unix_ms is None else standing.frees_unix_ms / 1000,
             **{
                 f"{name}_{unit}": value
                 for name, nanos in (
@@ -35,9 +37,13 @@ def budget_rows(standings: Sequence[Standing], now_unix: float) -> list[dict[str
             },
         }
         for standing in standings
-        if standing.limit.start_unix_ms <= now_unix * 1000
-        and (standing.limit.end_unix_ms is None or now_unix * 1000 < standing.limit.end_unix_ms)
+        if standing.limit.contains(now_unix * 1000)
     ]
+
+
+def _ends_unix(limit: BudgetLimit) -> float | None:
+    """When it begins anew; never, where it is not given again, or where it rolls."""
+    return None if limit.end_unix_ms is None or limit.window_ms else limit.end_unix_ms / 1000
 
 
 def ledger_rows(spec: Spec, store: Store, now_unix: float) -> list[dict[str, Any]]:
@@ -46,7 +52,7 @@ def ledger_rows(spec: Spec, store: Store, now_unix: float) -> list[dict[str, Any
     limits = limits_at(spec, now_unix, store.list_keys(), overrides)
     present = [limit for limit in limits if limit.start_unix_ms <= now_unix * 1000]
     standings = [
-        Standing(limit, sum(total.charge_usd_nanos for total in store.total_usage(requests_of(limit))), 0)
+        Standing(limit, sum(total.charge_usd_nanos for total in store.total_usage(window_of(limit))), 0)
         for limit in present
     ]
     return budget_rows(standings, now_unix)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from swell.clock import Clock
 from swell.errors import SwellError
-from swell.metering.budgets import BudgetBook, Standing
+from swell.metering.accounts import Standing
+from swell.metering.budgets import BudgetBook
 from swell.metering.ingest import Ingested
 from swell.ports.store import Store
 from swell.server.budget_limits import changes_at, limits_at
@@ -84,14 +85,15 @@ class BudgetDesk:
         self.book.set_limits(limits, {spend.limit: spend.spent_usd_nanos for spend in spends})
         if new:
             before = int((self._clock.unix() - KEPT_SECONDS) * 1000)
-            await self._writer.call(lambda: self._store.forget_budgets(before))
+            slots = {limit.budget_id: limit.start_unix_ms - 2 * limit.window_ms for limit in new if limit.window_ms}
+            await self._writer.call(lambda: self._store.forget_budgets(before, slots))
         changed, self.limits = limits != self.limits, limits
         self._refreshed_unix, self._changes_unix = now, changes
         return changed
 
     def standings(self) -> list[Standing]:
         """What has become of every limit by now."""
-        return self.book.standings()
+        return self.book.standings(self._clock.unix())
 
     async def save(self) -> None:
         """Store every lease that differs from what is stored. Raises SwellError where that failed.

@@ -285,9 +285,9 @@ class ControlChannel:
         connection.send(
             LeaseDeny(wanted.limit, answer.cap, answer.retry_after_seconds, answer.is_final, answer.remaining)
         )
-        for other in answer.recall:
+        for other, limit in answer.recall:
             if other in self._by_incarnation:
-                self._by_incarnation[other].send(LeaseRecall(wanted.limit))
+                self._by_incarnation[other].send(LeaseRecall(limit))
 
     async def _send_grants(self) -> None:
         while self._unsent:

@@ -20,6 +20,8 @@ from swell.metering.periods import period_at, zone_of
 from swell.ports.store import Store
 from swell.server.budget_limits import Budget, budgets_of
 from swell.spec import Spec
+from swell.spec.budgets import canonical_period
+from swell.spec.windows import window_hours
 from swell.state.budgets import Scope
 from swell.state.overrides import BudgetOverride
 from swell.state.records import AuditEntry
@@ -71,7 +73,7 @@ class Overrides:
             scope=budget.scope.value,
             owner=budget.owner,
             model=budget.spec.model or "",
-            period=str(budget.spec.period),
+            period=budget.spec.period,
             by_usd_nanos=amount,
             reason=reason,
             created_by=principal,
@@ -121,7 +123,7 @@ class Overrides:
             what = f"for model {request.model[:100]!r}" if request.model else "for all models; give --model"
             raise UserError(f"{_scoped(found[0])} has no budget {what}; {_which('', found)}")
         if request.period:
-            right = [each for each in right if str(each.spec.period) == request.period.strip().lower()]
+            right = [each for each in right if each.spec.period == _canonical(request.period)]
         if not right:
             raise UserError(f"{_scoped(found[0])} has no budget per {request.period[:100]!r}; {_which('', found)}")
         if len(right) > 1:
@@ -148,7 +150,14 @@ class Overrides:
 def named(budget: Budget) -> str:
     """A budget for people: whose it is, of which model, and its period."""
     model = f" --model {budget.spec.model}" if budget.spec.model else ""
-    return f"{_scoped(budget)}{model} --period {_quoted(str(budget.spec.period))}"
+    return f"{_scoped(budget)}{model} --period {_quoted(budget.spec.period)}"
+
+
+def _canonical(period: str) -> str:
+    try:
+        return canonical_period(period)
+    except ValueError as error:
+        raise UserError(f"--period {period[:100]!r} {error}") from None
 
 
 def _quoted(text: str) -> str:
@@ -191,8 +200,10 @@ def _until(request: NewOverride, budget: Budget, now: float) -> float:
         until = _moment(request.until, zone_of(budget.spec.time_zone))
     elif request.seconds is not None:
         until = now + request.seconds
+    elif budget.spec.is_rolling:
+        until = now + window_hours(budget.spec.period) * 3600
     else:
-        end = period_at(budget.spec.period.value, zone_of(budget.spec.time_zone), now).end_unix
+        end = period_at(budget.spec.period, zone_of(budget.spec.time_zone), now).end_unix
         if end is None:
             raise UserError(f"{named(budget)} has no period that ends; say until when with --until or --for")
         until = end

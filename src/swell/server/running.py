@@ -216,7 +216,7 @@ class RunningServer:
 
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
-        return budget_rows(self._budgets.book.standings(), self._clock.unix())
+        return budget_rows(self._budgets.standings(), self._clock.unix())
 
     async def overrides(self, act: Callable[[Overrides], _Result]) -> _Result:
         """Run an act on raises of budgets on the writer thread; return after the workers were told of it."""

@@ -1,4 +1,4 @@
-"""Budgets that are raised by hand, with a running server and without one."""
+"""Budgets on a real server: raised by hand with it and without it, and rolling ones over its restart."""
 
 from pathlib import Path
 
@@ -73,3 +73,32 @@ def test_without_a_server_it_goes_into_the_store_and_holds_when_one_starts(
     assert server.command("budget", "overrides")[0]["ended_at_unix"] is not None
     again = server.command("budget", "end-override", made["override_id"], check=False)
     assert "none does" in again["error"]
+
+
+def test_rolling_budgets_of_a_tenant_and_of_a_key_say_when_room_comes_back(
+    swell_up: SwellUp, upstream: UpstreamThread
+) -> None:
+    spec = SPEC.format(url=upstream.url).replace("period: day", "period: rolling 24h")
+    server = swell_up(spec, workers=2)
+    server.wait_model("m")
+    for _ in range(50):
+        reply = server.chat(max_tokens=100)
+        if reply.status == 429:
+            break
+    message = reply.json["error"]["message"]
+    assert "The budget of $0.01 for tenant 'default' (rolling 24h) is used up" in message
+    assert "Enough of it comes back in 24 h" in message
+    assert 24 * 3600 - 60 <= int(reply.headers["retry-after"]) <= 25 * 3600
+    server.kill()
+    server.start()
+    wait_until(lambda: server.command("status", check=False).get("pid") == server.pid, seconds=30, what="it answers")
+    assert server.chat(max_tokens=100).status == 429
+    (row,) = server.command("budget")
+    assert (row["period"], row["ends_unix"]) == ("rolling 24h", None)
+    assert row["frees_unix"] is not None
+    server.command("budget", "raise", "default", "--by", "1", "--reason", "x")
+    server.create_key("rolls", "--budget", "0.01 / rolling 7d")
+    assert server.chat(max_tokens=100).status == 200
+    rows = {each["scope"]: each for each in server.command("budget")}
+    assert rows["key"]["period"] == "rolling 7d"
+    assert rows["tenant"]["raised_usd"] == "1.000000000"
