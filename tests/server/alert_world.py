@@ -11,7 +11,7 @@ from swell.server.budgets import BudgetDesk
 from swell.server.writer import Writer
 from swell.spec import parse_spec
 from swell.state.budgets import BudgetLimit
-from swell.state.records import SpoolPosition
+from swell.state.records import KeyRecord, SpoolPosition
 from swell.testing.fake_alert_sink import FakeAlertSink
 from swell.testing.memory_store import MemoryStore
 from swell.testing.store_suite import usage_change
@@ -38,6 +38,7 @@ class AlertWorld:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: ManualClock = field(default_factory=lambda: ManualClock(START_UNIX))
     said: list[str] = field(default_factory=list)
+    keys: list[KeyRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._requests = 0
@@ -53,7 +54,7 @@ class AlertWorld:
 
     async def begin(self) -> None:
         self.spec = spec = parse_spec(FILE.format(budget=self.budget), origin="swell.yaml")
-        self.budgets = BudgetDesk(spec, self.store, self.writer, self.clock)
+        self.budgets = BudgetDesk(spec, self.store, self.writer, self.clock, lambda: self.keys)
         self.desk = AlertDesk(
             spec,
             self.store,
@@ -66,6 +67,10 @@ class AlertWorld:
         await self.budgets.refresh()
         self.budgets.book.join(WORKER, ())
         await self.desk.begin()
+
+    def limit_of(self, owner: str) -> BudgetLimit:
+        """The current period's of that owner."""
+        return next(limit for limit in self.budgets.limits if limit.owner == owner)
 
     @property
     def limit(self) -> BudgetLimit:
@@ -80,12 +85,17 @@ class AlertWorld:
             book.report(WORKER, name, amount, answer.amount - amount)
         return isinstance(answer, BudgetGrant)
 
-    def charge(self, cents: int, hours_ago: float) -> None:
+    def charge(self, cents: int, hours_ago: float, **fields: object) -> None:
         """Enter a request in the ledger."""
         self._requests += 1
         at = int((self.clock.unix() - hours_ago * HOUR) * 1000)
         change = usage_change(
-            f"r{self._requests}", "pair", reserved_at_unix_ms=at, settled_at_unix_ms=at, charge_usd_nanos=cents * CENT
+            f"r{self._requests}",
+            "pair",
+            reserved_at_unix_ms=at,
+            settled_at_unix_ms=at,
+            charge_usd_nanos=cents * CENT,
+            **fields,
         )
         self.store.apply_usage([change], SpoolPosition("spool1", 1, self._requests))
 

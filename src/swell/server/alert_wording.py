@@ -115,7 +115,9 @@ def _advice(limit: BudgetLimit) -> str:
     options += [f"--model {limit.model}"] if limit.model else []
     scope = f"{limit.scope}:{limit.owner}" if limit.owner else limit.scope
     model = f" --model {limit.model}" if limit.model else ""
+    # A key's budget is as old as the key: there is no file to raise it in.
+    where = "make a key with a larger budget" if limit.scope == Scope.KEY else "raise the budget in swell.yaml"
     return (
-        f"Who spends it: {' '.join(['swell usage', *options])}. To allow more, raise the budget in swell.yaml, or for "
+        f"Who spends it: {' '.join(['swell usage', *options])}. To allow more, {where}, or for "
         f"a while: swell budget raise {scope}{model} --by USD --reason WHY"
     )

@@ -23,7 +23,7 @@ from swell.server.alert_book import AlertBook, new_alert_id
 from swell.server.alert_deliveries import AlertDeliveries
 from swell.server.alert_rows import alert_rows
 from swell.server.alert_wording import budget_alert
-from swell.server.budget_limits import thresholds_by_budget
+from swell.server.budget_limits import key_thresholds, thresholds_by_budget
 from swell.server.budgets import KEPT_SECONDS
 from swell.server.loops import Loop
 from swell.server.spend_history import SpendHistory
@@ -31,6 +31,7 @@ from swell.server.writer import Writer
 from swell.spec import Spec
 from swell.spec.thresholds import Threshold
 from swell.state.alerts import Alert, AlertRecord
+from swell.state.budgets import BudgetLimit, Scope
 
 WATCH_SECONDS = 2.0
 DELIVER_SECONDS = 2.0
@@ -62,7 +63,9 @@ class AlertDesk:
         self._writer = writer
         self._clock = clock
         self._standings = standings
+        self._names: set[str] = set()  # of limits that something was spent of
         self._fired: dict[str, set[str]] = {}  # by limit, of limits that came near one
+        self._quiet: dict[str, tuple[object, ...]] = {}  # by limit: what nothing was due of, so that most cost nothing
         self._forecast_at: dict[str, float] = {}  # monotonic, by limit
         self._history = SpendHistory(store, writer)
         self._forget_at = clock.monotonic()
@@ -86,7 +89,7 @@ class AlertDesk:
     async def watch(self, now: float) -> None:
         """One turn: store the alerts that are due by now, and hand them on to be delivered."""
         at_unix = self._clock.unix()
-        standings = [s for s in self._standings() if self._thresholds.get(s.limit.budget_id)]
+        standings = [s for s in self._standings() if s.spent_usd_nanos > 0 and self._thresholds_of(s.limit)]
         self._forget_limits(standings)
         forecasts = await self._forecasts(standings, now, at_unix)
         found = self._due(standings, forecasts)
@@ -137,12 +140,20 @@ class AlertDesk:
         ]
 
     def _due_of(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold]:
-        limit, fired = standing.limit, self._fired_of(standing)
-        thresholds = self._thresholds[limit.budget_id]
+        limit = standing.limit
+        looked = (limit.cap_usd_nanos, standing.spent_usd_nanos, standing.is_used_up, standing.names)
+        if forecast is None and self._quiet.get(limit.name) == looked:
+            return ()
+        thresholds, fired = self._thresholds_of(limit), self._fired_of(standing)
         found = due(thresholds, limit.cap_usd_nanos, standing.spent_usd_nanos, forecast, fired)
         if standing.is_used_up and HUNDRED in thresholds and HUNDRED.text not in fired and HUNDRED not in found:
             return (*found, HUNDRED)
+        if not found:
+            self._quiet[limit.name] = looked
         return found
+
+    def _thresholds_of(self, limit: BudgetLimit) -> tuple[Threshold, ...]:
+        return key_thresholds(limit) if limit.scope == Scope.KEY else self._thresholds.get(limit.budget_id, ())
 
     def _fired_of(self, standing: Standing) -> set[str]:
         """What fired in the period, or in the window."""
@@ -182,10 +193,14 @@ class AlertDesk:
         if standing.spent_usd_nanos <= 0 or now - self._forecast_at.get(limit.name, float("-inf")) < FORECAST_SECONDS:
             return False
         fired = self._fired_of(standing)
-        return any(t.is_forecast and t.text not in fired for t in self._thresholds[limit.budget_id])
+        return any(t.is_forecast and t.text not in fired for t in self._thresholds_of(limit))
 
     def _forget_limits(self, standings: Sequence[Standing]) -> None:
         names = {name for standing in standings for name in standing.names}
+        if names == self._names:
+            return
+        self._names = names
+        self._quiet = {name: looked for name, looked in self._quiet.items() if name in names}
         self._fired = {name: fired for name, fired in self._fired.items() if name in names}
         self._forecast_at = {name: at for name, at in self._forecast_at.items() if name in names}
         self._history.keep({standing.limit.budget_id for standing in standings})

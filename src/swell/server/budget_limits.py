@@ -8,7 +8,7 @@ from swell.metering.budgets import PREFIX
 from swell.metering.periods import Period, following, period_at, zone_of
 from swell.server.administration import key_budgets, limits_problem
 from swell.spec import Spec
-from swell.spec.budgets import BudgetSpec
+from swell.spec.budgets import DEFAULT_THRESHOLDS, BudgetSpec
 from swell.spec.thresholds import Threshold, parse_threshold
 from swell.spec.windows import window_hours
 from swell.state.budgets import SLOTS, BudgetLimit, Scope
@@ -16,6 +16,8 @@ from swell.state.overrides import BudgetOverride
 from swell.state.records import KeyRecord
 
 _HOUR_SECONDS = 3600
+_DEFAULTS = tuple(map(parse_threshold, DEFAULT_THRESHOLDS))
+_WITHOUT_END = tuple(each for each in _DEFAULTS if not each.is_forecast)  # there is nothing to forecast for
 
 
 class Budget(NamedTuple):
@@ -69,6 +71,11 @@ def changes_at(limits: Iterable[BudgetLimit], overrides: Iterable[BudgetOverride
 def thresholds_by_budget(spec: Spec) -> dict[str, tuple[Threshold, ...]]:
     """What to alert at, by `BudgetLimit.budget_id`."""
     return {budget.budget_id: tuple(map(parse_threshold, budget.spec.alerts)) for budget in budgets_of(spec)}
+
+
+def key_thresholds(limit: BudgetLimit) -> tuple[Threshold, ...]:
+    """What to alert at of a key's budget, which has no thresholds of its own: those of any, where they make sense."""
+    return _DEFAULTS if limit.end_unix_ms is not None and not limit.window_ms else _WITHOUT_END
 
 
 def _has_budgets(key: KeyRecord, now_unix: float) -> bool:
