@@ -49,8 +49,9 @@ def severity(log: MissLog, attainment: float = 0.99, now: float = -1.0) -> str |
         ([(351, 100, 0), (3, 100, 100), (6, 100, 0)], 0.99, None),  # it is over, as the short window says
         ([(55, 100, 100), (5, 100, 0)], 0.99, "warning"),  # the last half hour still is bad enough for it
         ([(330, 100, 20), (30, 100, 0)], 0.99, None),
-        ([(1, 19, 19)], 0.99, None),  # too few requests
-        ([(1, 20, 20)], 0.99, "critical"),
+        ([(2, 6, 6), (1, 7, 7)], 0.99, None),  # too few requests
+        ([(2, 6, 6), (1, 8, 8)], 0.99, "critical"),
+        ([(2, 1000, 1000)], 0.99, None),  # a burst
         ([(5, 100, 1), (1, 100, 0)], 0.999, "warning"),
         ([(5, 30, 1)], 0.999, "critical"),
         ([(4, 30, 1)], 0.999, None),  # four misses
@@ -73,7 +74,7 @@ def test_a_rule_holds_where_both_windows_burn(
 def test_a_burn_tells_what_it_saw() -> None:
     burn = burning(0.99, log_of((55, 100, 0), (5, 200, 200)), -1.0)
     assert burn is not None
-    assert (burn.long, burn.short) == (Counts(6500, 1000), Counts(1000, 1000))
+    assert (burn.long, burn.short) == (Counts(6500, 1000, 5), Counts(1000, 1000, 5))
     assert burn.long.miss_share == pytest.approx(0.1538, abs=1e-4)
 
 
@@ -99,7 +100,7 @@ def test_a_time_that_is_earlier_counts_as_of_the_last() -> None:
     log = MissLog()
     log.add(600.0, 10, 1)
     log.add(60.0, 5, 5)
-    assert log.counts(600.0, 300) == Counts(15, 6)
+    assert log.counts(600.0, 300) == Counts(15, 6, 1)
 
 
 _minutes = st.lists(
@@ -115,12 +116,15 @@ def test_a_log_is_bounded_and_counts_what_a_window_holds(steps: list[tuple[int, 
     for gap, judged, missed in steps:
         minute += gap
         log.add(minute * 60.0, judged, missed)
-        kept.append((minute, judged, missed))
+        if judged:
+            kept.append((minute, judged, missed))
     now = minute * 60.0
     assert len(log.kept(now)) <= KEPT_BUCKETS
     for seconds in {each for rule in RULES for each in (rule.long_seconds, rule.short_seconds)}:
         inside = [each for each in kept if each[0] > minute - seconds // BUCKET_SECONDS]
-        assert log.counts(now, seconds) == Counts(sum(e[1] for e in inside), sum(e[2] for e in inside))
+        assert log.counts(now, seconds) == Counts(
+            sum(e[1] for e in inside), sum(e[2] for e in inside), len({e[0] for e in inside if e[2]})
+        )
     burn = burning(attainment, log, now)
     if burn is not None:
         assert burn.long.missed >= burn.short.missed > 0

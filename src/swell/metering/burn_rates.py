@@ -9,7 +9,8 @@ what thirty days may miss; at 6 times, six hours take 5 %.
 Where much may be missed, no rate could be so high: of 0.9, ten times is everything. So a rule holds as well where a
 share of the requests that should attain (`share_of_attaining`) misses in both windows.
 
-Few requests say little: a rule needs LEAST_REQUESTS and LEAST_MISSES in its long window. An episode is over when no
+Few requests say little, and those of one burst are one event: a rule needs LEAST_REQUESTS, LEAST_MISSES and misses in
+LEAST_MINUTES in its long window. An episode is over when no
 more than what is allowed was missed for CALM_SECONDS, which is far from what begins one.
 """
 
@@ -21,6 +22,7 @@ BUCKET_SECONDS = 60  # what a log tells apart; a window is up to so much shorter
 CALM_SECONDS = 1800  # an episode is over when this long no more was missed than is allowed
 LEAST_REQUESTS = 20  # in the long window
 LEAST_MISSES = 5  # of them
+LEAST_MINUTES = 3  # in which some missed: a cold start is over sooner
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Counts:
 
     judged: int = 0
     missed: int = 0
+    minutes: int = 0  # in which some missed
 
     @property
     def miss_share(self) -> float:
@@ -90,12 +93,12 @@ class MissLog:
     def counts(self, now: float, seconds: int) -> Counts:
         """Of the last `seconds`, by whole buckets with the running one."""
         first = int(now // BUCKET_SECONDS) - seconds // BUCKET_SECONDS
-        judged = missed = 0
+        judged = missed = minutes = 0
         for minute, of_it, missed_of_it in reversed(self._buckets):
             if minute <= first:
                 break
-            judged, missed = judged + of_it, missed + missed_of_it
-        return Counts(judged, missed)
+            judged, missed, minutes = judged + of_it, missed + missed_of_it, minutes + (missed_of_it > 0)
+        return Counts(judged, missed, minutes)
 
     def kept(self, now: float) -> list[tuple[float, int, int]]:
         """To be stored: the age of each bucket in seconds, judged, missed; oldest first."""
@@ -114,9 +117,13 @@ def burning(attainment: float, log: MissLog, now: float) -> Burn | None:
         if not _reaches(rule, attainment, short):
             continue
         long = log.counts(now, rule.long_seconds)
-        if long.judged >= LEAST_REQUESTS and long.missed >= LEAST_MISSES and _reaches(rule, attainment, long):
+        if _says_much(long) and _reaches(rule, attainment, long):
             return Burn(rule, long, short)
     return None
+
+
+def _says_much(counts: Counts) -> bool:
+    return counts.judged >= LEAST_REQUESTS and counts.missed >= LEAST_MISSES and counts.minutes >= LEAST_MINUTES
 
 
 def is_calm(attainment: float, log: MissLog, now: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from swell.ports.store import Store
 from swell.server.alert_deliveries import AlertDeliveries
 from swell.server.writer import Writer
-from swell.state.alerts import Alert, AlertDelivery, AlertRecord
+from swell.state.alerts import Alert, AlertDelivery, AlertKind, AlertRecord
 
 MAX_TOLD = 10  # of one turn's alerts on the terminal
 
@@ -28,6 +28,10 @@ class AlertBook:
         sinks = sorted(self._deliveries.sink_names)
         deliveries = tuple(AlertDelivery(alert_id=alert.alert_id, sink=sink) for sink in sinks)
         return AlertRecord(alert=alert, limit_name=limit_name, threshold=threshold, deliveries=deliveries)
+
+    async def latest(self, kind: AlertKind) -> list[AlertRecord]:
+        """The last alert of each subject."""
+        return await self._writer.call(lambda: self._store.latest_alerts(kind))
 
     async def add(self, records: Sequence[AlertRecord]) -> None:
         """Store alerts, and tell of those that are new. Where the store does not take them, nothing has happened."""

@@ -27,6 +27,7 @@ from swell.server.channel import ControlChannel
 from swell.server.draining import END_MARGIN_SECONDS, Draining
 from swell.server.gateway_workload import forget_settings, require_port
 from swell.server.loops import Loop
+from swell.server.model_watch import model_watch
 from swell.server.overrides import Overrides
 from swell.server.parts import Parts
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
@@ -107,6 +108,7 @@ class RunningServer:
         self._draining = Draining(
             self._fleet, self._providers.by_name, self._changed, lambda: bool(self._living), self._troubles.say
         )
+        self._watch = model_watch(parts, self._fleet, self._alerts.book, lambda: self._living, self._stop)
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
         self._scaling = Scaling(
@@ -117,6 +119,7 @@ class RunningServer:
             living=lambda: self._living,
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
+            saw=self._watch.decided,
             memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
         )
         self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
@@ -141,6 +144,7 @@ class RunningServer:
             *self._scaling.loops,
             self._trail,
             *self._alerts.loops,
+            *self._watch.loops,
             Loop("budgets", self._budgets_step, TURN_SECONDS, self._clock),
             self._runs.loop,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
@@ -270,6 +274,7 @@ class RunningServer:
             await self._ingest_all()  # new budgets begin with what the ledger has
         await self._budgets.refresh()
         await self._alerts.begin()
+        await self._watch.begin()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
             publication=Publication(epoch, self._picture()),
@@ -383,6 +388,7 @@ class RunningServer:
 
     def _load_arrived(self, incarnation: str, load: Load) -> None:
         self._scaling.report(incarnation, load)
+        self._watch.report(incarnation, load)
         loads = self._channel.loads()
         if self._living <= loads.keys():  # a worker that has not reported may have requests open
             self._fleet.report_in_flight(in_flight(loads.values()))
@@ -448,6 +454,7 @@ class RunningServer:
         await self._ingest_all()
         await self._trail_step(0.0)
         await self._runs.step()
+        await self._watch.finish()
         await self._alerts.finish()
 
     async def _let_go(self) -> None:

@@ -40,7 +40,7 @@ class _Scaled:
 
 
 class Scaling:
-    """All models that scale. `decided` is called after a decision to change something."""
+    """All models that scale. `decided` is called after a decision to change something, `saw` gets all."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Scaling:
         living: Callable[[], Collection[str]],
         make_scaler: MakeScaler,
         decided: Callable[[], None] = lambda: None,
+        saw: Callable[[str, Decision], None] = lambda model, decision: None,
         memories: ScalerMemories | None = None,
     ) -> None:
         self._fleet = fleet
@@ -59,6 +60,7 @@ class Scaling:
         self._loads = loads
         self._living = living
         self._decided = decided
+        self._saw = saw
         self._memories = memories
         self._stopped = False
         self.trail = Trail(0)
@@ -156,6 +158,7 @@ class Scaling:
 
         def record(decision: Decision) -> None:
             self.trail.add(model.name, decision, live.seen.present, self._clock.unix())
+            self._saw(model.name, decision)
             if not decision.is_hold:
                 self._decided()
 

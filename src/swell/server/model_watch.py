@@ -1,0 +1,88 @@
+"""Alerts about models: objectives missed, demand beyond the ceiling, and nothing that is ready. One loop for all."""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from swell.clock import Clock
+from swell.control.fleet import Fleet
+from swell.control.workload import GATEWAY_WORKER
+from swell.server.alert_book import AlertBook
+from swell.server.alert_episodes import Episodes
+from swell.server.capacity_watch import CeilingWatch, ReadyWatch
+from swell.server.loops import Loop
+from swell.server.objective_watch import ObjectiveWatch
+from swell.server.parts import Parts
+from swell.server.scaling import served_names
+from swell.spec import ModelSpec
+from swell.state.messages import Load
+from swell.state.scaling import Decision
+
+WATCH_SECONDS = 10.0
+
+
+def model_watch(
+    parts: Parts, fleet: Fleet, book: AlertBook, living: Callable[[], Collection[str]], stopping: asyncio.Event
+) -> "ModelWatch":
+    """The watch of a running server, with its file in the state directory."""
+    models = [model.spec for model in parts.models]
+    file = parts.state.root / "objectives.json"
+    return ModelWatch(models, fleet, parts.clock, Episodes(book, parts.clock), file, living=living, stopping=stopping)
+
+
+class ModelWatch:
+    """Made once per server. `living` are the workers that run. Nothing is told while `stopping` is set: what ends then
+    shall end."""
+
+    def __init__(
+        self,
+        models: Sequence[ModelSpec],
+        fleet: Fleet,
+        clock: Clock,
+        episodes: Episodes,
+        file: Path,
+        *,
+        living: Callable[[], Collection[str]],
+        stopping: asyncio.Event,
+    ) -> None:
+        """`file` keeps what was counted of objectives over a restart."""
+        names = {name: model.name for model in models for name in served_names(model)}
+        self._fleet = fleet
+        self._episodes = episodes
+        self._living = living
+        self._stopping = stopping
+        self._objectives = ObjectiveWatch(models, names, file, clock)
+        self._ceilings = CeilingWatch({model.name: model.replicas.max for model in models if model.scales}, clock)
+        self._ready = ReadyWatch(clock)
+        self.loops = (Loop("model alerts", self.step, WATCH_SECONDS, clock),)
+
+    async def begin(self) -> None:
+        """Take up what an earlier server saw."""
+        self._objectives.restore()
+        await self._episodes.begin(("objective", "capacity", "replicas"))
+
+    def report(self, incarnation: str, load: Load) -> None:
+        """Take a worker's report."""
+        self._objectives.report(incarnation, load)
+
+    def decided(self, model: str, decision: Decision) -> None:
+        """Take a scaling decision."""
+        self._ceilings.decided(model, decision)
+
+    async def step(self, now: float) -> None:
+        """One turn: tell what has begun and what is over."""
+        if self._stopping.is_set():
+            return
+        self._objectives.forget(self._living())
+        models = [workload for workload in self._fleet.workloads if workload.kind != GATEWAY_WORKER]
+        found = [
+            *self._objectives.findings(),
+            *self._ceilings.findings(),
+            *self._ready.look(models, self._fleet.replicas),
+        ]
+        await self._episodes.see(found)
+        await self._objectives.save()
+
+    async def finish(self) -> None:
+        """Keep what was counted."""
+        await self._objectives.save(only_if_due=False)
