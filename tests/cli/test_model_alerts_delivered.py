@@ -37,6 +37,8 @@ def test_a_missed_objective_is_told_once_over_a_kill_and_a_restart(swell_up: Swe
         assert received.json["type"] == "alert.objective"
         data = received.json["data"]
         assert (data["severity"], data["subject"], data["values"]["state"]) == ("critical", "model m", "open")
+        assert len(server.command("alerts", "--kind", "objective")) == 1
+        assert server.command("alerts", "--kind", "budget") == []
         server.kill()
         server.start()
         server.wait_model("m")
@@ -46,6 +48,9 @@ def test_a_missed_objective_is_told_once_over_a_kill_and_a_restart(swell_up: Swe
         )
         assert len(server.command("alerts")) == 1
         assert len(receiver.taken) == 1
+        assert server.stop() == 0
+        assert len(server.command("alerts", "--kind", "objective")) == 1, "without a server as well"
+        assert server.command("alerts", "--kind", "capacity") == []
 
 
 def _misses(server: SwellProcess) -> bool:

@@ -21,9 +21,11 @@ from swell.server.model_watch import WATCH_SECONDS, ModelWatch
 from swell.server.objective_watch import KEEP_SECONDS
 from swell.server.writer import Writer
 from swell.spec import ModelSpec
+from swell.spec.alerts import AlertsSpec, SinkSpec
 from swell.state.alerts import AlertRecord
 from swell.state.messages import Load, ModelLoad
 from swell.state.scaling import Decision
+from swell.testing.fake_alert_sink import FakeAlertSink
 from swell.testing.memory_store import MemoryStore
 
 MINUTE, HOUR = 60.0, 3600.0
@@ -37,20 +39,23 @@ def model(name: str = "chat", **fields: object) -> ModelSpec:
 class Watched:
     """A fleet in a world of make-believe, and what is told of it. `restart` is a new server over the same store."""
 
-    def __init__(self, folder: Path, writer: Writer, models: Sequence[ModelSpec]) -> None:
+    def __init__(self, folder: Path, writer: Writer, models: Sequence[ModelSpec], sinks: Sequence[SinkSpec]) -> None:
         self.world, self.store, self.writer = World(folder), MemoryStore(), writer
         self.clock: ManualClock = self.world.clock
-        self.models, self.folder = models, folder
+        self.models, self.folder, self.sinks = models, folder, sinks
         self.sums: dict[str, tuple[int, int]] = {}
         self.said: list[str] = []
 
     async def begin(self, *workloads: Workload) -> None:
         await self.world.restart(*workloads)
         self.stopping = asyncio.Event()
+        sinks = [FakeAlertSink(sink.name) for sink in self.sinks]
+        dice = random.Random(1)
         deliveries = AlertDeliveries(
-            (), self.store, self.writer, self.clock, dice=random.Random(1), wake=lambda: None, say=self.said.append
+            sinks, self.store, self.writer, self.clock, dice=dice, wake=lambda: None, say=self.said.append
         )
-        episodes = Episodes(AlertBook(self.store, self.writer, deliveries, self.said.append), self.clock)
+        book = AlertBook(self.store, self.writer, deliveries, self.said.append, self.sinks)
+        episodes = Episodes(book, self.clock)
         self.watch = ModelWatch(
             self.models,
             self.world.fleet,
@@ -94,9 +99,9 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(folder: Path, *models: ModelSpec) -> AsyncIterator[Watched]:
+async def watched(folder: Path, *models: ModelSpec, sinks: Sequence[SinkSpec] = ()) -> AsyncIterator[Watched]:
     writer = Writer()
-    world = Watched(folder, writer, models)
+    world = Watched(folder, writer, models, sinks)
     try:
         await world.begin()
         yield world
@@ -281,3 +286,26 @@ async def test_nothing_is_told_of_a_server_that_ends(tmp_path: Path) -> None:
         world.stopping.set()
         await run(world, 600)
         assert world.told() == []
+
+
+async def test_a_sink_gets_what_it_wants_and_hears_that_it_is_over(tmp_path: Path) -> None:
+    sinks = {
+        "pager": {"kinds": ["objective", "replicas"], "min_severity": "critical"},
+        "money": {"kinds": ["budget"]},
+        "all": {},
+    }
+    spec = AlertsSpec.model_validate(
+        {"sinks": [{"kind": "command", "name": name, "argv": ["true"], **more} for name, more in sinks.items()]}
+    )
+    async with watched(tmp_path, model(), sinks=spec.sinks) as world:
+        await world.serve(60, 100, 92)
+        await world.serve(30, 100, 50)
+        await world.serve(60, 100, 100)
+        await world.decide(60, "ceiling")
+        got = [(each.threshold, [sent.sink for sent in each.deliveries]) for each in world.records()]
+        assert got == [
+            ("warning", ["all"]),
+            ("critical", ["all", "pager"]),
+            ("resolved", ["all", "pager"]),
+            ("warning", ["all"]),
+        ]

@@ -91,7 +91,7 @@ def test_the_port_follows_from_the_security(security: str, port: int) -> None:
         (f"{WEBHOOK}, allow_privat: true", "sinks[0].allow_privat: is not a known field; did you mean allow_private?"),
         (
             "kind: command, name: c, argv: [a], url: x",
-            "sinks[0].url: is not a known field; known are kind, name, argv, timeout_seconds",
+            "sinks[0].url: is not a known field; known are kind, name, argv, timeout_seconds, kinds",
         ),
         ("kind: slack, name: s", "sinks[0]: has no URL; give url_env or url_file or url"),
         (f"{EMAIL}, security: none", "sinks[0].security: none would send alerts to smtp.example unencrypted; use"),

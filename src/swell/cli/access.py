@@ -47,7 +47,7 @@ class Access(Protocol):
 
     def end_override(self, override_id: str) -> Any: ...
 
-    def alerts(self, limit: int) -> Any: ...
+    def alerts(self, limit: int, kind: str | None = None) -> Any: ...
 
     def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> list[ReplicaRun]:
         """Lives of replicas in some time."""
@@ -118,8 +118,8 @@ class ServerAccess:
     def end_override(self, override_id: str) -> Any:
         return self._ask("POST", "/api/budgets/end-override", {"override_id": override_id})
 
-    def alerts(self, limit: int) -> Any:
-        return self._ask("POST", "/api/alerts", {"limit": limit})
+    def alerts(self, limit: int, kind: str | None = None) -> Any:
+        return self._ask("POST", "/api/alerts", {"limit": limit, "kind": kind})
 
     def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> list[ReplicaRun]:
         query = {"since_unix_ms": since_unix_ms, "until_unix_ms": until_unix_ms}
@@ -220,10 +220,10 @@ class StoreAccess:
 
         return Overrides(lambda: load_spec(file), self._office.store, self._office.clock)
 
-    def alerts(self, limit: int) -> Any:
+    def alerts(self, limit: int, kind: str | None = None) -> Any:
         from swell.server.alert_rows import alert_rows
 
-        return alert_rows(self._office.store.list_alerts(limit))
+        return alert_rows(self._office.store.list_alerts(limit, kind))
 
     def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> list[ReplicaRun]:
         return self._office.store.list_runs(since_unix_ms, until_unix_ms)

@@ -1,5 +1,6 @@
 """`swell alerts`, and `swell alerts test`."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,19 @@ from swell.cli.output import (
 
 _TABLE_ROWS = 30
 
-app = typer.Typer(help="Alerts of budgets and what became of each; test: send one now.", invoke_without_command=True)
+
+class Kind(StrEnum):
+    """What an alert can be about."""
+
+    BUDGET = "budget"
+    OBJECTIVE = "objective"
+    CAPACITY = "capacity"
+    REPLICAS = "replicas"
+
+
+app = typer.Typer(
+    help="Alerts of budgets and models, and what became of each; test: send one now.", invoke_without_command=True
+)
 
 
 @app.callback()
@@ -25,6 +38,7 @@ app = typer.Typer(help="Alerts of budgets and what became of each; test: send on
 def alerts(
     context: typer.Context,
     limit: Annotated[int, typer.Option(help="At most so many, newest first.", min=1)] = _TABLE_ROWS,
+    kind: Annotated[Kind | None, typer.Option(help="Only alerts of this kind.")] = None,
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,
 ) -> None:
@@ -34,11 +48,11 @@ def alerts(
     from swell.cli.access import server_or_store
 
     with server_or_store(state) as access:
-        listed = access.alerts(limit)
+        listed = access.alerts(limit, None if kind is None else kind.value)
     if as_json:
         print_json(listed)
         return
-    print_table(("at", "severity", "alert", "sent to"), map(_row, listed), empty="There are no alerts.")
+    print_table(("at", "kind", "severity", "alert", "sent to"), map(_row, listed), empty="There are no alerts.")
 
 
 @app.command("test")
@@ -64,7 +78,7 @@ def send_test(
 
 def _row(alert: dict[str, Any]) -> tuple[object, ...]:
     sent = "\n".join(map(_outcome, alert["deliveries"])) or "nowhere: no sink was configured"
-    return moment(alert["at_unix"], seconds=True), alert["severity"], alert["title"], sent
+    return moment(alert["at_unix"], seconds=True), alert["kind"], alert["severity"], alert["title"], sent
 
 
 def _outcome(delivery: dict[str, Any]) -> str:

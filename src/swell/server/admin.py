@@ -26,6 +26,7 @@ from swell.ports.store import UsageStore
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
 from swell.server.overrides import NewOverride, OverrideEnd, Overrides
 from swell.server.private_socket import private_socket, remove_socket
+from swell.state.alerts import AlertKind
 from swell.state.records import DecisionRecord, UsageFilter
 from swell.state.replica_runs import ReplicaRun
 from swell.state.usage_groups import Bucket, GroupColumn
@@ -59,7 +60,7 @@ class Platform(Protocol):
     async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
         """Lives of replicas, up to now."""
 
-    async def alerts(self, limit: int) -> list[dict[str, Any]]:
+    async def alerts(self, limit: int, kind: str | None = None) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
 
     async def test_alerts(self, sink: str | None, principal: str) -> list[dict[str, Any]]:
@@ -83,6 +84,7 @@ class AlertsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of a query for alerts."""
 
     limit: Annotated[int, msgspec.Meta(ge=1)] = 100
+    kind: AlertKind | None = None  # None: all
 
 
 class OverridesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,7 +169,8 @@ def application(platform: Platform) -> Starlette:
         return _json(await platform.runs(query.since_unix_ms, query.until_unix_ms))
 
     async def alerts(request: Request) -> Response:
-        return _json(await platform.alerts((await _body(request, AlertsQuery)).limit))
+        wanted = await _body(request, AlertsQuery)
+        return _json(await platform.alerts(wanted.limit, wanted.kind))
 
     async def test_alerts(request: Request) -> Response:
         wanted = await _body(request, AlertsTest)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from swell.ports.store import Store
 from swell.server.alert_deliveries import AlertDeliveries
 from swell.server.writer import Writer
-from swell.state.alerts import Alert, AlertDelivery, AlertKind, AlertRecord
+from swell.spec.alerts import SinkSpec
+from swell.state.alerts import Alert, AlertDelivery, AlertKind, AlertRecord, Severity
 
+RANKS = {"info": 0, "warning": 1, "critical": 2}
 MAX_TOLD = 10  # of one turn's alerts on the terminal
 
 _log = logging.getLogger(__name__)
@@ -17,17 +19,34 @@ _log = logging.getLogger(__name__)
 class AlertBook:
     """The one way from an alert to the store and the sinks. `say` reaches the person who started the server."""
 
-    def __init__(self, store: Store, writer: Writer, deliveries: AlertDeliveries, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        deliveries: AlertDeliveries,
+        say: Callable[[str], None],
+        sinks: Sequence[SinkSpec] = (),
+    ) -> None:
+        """`sinks` say what each leaves out; of one that is not among them, nothing is."""
+        self._specs = {sink.name: sink for sink in sinks}
         self._store = store
         self._writer = writer
         self._deliveries = deliveries
         self._say = say
 
-    def record(self, alert: Alert, limit_name: str, threshold: str) -> AlertRecord:
-        """The alert as it is to be stored, for the sinks that there are."""
-        sinks = sorted(self._deliveries.sink_names)
+    def record(self, alert: Alert, limit_name: str, threshold: str, severity: Severity | None = None) -> AlertRecord:
+        """The alert as it is to be stored, for the sinks that want it.
+
+        They go by `severity`, if not by the alert's own: who heard of something critical hears that it is over.
+        """
+        weight = severity or alert.severity
+        sinks = sorted(name for name in self._deliveries.sink_names if self._wants(name, alert.kind, weight))
         deliveries = tuple(AlertDelivery(alert_id=alert.alert_id, sink=sink) for sink in sinks)
         return AlertRecord(alert=alert, limit_name=limit_name, threshold=threshold, deliveries=deliveries)
+
+    def _wants(self, sink: str, kind: AlertKind, severity: Severity) -> bool:
+        spec = self._specs.get(sink)
+        return spec is None or (kind in spec.kinds and RANKS[severity] >= RANKS[spec.min_severity])
 
     async def latest(self, kind: AlertKind) -> list[AlertRecord]:
         """The last alert of each subject."""

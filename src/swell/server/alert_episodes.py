@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from swell.clock import Clock
-from swell.server.alert_book import AlertBook, new_alert_id
+from swell.server.alert_book import RANKS, AlertBook, new_alert_id
 from swell.state.alerts import Alert, AlertKind, AlertRecord, Severity
 
 RESOLVED = "resolved"
-_RANKS = {"info": 0, "warning": 1, "critical": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Episodes:
                 began = int(at_unix * 1000)
                 episode = _Episode(f"{finding.kind}:{finding.model}:{began}", finding.state, began / 1000)
                 after[place] = episode
-            elif _RANKS[finding.state] > _RANKS[known.severity]:
+            elif RANKS[finding.state] > RANKS[known.severity]:
                 episode = after[place] = _Episode(known.name, finding.state, known.began_unix)
             else:
                 continue
@@ -104,7 +103,7 @@ class Episodes:
                 **finding.values,
             },
         )
-        return self._book.record(alert, episode.name, finding.state)
+        return self._book.record(alert, episode.name, finding.state, episode.severity)
 
 
 _SUBJECT = "model "

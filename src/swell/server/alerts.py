@@ -79,7 +79,7 @@ class AlertDesk:
             wake=self._delivering.wake.set,
             say=say,
         )
-        self.book = AlertBook(store, writer, self.deliveries, say)
+        self.book = AlertBook(store, writer, self.deliveries, say, spec.alerts.sinks)
         self.loops = (Loop("alerts", self.watch, WATCH_SECONDS, clock), self._delivering)
 
     async def begin(self) -> None:
@@ -103,9 +103,9 @@ class AlertDesk:
             await self._writer.call(lambda: self._store.forget_alerts(at_unix - KEPT_SECONDS))
             self._forget_at = now + FORGET_SECONDS
 
-    async def rows(self, limit: int) -> list[dict[str, Any]]:
-        """The newest alerts, newest first."""
-        return alert_rows(await self._writer.call(lambda: self._store.list_alerts(limit)))
+    async def rows(self, limit: int, kind: str | None = None) -> list[dict[str, Any]]:
+        """The newest alerts (of a kind), newest first."""
+        return alert_rows(await self._writer.call(lambda: self._store.list_alerts(limit, kind)))
 
     async def test(self, sink: str | None) -> list[dict[str, Any]]:
         """Send a test alert now. Raises UserError where there is no such sink, or none at all."""

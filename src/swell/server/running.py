@@ -232,9 +232,9 @@ class RunningServer:
         """Lives of replicas, up to now."""
         return await self._runs.list(since_unix_ms, until_unix_ms)
 
-    async def alerts(self, limit: int) -> list[dict[str, Any]]:
+    async def alerts(self, limit: int, kind: str | None = None) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
-        return await self._alerts.rows(limit)
+        return await self._alerts.rows(limit, kind)
 
     async def test_alerts(self, sink: str | None, principal: str) -> list[dict[str, Any]]:
         """Send a test alert to one sink or all, now: whether each took it, and why not."""

@@ -29,9 +29,12 @@ from swell.spec.problems import path_of
 from swell.spec.server import Host
 from swell.spec.tenants import TenantName
 
+SinkKind = Literal["budget", "objective", "capacity", "replicas"]
+
 MAX_SINKS = 16
 MAX_RECIPIENTS = 50
 MAX_ARGUMENTS = 64
+SINK_KINDS: tuple[SinkKind, ...] = ("budget", "objective", "capacity", "replicas")
 
 Url = Annotated[str, Strict()]
 Variable = Annotated[str, Strict()]  # judged in `conflicts` as well: a secret may have been put there
@@ -88,7 +91,18 @@ def _one_of(spec: SpecModel, what: str, *fields: str) -> list[Conflict]:
     return [(field, f"contradicts {given[0]}; keep one of them") for field in given[1:]]
 
 
-class WebhookSpec(SpecModel):
+class _Sink(SpecModel):
+    """What every sink can be told to leave out."""
+
+    kinds: Annotated[tuple[SinkKind, ...], Field(min_length=1)] = Field(
+        default=SINK_KINDS, description="Only alerts of these kinds; all without it."
+    )
+    min_severity: Literal["info", "warning", "critical"] = Field(
+        default="info", description="Only alerts that are this severe or more."
+    )
+
+
+class WebhookSpec(_Sink):
     """Signed JSON to a URL, in the shape of Standard Webhooks."""
 
     kind: Literal["webhook"] = "webhook"
@@ -107,7 +121,7 @@ class WebhookSpec(SpecModel):
         ]
 
 
-class SlackSpec(SpecModel):
+class SlackSpec(_Sink):
     """Messages to an incoming webhook of Slack, or of what speaks like it. Its URL is a secret."""
 
     kind: Literal["slack"] = "slack"
@@ -126,7 +140,7 @@ class SlackSpec(SpecModel):
         ]
 
 
-class EmailSpec(SpecModel):
+class EmailSpec(_Sink):
     """Mail through an SMTP server."""
 
     aliases: ClassVar[AliasTable] = {"from": ("sender",), "username": ("user",)}
@@ -168,7 +182,7 @@ class EmailSpec(SpecModel):
         return found
 
 
-class CommandSpec(SpecModel):
+class CommandSpec(_Sink):
     """A command of this machine, run without a shell; the alert is its standard input, as JSON."""
 
     kind: Literal["command"] = "command"
@@ -219,8 +233,9 @@ def _in_own_words(detail: Any, model: type[SpecModel]) -> InitErrorDetails:
     kind, message, context = detail["type"], detail["msg"], detail.get("ctx")
     field = detail["loc"][-1] if detail["loc"] else ""
     if kind == "extra_forbidden" and field not in model.aliases:
+        own = sorted(model.model_fields, key=_Sink.model_fields.__contains__)  # what all have comes last
         near = difflib.get_close_matches(str(field), [*model.model_fields, *model.aliases], n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(model.model_fields)}"
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(own)}"
         # Its value is not shown: it could be a secret that was meant for the field next to it.
         kind, message, context = CONTRADICTION, "unknown field", _says(f"is not a known field; {hint}")
     elif kind == "extra_forbidden":
@@ -242,7 +257,7 @@ SinkSpec = Annotated[
 
 
 class AlertsSpec(SpecModel):
-    """Where alerts are sent; each goes to every sink."""
+    """Where alerts are sent; each goes to every sink that does not leave it out."""
 
     sinks: Annotated[tuple[SinkSpec, ...], Field(max_length=MAX_SINKS)] = ()
 
