@@ -16,6 +16,7 @@ from typing import Protocol
 from swell.errors import UserError
 from swell.state.alerts import Alert, AlertDelivery, AlertRecord
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
+from swell.state.posted_rates import PostedRate
 from swell.state.records import (
     AuditEntry,
     DecisionRecord,
@@ -227,6 +228,17 @@ class RunStore(Protocol):
         """Runs without an end, by their start and id. Raises UserError where there are more than MAX_RUNS."""
 
 
+class RateStore(Protocol):
+    """Rates that were posted. They are kept for good, as the ledger is, and none is ever changed."""
+
+    def post_rate(self, rate: PostedRate, audit: AuditEntry) -> PostedRate:
+        """Add a rate, unless the model has one from that moment on: then that one stays and is returned."""
+
+    def list_rates(self, model: str | None, limit: int) -> list[PostedRate]:
+        """The `limit` (at most MAX_LISTED) rates that begin last, of one model or of all, by beginning and model, newest
+        first."""
+
+
 class DecisionStore(Protocol):
     """The trail of scaling decisions, bounded per model."""
 
@@ -237,7 +249,7 @@ class DecisionStore(Protocol):
         """The newest `limit` (at most MAX_LISTED) decisions, of one model or of all, newest first."""
 
 
-class Store(KeyStore, UsageStore, BudgetStore, AlertStore, ProcessStore, RunStore, DecisionStore, Protocol):
+class Store(KeyStore, UsageStore, BudgetStore, AlertStore, ProcessStore, RunStore, RateStore, DecisionStore, Protocol):
     """Everything the server keeps."""
 
     def append_audit(self, entry: AuditEntry) -> None:

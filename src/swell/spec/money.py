@@ -1,7 +1,6 @@
 """What tokens cost, and what may be spent. Amounts are decimal dollars as they are written, never binary fractions."""
 
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
@@ -14,13 +13,12 @@ from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, SpecModel, Text
 from swell.spec.thresholds import parse_threshold
 from swell.spec.yaml_text import WrittenFloat
-from swell.units import TOKENS_PER_RATE, usd_nanos
+from swell.units import usd_nanos
 
 MAX_BUDGETS = 16  # of one owner
 MAX_THRESHOLDS = 20  # of one budget
 DEFAULT_THRESHOLDS = ("50%", "80%", "100%", "forecast 100%")
 MAX_USD_PER_MILLION_TOKENS = 10_000
-MAX_PRICES = 10_000
 
 
 class BudgetPeriod(StrEnum):
@@ -40,7 +38,7 @@ _WORDS = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month"
 _PERIODS = {**_DURATIONS, **_WORDS, "yearly": "year", "annual": "year", "total": "once"}
 
 
-def _amount(value: object) -> Decimal:
+def amount_of(value: object) -> Decimal:
     """Dollars out of a number or a text. What is no plain number of dollars is refused with what it looks like."""
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal | WrittenFloat):
         if isinstance(value, float):
@@ -66,7 +64,7 @@ def _amount(value: object) -> Decimal:
 
 Usd = Annotated[
     Decimal,
-    BeforeValidator(_amount),
+    BeforeValidator(amount_of),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}, mode="validation"),
 ]
 """An amount in US dollars, to the nano-dollar."""
@@ -82,49 +80,6 @@ def _rate(value: Decimal) -> Decimal:
 Rate = Annotated[Usd, AfterValidator(_rate)]
 
 
-class ModelPrice(SpecModel):
-    """What the tokens of a model are charged at."""
-
-    aliases: ClassVar[AliasTable] = {
-        "prompt": ("usd_per_million_prompt_tokens",),
-        "completion": ("usd_per_million_completion_tokens",),
-        "input": ("usd_per_million_prompt_tokens",),
-        "output": ("usd_per_million_completion_tokens",),
-    }
-
-    usd_per_million_prompt_tokens: Rate = Decimal(0)
-    usd_per_million_completion_tokens: Rate = Decimal(0)
-
-    @classmethod
-    def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
-        for kind in ("input", "output"):  # LiteLLM's names, in dollars per token
-            name = f"{kind}_cost_per_token"
-            target = f"usd_per_million_{'prompt' if kind == 'input' else 'completion'}_tokens"
-            if name in given and target not in given:
-                given[target] = str(_amount(given.pop(name)) * TOKENS_PER_RATE)
-        return given
-
-    @property
-    def rates(self) -> tuple[int, int]:
-        """Nano-dollars per million prompt tokens, and per million completion tokens."""
-        return usd_nanos(self.usd_per_million_prompt_tokens), usd_nanos(self.usd_per_million_completion_tokens)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether its requests cost nothing."""
-        return self.rates == (0, 0)
-
-
-class _Table(dict[str, ModelPrice]):
-    """Prices by model, hashable as every part of a spec is. Nobody changes it."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
-
-
-Prices = Annotated[Mapping[str, ModelPrice], Field(max_length=MAX_PRICES), AfterValidator(_Table)]
-
-
 def _period(value: object) -> object:
     return _PERIODS.get(value.strip().lower(), value) if isinstance(value, str) else value
 
@@ -135,6 +90,10 @@ def _known_zone(value: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise PydanticCustomError("zone", "is no time zone; give one such as UTC or Europe/Berlin") from None
     return value
+
+
+PeriodName = Annotated[BudgetPeriod, BeforeValidator(_period)]
+ZoneName = Annotated[Text, AfterValidator(_known_zone)]
 
 
 def _several(value: object) -> object:
@@ -164,10 +123,8 @@ class BudgetSpec(SpecModel):
     aliases: ClassVar[AliasTable] = {"max_budget": ("usd",), "budget_duration": ("period",), "timezone": ("time_zone",)}
 
     usd: Usd = Field(description="The amount, in US dollars.")
-    period: Annotated[BudgetPeriod, BeforeValidator(_period)] = BudgetPeriod.MONTH
-    time_zone: Annotated[Text, AfterValidator(_known_zone)] = Field(
-        default="UTC", description="Whose calendar the period follows, such as Europe/Berlin."
-    )
+    period: PeriodName = BudgetPeriod.MONTH
+    time_zone: ZoneName = Field(default="UTC", description="Whose calendar the period follows, such as Europe/Berlin.")
     model: Text | None = Field(default=None, description="Only requests for this model.")
     alerts: Thresholds = Field(
         default=DEFAULT_THRESHOLDS, description="Shares to alert at, such as 80%, or forecast 100%; [] for none."

@@ -24,17 +24,19 @@ from swell.state.usage import UsageStatus
 from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
 from swell.testing.memory_alerts import MemoryAlerts
 from swell.testing.memory_budgets import MemoryBudgets
+from swell.testing.memory_rates import MemoryRates
 from swell.testing.memory_runs import MemoryRuns
 from swell.testing.memory_usage_groups import arrived, grouped
 
 
-class MemoryStore(MemoryBudgets, MemoryAlerts, MemoryRuns):
+class MemoryStore(MemoryBudgets, MemoryAlerts, MemoryRuns, MemoryRates):
     """`swell.ports.store.Store` in dictionaries. `fail_next` makes the next calls raise before they change anything."""
 
     def __init__(self) -> None:
         MemoryBudgets.__init__(self, self._call, self._charge)
         MemoryAlerts.__init__(self, self._call, lambda limit_name: limit_name in self._limits)
         MemoryRuns.__init__(self, self._call)
+        MemoryRates.__init__(self, self._call, lambda entry: self._audit.append(entry))
         self._keys: dict[str, KeyRecord] = {}
         self._usage: dict[str, UsageChange] = {}
         self._positions: dict[str, SpoolPosition] = {}

@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0006"  # the newest revision in migrations/versions
+HEAD = "0009"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -179,6 +179,34 @@ replica_runs = Table(
 )
 Index("replica_runs_started", replica_runs.c.started_unix_ms, replica_runs.c.replica_id)
 Index("replica_runs_open", replica_runs.c.replica_id, sqlite_where=text("ended_unix_ms IS NULL"))
+
+posted_rates = Table(
+    "posted_rates",
+    metadata,
+    Column("model", Text, primary_key=True, nullable=False),
+    Column("start_unix_ms", Integer, primary_key=True, nullable=False),
+    Column("end_unix_ms", Integer, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("prompt_rate", Integer, nullable=False),
+    Column("completion_rate", Integer, nullable=False),
+    Column("basis", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since_unix_ms", Integer, nullable=False),
+    Column("until_unix_ms", Integer, nullable=False),
+    Column("starting_usd_nanos", Integer, nullable=False),
+    Column("used_usd_nanos", Integer, nullable=False),
+    Column("idle_usd_nanos", Integer, nullable=False),
+    Column("charge_usd_nanos", Integer, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("markup_ppm", Integer, nullable=False),
+    Column("carried_usd_nanos", Integer, nullable=False),
+    Column("missed_usd_nanos", Integer, nullable=False),
+    Column("counted_until_unix_ms", Integer, nullable=False),
+    Column("posted_at_unix_ms", Integer, nullable=False),
+)
+Index("posted_rates_start", posted_rates.c.start_unix_ms, posted_rates.c.model)
 
 audit = Table(
     "audit",

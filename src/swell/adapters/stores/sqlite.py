@@ -11,6 +11,7 @@ from swell.adapters.stores.database import Database
 from swell.adapters.stores.decision_rows import DecisionRows
 from swell.adapters.stores.key_rows import KeyRows
 from swell.adapters.stores.process_rows import ProcessRows
+from swell.adapters.stores.rate_rows import RateRows
 from swell.adapters.stores.run_rows import RunRows
 from swell.adapters.stores.schema import counters
 from swell.adapters.stores.usage_groups import UsageGroupRows
@@ -19,7 +20,7 @@ from swell.ports.store import Store
 
 
 class SqliteStore(
-    KeyRows, UsageRows, UsageGroupRows, BudgetRows, AlertRows, ProcessRows, RunRows, DecisionRows, AuditRows
+    KeyRows, UsageRows, UsageGroupRows, BudgetRows, AlertRows, ProcessRows, RunRows, RateRows, DecisionRows, AuditRows
 ):
     """`swell.ports.store.Store` on an encrypted SQLite file."""
 
