@@ -67,14 +67,16 @@ def test_the_same_tokens_charged_at_the_rate_bring_the_cost_back_with_its_markup
 @given(costs, st.integers(0, 10**15), loads, capabilities)
 def test_a_higher_cost_never_makes_a_rate_lower(cost: int, more: int, load: Load, capability: Capability) -> None:
     low, high = (divided(amount, load, capability) for amount in (cost, cost + more))
-    assert low[0] <= high[0] and low[1] <= high[1]
+    assert low[0] <= high[0]
+    assert low[1] <= high[1]
 
 
 @given(costs, loads, st.integers(1, 50))
 def test_more_tokens_for_the_same_cost_never_make_a_rate_higher(cost: int, load: Load, times: int) -> None:
     more = Load(load.requests * times, load.prompt_tokens * times, load.completion_tokens * times)
     few, many = divided(cost, load, Capability()), divided(cost, more, Capability())
-    assert many[0] <= few[0] and many[1] <= few[1]
+    assert many[0] <= few[0]
+    assert many[1] <= few[1]
 
 
 @given(costs, loads, st.integers(-(10**18), 10**18), capabilities, st.booleans(), st.booleans())

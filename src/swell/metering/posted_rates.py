@@ -4,13 +4,13 @@
     sum  = due + what is carried over
     rate = sum * the token kind's share of the work * 10^6 / its tokens, rounded up
 
-The work of prompts and completions is that of the latency profile (`metering.work`). So the tokens of that time, charged
-at the rate, come to the sum, rounded up. A rate is never negative, and higher costs never make it lower.
+The work of prompts and completions is that of the latency profile (`metering.work`). So the tokens of that time,
+charged at the rate, come to the sum, rounded up. A rate is never negative, and higher costs never make it lower.
 
-*Missed* is what charges have not brought in of what was due, summed since the first rate (negative: too much). Stretches
-of time tile: each rate goes by what came after that of the rate before, so nothing is counted twice or left out. What
-was missed is carried into the next rate for as long a time as it is to be recovered in, and at most CARRIED_SHARE of
-what is due, so that rates do not jump; the rest is carried on.
+*Missed* is what charges have not brought in of what was due, summed since the first rate (negative: too much).
+Stretches of time tile: each rate goes by what came after that of the rate before, so nothing is counted twice or left
+out. What was missed goes into the next rate, over the tokens of all of its period, and at most half of what is due, so
+that rates do not jump; the rest is carried on.
 
 Where there were no tokens or no costs, the last rate stays. Where there was no rate either, it is what a replica costs
 divided over the tokens that it can carry at the stated utilisation.
@@ -37,13 +37,16 @@ Rates = tuple[int, int]
 """Nano-dollars per million prompt tokens, and per million completion tokens."""
 
 
+_NOTHING = Attribution()
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of a model's replicas and requests in [since, until)."""
 
     since_unix_ms: int
     until_unix_ms: int
-    attribution: Attribution = Attribution()
+    attribution: Attribution = _NOTHING
 
     @property
     def load(self) -> Load:
@@ -125,8 +128,9 @@ def posted(offer: Offer, period: Period, facts: Facts, last: PostedRate | None, 
         model=offer.model, start_unix_ms=start, end_unix_ms=end, label=period.label, prompt_rate=capped[0],
         completion_rate=capped[1], basis=basis, reason=reason, since_unix_ms=facts.since_unix_ms,
         until_unix_ms=facts.until_unix_ms, starting_usd_nanos=spent.starting_usd_nanos,
-        used_usd_nanos=spent.used_usd_nanos, idle_usd_nanos=spent.idle_usd_nanos, charge_usd_nanos=load.charge_usd_nanos,
-        requests=load.requests, prompt_tokens=load.prompt_tokens, completion_tokens=load.completion_tokens,
+        used_usd_nanos=spent.used_usd_nanos, idle_usd_nanos=spent.idle_usd_nanos,
+        charge_usd_nanos=load.charge_usd_nanos, requests=load.requests, prompt_tokens=load.prompt_tokens,
+        completion_tokens=load.completion_tokens,
         markup_ppm=offer.terms.markup_ppm, carried_usd_nanos=carried, missed_usd_nanos=missed,
         counted_until_unix_ms=facts.until_unix_ms if follows else now_unix_ms, posted_at_unix_ms=now_unix_ms,
     )  # fmt: skip
@@ -168,13 +172,12 @@ def _reason(offer: Offer, basis: RateBasis, facts: Facts, cost: int, carried: in
         by = f"{terms.tokens_per_second} tokens a second" if terms.tokens_per_second or not profile else profile.name
         share = (Decimal(terms.utilisation_ppm) / 10_000).normalize()
         text = (
-            f"no cost is known yet: {usd_text(offer.usd_nanos_per_hour)} a replica-hour, used to {share:f}% of {by}, for "
-            f"requests of {terms.expected_prompt_tokens} and {terms.expected_completion_tokens} tokens"
+            f"no cost is known yet: {usd_text(offer.usd_nanos_per_hour)} a replica-hour, used to {share:f}% of {by}, "
+            f"for requests of {terms.expected_prompt_tokens} and {terms.expected_completion_tokens} tokens"
         )
     elif basis == "last":
-        return (
-            "the replicas cost nothing" if facts.load.requests else "there were no requests"
-        ) + ": the last rate stays"
+        why = "the replicas cost nothing" if facts.load.requests else "there were no requests"
+        return f"{why}: the last rate stays"
     else:
         what = "all that the replicas cost" if terms.include_unused else "what requests used of the replicas"
         text = f"{what}, {usd_text(cost)}, over the tokens, by {profile.name if profile else 'their number'}"

@@ -235,8 +235,7 @@ class RateStore(Protocol):
         """Add a rate, unless the model has one from that moment on: then that one stays and is returned."""
 
     def list_rates(self, model: str | None, limit: int) -> list[PostedRate]:
-        """The `limit` (at most MAX_LISTED) rates that begin last, of one model or of all, by beginning and model, newest
-        first."""
+        """The `limit` (at most MAX_LISTED) rates that begin last, newest first and by model; of one, or of all."""
 
 
 class DecisionStore(Protocol):

@@ -25,6 +25,7 @@ from swell.errors import RetryLater, SwellError, UserError
 from swell.ports.store import UsageStore
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
 from swell.server.private_socket import private_socket, remove_socket
+from swell.state.posted_rates import PostedRate
 from swell.state.records import DecisionRecord, UsageFilter
 from swell.state.replica_runs import ReplicaRun
 from swell.state.usage_groups import Bucket, GroupColumn
@@ -54,6 +55,9 @@ class Platform(Protocol):
 
     async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
         """Lives of replicas, up to now."""
+
+    async def rates(self, model: str | None, limit: int) -> list[PostedRate]:
+        """Rates that were posted, newest first."""
 
     async def alerts(self, limit: int) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
@@ -86,6 +90,13 @@ class RunsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     since_unix_ms: int | None = None
     until_unix_ms: int | None = None
+
+
+class RatesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a query for posted rates."""
+
+    model: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 100
 
 
 class AlertsTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,10 +166,6 @@ def application(platform: Platform) -> Starlette:
     async def budgets(request: Request) -> Response:
         return _json(await platform.budgets())
 
-    async def runs(request: Request) -> Response:
-        query = await _body(request, RunsQuery)
-        return _json(await platform.runs(query.since_unix_ms, query.until_unix_ms))
-
     async def alerts(request: Request) -> Response:
         return _json(await platform.alerts((await _body(request, AlertsQuery)).limit))
 
@@ -176,7 +183,7 @@ def application(platform: Platform) -> Starlette:
             Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
             *_usage_routes(platform),
             Route("/api/budgets", _told(budgets)),
-            Route("/api/runs", _told(runs), methods=["POST"]),
+            *_cost_routes(platform),
             Route("/api/alerts", _told(alerts), methods=["POST"]),
             Route("/api/alerts/test", _told(test_alerts), methods=["POST"]),
             Route("/api/decisions", _told(decisions), methods=["POST"]),
@@ -200,6 +207,21 @@ def _usage_routes(platform: Platform) -> list[Route]:
         Route("/api/usage", _told(usage), methods=["POST"]),
         Route("/api/usage/groups", _told(usage_groups), methods=["POST"]),
         Route("/api/usage/span", _told(usage_span)),
+    ]
+
+
+def _cost_routes(platform: Platform) -> list[Route]:
+    async def runs(request: Request) -> Response:
+        query = await _body(request, RunsQuery)
+        return _json(await platform.runs(query.since_unix_ms, query.until_unix_ms))
+
+    async def rates(request: Request) -> Response:
+        query = await _body(request, RatesQuery)
+        return _json(await platform.rates(query.model, query.limit))
+
+    return [
+        Route("/api/runs", _told(runs), methods=["POST"]),
+        Route("/api/rates", _told(rates), methods=["POST"]),
     ]
 
 

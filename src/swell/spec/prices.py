@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, LocalPath, SpecModel, Switch
-from swell.spec.money import BudgetPeriod, PeriodName, Rate, Usd, ZoneName, amount_of
+from swell.spec.money import BudgetPeriod, PeriodName, Rate, ZoneName, amount_of
 from swell.spec.yaml_text import WrittenFloat
 from swell.units import TOKENS_PER_RATE, usd_nanos
 

@@ -36,7 +36,7 @@ class MemoryStore(MemoryBudgets, MemoryAlerts, MemoryRuns, MemoryRates):
         MemoryBudgets.__init__(self, self._call, self._charge)
         MemoryAlerts.__init__(self, self._call, lambda limit_name: limit_name in self._limits)
         MemoryRuns.__init__(self, self._call)
-        MemoryRates.__init__(self, self._call, lambda entry: self._audit.append(entry))
+        MemoryRates.__init__(self, self._call, self._note)
         self._keys: dict[str, KeyRecord] = {}
         self._usage: dict[str, UsageChange] = {}
         self._positions: dict[str, SpoolPosition] = {}
@@ -231,6 +231,9 @@ class MemoryStore(MemoryBudgets, MemoryAlerts, MemoryRuns, MemoryRates):
         if failure is not None:
             raise failure
         yield
+
+    def _note(self, entry: AuditEntry) -> None:
+        self._audit.append(entry)
 
     def _change(self, key: KeyRecord, audit: AuditEntry) -> KeyRecord | None:
         if self._keys[key.key_id].revoked_at_unix is not None:
