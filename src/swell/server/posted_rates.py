@@ -63,8 +63,8 @@ def _offer(model: ModelSpec, terms: PostedPrice) -> Offer:
     )
     if capacity_rates(offer) is None:
         raise UserError(
-            f"prices.{model.name}.posted: nobody knows what a replica of {model.name} can carry, from which its first "
-            "rate follows; say tokens_per_second there, name the model's one accelerator in its accelerators, or a file "
+            f"prices.{model.name}.posted: nobody knows what a replica of {model.name} can carry, which its first "
+            "rate needs; say tokens_per_second there, name the model's one accelerator in its accelerators, or a file "
             "in profiles that `swell profile` wrote"
         )
     return offer
