@@ -29,6 +29,7 @@ from swell.server.gateway_workload import forget_settings, require_port
 from swell.server.loops import Loop
 from swell.server.overrides import Overrides
 from swell.server.parts import Parts
+from swell.server.posted_rates import RateDesk
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
 from swell.server.replica_runs import RunDesk
@@ -42,6 +43,7 @@ from swell.server.troubles import Troubles
 from swell.server.views import gateway_url, in_flight, replica_rows, running_workers, server_samples, worker_rows
 from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
+from swell.state.posted_rates import PostedRate
 from swell.state.records import DecisionRecord, KeyRecord
 from swell.state.replica import Phase
 from swell.state.replica_runs import ReplicaRun
@@ -86,6 +88,10 @@ class RunningServer:
             say=self._troubles.say,
         )
         self._runs = RunDesk([model.spec for model in parts.models], parts.store, self._writer, parts.clock)
+        self._rates = RateDesk(
+            parts.spec, parts.store, self._writer, parts.clock,
+            runs=self._runs.list, ingest=self._ingest_all, publish=self._publish,
+        )  # fmt: skip
         self._keys: list[KeyRecord] = []
         self._refused = RefusedKeys(self._troubles.say)
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
@@ -144,6 +150,7 @@ class RunningServer:
             *self._alerts.loops,
             Loop("budgets", self._budgets_step, TURN_SECONDS, self._clock),
             self._runs.loop,
+            self._rates.loop,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
         tasks = [loop.create_task(each.run(), name=each.name) for each in loops]
@@ -229,6 +236,10 @@ class RunningServer:
         """Lives of replicas, up to now."""
         return await self._runs.list(since_unix_ms, until_unix_ms)
 
+    async def rates(self, model: str | None, limit: int) -> list[PostedRate]:
+        """Rates that were posted, newest first."""
+        return await self._rates.listed(model, limit)
+
     async def alerts(self, limit: int) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
         return await self._alerts.rows(limit)
@@ -272,6 +283,7 @@ class RunningServer:
         await self._budgets.refresh()
         self._budgets.look()
         await self._alerts.begin()
+        await self._rates.begin()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
             publication=Publication(epoch, self._picture()),
@@ -365,7 +377,8 @@ class RunningServer:
             workers=self._parts.spec.server.workers,
             created_unix=self._created_unix,
             now_unix=self._clock.unix(),
-            price_of=lambda model: self._parts.spec.price_of(model).rates,
+            price_of=self._rates.rates_of,
+            next_rates=self._rates.next_rates,
             budgets=self._budgets.limits,
             curbs=self._budgets.stages.curbs,
         )

@@ -90,6 +90,16 @@ def _known_zone(value: str) -> str:
     return value
 
 
+def _calendar_period(value: object) -> object:
+    return _PERIODS.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+PeriodName = Annotated[BudgetPeriod, BeforeValidator(_calendar_period)]
+"""A calendar's period or `once`, however it is written."""
+ZoneName = Annotated[Text, AfterValidator(_known_zone)]
+"""A time zone of the IANA database."""
+
+
 def _several(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
 
