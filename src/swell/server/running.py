@@ -21,6 +21,7 @@ from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal
 from swell.server.alerts import AlertDesk
+from swell.server.background import Background
 from swell.server.budget_rows import budget_rows
 from swell.server.budgets import TURN_SECONDS, BudgetDesk
 from swell.server.channel import ControlChannel
@@ -96,7 +97,7 @@ class RunningServer:
         self._refused = RefusedKeys(self._troubles.say)
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
         self._silent: set[str] = set()  # adopted workers that have not told what they hold
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         self._stop_signals = 0
@@ -158,7 +159,7 @@ class RunningServer:
         admin = self._admin_server()
         admin_task = loop.create_task(admin.run_on_socket(), name="admin")
         tasks.append(admin_task)
-        tasks.append(self._in_background(greet(self), "the greeting failed"))
+        tasks.append(self._background.run(greet(self), "the greeting failed"))
         try:
             await self._stop.wait()
             await self._drain()
@@ -338,7 +339,7 @@ class RunningServer:
         for incarnation in self._living - living:
             self._channel.worker_gone(incarnation)
             if incarnation in self._silent:
-                self._in_background(self._account_for(incarnation), "a dead worker's use could not be booked")
+                self._background.run(self._account_for(incarnation), "a dead worker's use could not be booked")
         if self._living - living:
             forget_settings(self._parts.state, living)
         self._living = living
@@ -460,7 +461,7 @@ class RunningServer:
             self.request_stop(principal)
             return
         self._troubles.say("Stopping at once.")
-        self._in_background(self._draining.hurry(), "stopping at once failed")
+        self._background.run(self._draining.hurry(), "stopping at once failed")
 
     async def _drain(self) -> None:
         self._scaling.stop()
@@ -481,17 +482,4 @@ class RunningServer:
     def _audit(self, action: str, principal: str) -> None:
         subject = str(self._parts.state.root)
         note = self._writer.call(lambda: self._office.note(principal, action, subject, version=__version__))
-        self._in_background(note, "an administrative act could not be audited")
-
-    def _in_background(self, work: Coroutine[Any, Any, None], failure: str) -> asyncio.Task[None]:
-        """Run beside everything else; a failure is logged as `failure`."""
-
-        def ended(task: asyncio.Task[None]) -> None:
-            self._background.discard(task)
-            if not task.cancelled() and task.exception() is not None:
-                _log.error(failure, exc_info=task.exception())
-
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)  # the loop itself holds tasks only weakly
-        task.add_done_callback(ended)
-        return task
+        self._background.run(note, "an administrative act could not be audited")
