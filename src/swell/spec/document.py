@@ -9,7 +9,7 @@ from pydantic import Field
 from swell.spec.alerts import AlertsSpec
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, SpecModel, is_loopback
-from swell.spec.models import MAX_MODELS, ModelSpec
+from swell.spec.models import MAX_MODELS, Engine, ModelSpec
 from swell.spec.money import BudgetSpec, ModelPrice, OrganisationSpec, Prices
 from swell.spec.providers import ProviderSpec
 from swell.spec.server import ServerSpec
@@ -50,6 +50,7 @@ class Spec(SpecModel):
             *_repeated("tenant", ((f"tenants[{i}].name", tenant.name) for i, tenant in enumerate(self.tenants))),
             *self._exposed_keys(),
             *self._priceless(),
+            *self._costless(),
         ]
 
     def _served_names(self) -> Iterator[tuple[str, str]]:
@@ -86,6 +87,19 @@ class Spec(SpecModel):
             ]
             if free and (budget.model or len(free) == len(served)):
                 yield path, f"has nothing to count, for {', '.join(free)} costs nothing; set it in prices"
+
+    def _costless(self) -> Iterator[Conflict]:
+        """An organisation's budget of what replicas cost needs to know what each costs."""
+        if not self.organisation.infrastructure_budget:
+            return
+        launched = [(i, model) for i, model in enumerate(self.models) if model.engine is not Engine.EXTERNAL]
+        if not launched:
+            problem = "has nothing to count: Swell starts no replica of any model; leave it out"
+            yield "organisation.infrastructure_budget", problem
+        for i, model in launched:
+            if not model.usd_per_replica_hour and not model.infrastructure_budget:
+                counts = "organisation.infrastructure_budget counts it"
+                yield f"models[{i}].usd_per_replica_hour", f"{model.priceless}; {counts}"
 
     def _exposed_keys(self) -> Iterator[Conflict]:
         if self.server.allow_plaintext_off_loopback:

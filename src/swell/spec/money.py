@@ -158,8 +158,8 @@ Thresholds = Annotated[
 """One threshold, or a list of them; one that is written twice counts once."""
 
 
-class BudgetSpec(SpecModel):
-    """What requests may cost in a period. No request is admitted that could carry the sum over the amount."""
+class PeriodBudget(SpecModel):
+    """An amount for a period of the calendar."""
 
     aliases: ClassVar[AliasTable] = {"max_budget": ("usd",), "budget_duration": ("period",), "timezone": ("time_zone",)}
 
@@ -168,7 +168,6 @@ class BudgetSpec(SpecModel):
     time_zone: Annotated[Text, AfterValidator(_known_zone)] = Field(
         default="UTC", description="Whose calendar the period follows, such as Europe/Berlin."
     )
-    model: Text | None = Field(default=None, description="Only requests for this model.")
     alerts: Thresholds = Field(
         default=DEFAULT_THRESHOLDS, description="Shares to alert at, such as 80%, or forecast 100%; [] for none."
     )
@@ -203,6 +202,22 @@ class BudgetSpec(SpecModel):
         return usd_nanos(self.usd)
 
 
+class BudgetSpec(PeriodBudget):
+    """What requests may cost in a period. No request is admitted that could carry the sum over the amount."""
+
+    model: Text | None = Field(default=None, description="Only requests for this model.")
+
+
+class InfrastructureBudgetSpec(PeriodBudget):
+    """What replicas may cost in a period, whatever requests are charged. No replica is kept that it does not pay for."""
+
+    def conflicts(self) -> list[Conflict]:
+        if self.period is BudgetPeriod.ONCE:
+            periods = ", ".join(period for period in BudgetPeriod if period is not BudgetPeriod.ONCE)
+            return [("period", f"once has no end that the money could be made to last to; give one of {periods}")]
+        return []
+
+
 def _apart(budgets: tuple[BudgetSpec, ...]) -> tuple[BudgetSpec, ...]:
     seen: set[tuple[str | None, BudgetPeriod, str]] = set()
     for budget in budgets:
@@ -223,8 +238,30 @@ Budgets = Annotated[
 """One budget, or a list of them."""
 
 
+def _unlike(budgets: tuple[InfrastructureBudgetSpec, ...]) -> tuple[InfrastructureBudgetSpec, ...]:
+    seen: set[tuple[BudgetPeriod, str]] = set()
+    for budget in budgets:
+        if (budget.period, budget.time_zone) in seen:
+            problem = f"has two budgets per {budget.period} for the same replicas; keep the one that is meant"
+            raise PydanticCustomError("budgets", "{problem}", {"problem": problem})
+        seen.add((budget.period, budget.time_zone))
+    return budgets
+
+
+InfrastructureBudgets = Annotated[
+    tuple[InfrastructureBudgetSpec, ...],
+    Field(max_length=MAX_BUDGETS),
+    BeforeValidator(_several),
+    AfterValidator(_unlike),
+]
+"""One budget of what replicas cost, or a list of them."""
+
+
 class OrganisationSpec(SpecModel):
     """Everybody who uses this installation."""
 
     name: Text = "organisation"
     budget: Budgets = Field(default=(), description="What all requests together may cost; one budget, or several.")
+    infrastructure_budget: InfrastructureBudgets = Field(
+        default=(), description="What the replicas of all models together may cost; one budget, or several."
+    )
