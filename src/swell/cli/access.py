@@ -182,10 +182,12 @@ class StoreAccess:
         """Of the file, since no server knows them: what the ledger holds of each period."""
         from swell.server.budgets import ledger_rows
         from swell.server.leftovers import enter_spools
+        from swell.server.spending import stored_rows
         from swell.spec import load_spec
 
         enter_spools(self._state, self._office.store)
-        return ledger_rows(load_spec(file), self._office.store, self._office.clock.unix())
+        spec, store, now = load_spec(file), self._office.store, self._office.clock.unix()
+        return [*ledger_rows(spec, store, now), *stored_rows(spec, store.list_runs, now)]
 
     def alerts(self, limit: int) -> Any:
         from swell.server.alert_rows import alert_rows

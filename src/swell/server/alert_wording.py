@@ -21,11 +21,13 @@ def budget_alert(
     """The alert of a threshold that is due. A forecast one needs the `forecast` by which it is."""
     limit, cap, spent = standing.limit, standing.limit.cap_usd_nanos, standing.spent_usd_nanos
     subject = _subject(limit)
+    is_infrastructure = limit.scope == Scope.INFRASTRUCTURE
+    is_, has, its = ("are", "have", "their") if is_infrastructure else ("is", "has", "its")
     so_far = f"{usd_text(spent)} of {usd_text(cap)} is spent" + (f" ({spent * 100 // cap}%)." if cap else ".")
     values: dict[str, str | int] = {
         "scope": limit.scope,
         "owner": limit.owner,
-        "model": limit.model,
+        "model": limit.owner if limit.scope == Scope.INFRASTRUCTURE else limit.model,
         "period": limit.label,
         "threshold": threshold.text,
         **money_values("cap", cap),
@@ -34,17 +36,17 @@ def budget_alert(
     if limit.end_unix_ms is not None:
         values["ends_unix"] = limit.end_unix_ms // 1000
     if threshold.is_forecast and forecast is not None:
-        does = f"is forecast to spend {threshold.share_percent}% of its budget"
+        does = f"{is_} forecast to spend {threshold.share_percent}% of {its} budget"
         so_far += _coming(forecast)
         values |= money_values("forecast", forecast.expected_usd_nanos)
         values |= money_values("forecast_low", forecast.low_usd_nanos)
         values |= money_values("forecast_high", forecast.high_usd_nanos)
     elif threshold.share_percent == 100:
-        does = "has used up its budget"
-        if spent < cap:
+        does = f"{has} used up {its} budget"
+        if spent < cap and not is_infrastructure:
             so_far += " What is left is less than the next requests may cost."
     else:
-        does = f"has spent {threshold.share_percent}% of its budget"
+        does = f"{has} spent {threshold.share_percent}% of {its} budget"
     return Alert(
         alert_id=alert_id,
         kind="budget",
@@ -66,6 +68,8 @@ def _severity(threshold: Threshold) -> Severity:
 
 
 def _subject(limit: BudgetLimit) -> str:
+    if limit.scope == Scope.INFRASTRUCTURE:
+        return f"replicas of {limit.owner}" if limit.owner else "replicas of all models"
     holder = f"{_HOLDERS[Scope(limit.scope)]} {limit.owner}" if limit.scope in _HOLDERS else "the organisation"
     return f"{holder} on model {limit.model}" if limit.model else holder
 
@@ -85,6 +89,8 @@ def _about(nanos: int) -> str:
 
 
 def _consequence(limit: BudgetLimit, threshold: Threshold) -> str:
+    if limit.scope == Scope.INFRASTRUCTURE:
+        return "Fewer replicas run where it would not last, and none once it is used up."
     if threshold.is_forecast or threshold.share_percent < 100:
         return "Requests are refused once it is used up."
     if limit.end_unix_ms is None:
@@ -94,6 +100,8 @@ def _consequence(limit: BudgetLimit, threshold: Threshold) -> str:
 
 
 def _advice(limit: BudgetLimit) -> str:
+    if limit.scope == Scope.INFRASTRUCTURE:
+        return "What is given up: swell status --why. To allow more, raise infrastructure_budget in swell.yaml."
     options = [f"{_OPTIONS[Scope(limit.scope)]} {limit.owner}"] if limit.scope in _OPTIONS else []
     options += [f"--model {limit.model}"] if limit.model else []
     return f"Who spends it: {' '.join(['swell usage', *options])}. To allow more, raise the budget in swell.yaml."

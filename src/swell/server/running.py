@@ -34,6 +34,7 @@ from swell.server.rolling import roll_usage
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
+from swell.server.spending import SpendingDesk
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
@@ -72,16 +73,19 @@ class RunningServer:
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
         self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock, lambda: self._keys)
+        self._spending = SpendingDesk(parts.spec, parts.store, self._writer, parts.clock)
         self._alerts = AlertDesk(
             parts.spec,
             parts.store,
             self._writer,
             parts.clock,
             parts.sinks,
-            standings=self._budgets.standings,
+            standings=lambda: [*self._budgets.standings(), *self._spending.standings()],
             say=self._troubles.say,
+            infrastructure_hours=self._spending.hours,
         )
-        self._runs = RunDesk([model.spec for model in parts.models], parts.store, self._writer, parts.clock)
+        models = [model.spec for model in parts.models]
+        self._runs = RunDesk(models, parts.store, self._writer, parts.clock, self._spending.note)
         self._keys: list[KeyRecord] = []
         self._refused = RefusedKeys(self._troubles.say)
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
@@ -107,7 +111,7 @@ class RunningServer:
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
         self._scaling = Scaling(
-            [model.spec for model in parts.models],
+            models,
             self._fleet,
             parts.clock,
             loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
@@ -115,6 +119,7 @@ class RunningServer:
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
             memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
+            spending=self._spending,
         )
         self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
 
@@ -212,7 +217,7 @@ class RunningServer:
 
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
-        return budget_rows(self._budgets.book.standings(), self._clock.unix())
+        return [*budget_rows(self._budgets.book.standings(), self._clock.unix()), *self._spending.rows()]
 
     async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
         """Lives of replicas, up to now."""
@@ -247,6 +252,7 @@ class RunningServer:
         parts = self._parts
         self._fleet.want([*parts.model_workloads, parts.gateway])
         await self._fleet.adopt()
+        await self._spending.begin()
         await self._runs.begin(self._fleet.replicas)
         self._living = running_workers(self._fleet.replicas)
         self._silent = set(self._living)

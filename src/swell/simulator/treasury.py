@@ -55,8 +55,7 @@ class Treasury:
 
     def __init__(self, budget: SimBudget, pools: Iterable[Pool], turn_seconds: float) -> None:
         self._budget = budget
-        prices = tuple((pool.name, price_of(pool)) for pool in pools)
-        self._tariff = Tariff(prices, DRAIN_SECONDS, turn_seconds + LATE_SECONDS)
+        self._tariff = tariff_of(pools, turn_seconds)
         self._ended: dict[int, int] = defaultdict(int)  # by period
 
     def ended(self, replica: SimReplica, now: float) -> None:
@@ -68,8 +67,9 @@ class Treasury:
         """What is left by now."""
         seconds, cap = self._budget.seconds, self._budget.usd_nanos
         period = int(now // seconds)
-        spent = self._ended[period]
+        spent, rate = self._ended[period], 0
         for replica in running:
+            rate += self._tariff.price(replica.pool.name)
             spent += sum(nanos for at, nanos in self._billed(replica, now) if at == period)
         left = cap - spent
         fund = Fund(
@@ -80,7 +80,7 @@ class Treasury:
             share_usd_nanos=left,
             ends_in_seconds=(period + 1) * seconds - now,
         )
-        return Funding((fund,), self._tariff)
+        return Funding((fund,), self._tariff, rate)
 
     def by_period(self) -> tuple[int, ...]:
         """Nano-dollars of every period, once all replicas have ended."""
@@ -96,6 +96,12 @@ class Treasury:
             found.append((period, cost(price, end - start)))
             start = end
         return found
+
+
+def tariff_of(pools: Iterable[Pool], turn_seconds: float) -> Tariff:
+    """What replicas of these pools cost, where a decision is made every `turn_seconds`."""
+    prices = tuple((pool.name, price_of(pool)) for pool in pools)
+    return Tariff(prices, DRAIN_SECONDS, turn_seconds + LATE_SECONDS)
 
 
 def price_of(pool: Pool) -> int:

@@ -209,7 +209,7 @@ class BudgetSpec(PeriodBudget):
 
 
 class InfrastructureBudgetSpec(PeriodBudget):
-    """What replicas may cost in a period, whatever requests are charged. No replica is kept that it does not pay for."""
+    """What replicas may cost in a period, whatever requests are charged. No more runs than it pays for."""
 
     def conflicts(self) -> list[Conflict]:
         if self.period is BudgetPeriod.ONCE:

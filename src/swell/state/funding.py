@@ -38,3 +38,4 @@ class Funding:
 
     funds: tuple[Fund, ...]
     tariff: Tariff
+    rate_usd_nanos: int = 0  # what runs of the model costs an hour, what drains included

@@ -1,4 +1,6 @@
-"""What a budget makes of a decision: how many of the replicas that are asked for may be had, and at what price. Pure."""
+"""What a budget makes of a decision: how many of the replicas that are asked for may be had, and what is given up.
+
+Pure."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +28,7 @@ def funded(
         return asked, memory
     price = funding.tariff.price(pool.name)
     usual = _usual(memory, bounds, asked)
-    most = min(asked.replicas, rationed(found, usual, funding.tariff, pool))
+    most = min(asked.replicas, rationed(memory, usual, funding.tariff, pool))
     count = most_affordable(funding, pool.name, seen.replicas, seen.now, pool.start_seconds, most)
     is_cut = count < most
     memory = replace(memory, is_cut=is_cut, bound_at=seen.now if count < asked.replicas else memory.bound_at)
@@ -70,9 +72,9 @@ def funded_mix(
 
 def capped(pool: Pool, bounds: tuple[int, int], memory: ThriftMemory, seen: Observation, asked: Decision) -> Decision:
     """What is asked of a mix, in replicas of the first pool, without what the ration does not allow."""
-    if seen.funding is None:
-        return asked
-    most = rationed(memory.ration, _usual(memory, bounds, asked), seen.funding.tariff, pool)
+    if seen.funding is None or memory.ration.level is not None:
+        return asked  # the level is kept in money
+    most = rationed(memory, _usual(memory, bounds, asked), seen.funding.tariff, pool)
     return asked if asked.replicas <= most else replace(asked, counts=((pool.name, most),))
 
 
@@ -87,19 +89,20 @@ def rate_allowed(memory: ThriftMemory, seen: Observation, start_seconds: float) 
     return rate >> shift << shift
 
 
-def rationed(found: Ration, usual: int, tariff: Tariff, pool: Pool) -> int:
+def rationed(memory: ThriftMemory, usual: int, tariff: Tariff, pool: Pool) -> int:
     """Replicas of one pool that the ration allows where `usual` are wanted by what is forecast.
 
     More than that, such as to work off what waits, as long as an even part of the money or its surplus pays for it.
     """
-    price = tariff.price(pool.name)
-    if price <= 0:
+    found, price = memory.ration, tariff.price(pool.name)
+    expected = memory.expected_price(price)
+    if expected <= 0:
         return _UNBOUNDED
     if found.level is not None:
         count = found.level // price
-        return count + (found.extra_from is not None and usual * price >= found.extra_from)
-    each = cost(price, max(BURST_SECONDS, pool.start_seconds + tariff.turn_seconds + tariff.drain_seconds))
-    return max(usual, -(-found.even // price)) + found.surplus // each
+        return count + (found.extra_from is not None and usual * expected >= found.extra_from)
+    each = cost(expected, max(BURST_SECONDS, pool.start_seconds + tariff.turn_seconds + tariff.drain_seconds))
+    return max(usual, -(-found.even // expected)) + found.surplus // each
 
 
 def span(seconds: float) -> str:

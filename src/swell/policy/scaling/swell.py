@@ -213,8 +213,8 @@ def _thrifty(
     )
     wants = tuple(float(_round_up(value, 0)) for value in values)
     price = funding.tariff.price(settings.pool.name)
-    spend = sum(funding.tariff.price(r.pool) for r in seen.replicas)
-    thrift = learn(memory.thrift, seen.now, clock, wants, spend / price if price else 0.0)
+    paid = funding.rate_usd_nanos / price if price and funding.funds else None
+    thrift = learn(memory.thrift, seen.now, clock, wants, paid)
     thrift = ration(thrift, funding, seen.now, clock, price, settings.min_replicas, settings.max_replicas)
     return replace(memory, thrift=thrift)
 

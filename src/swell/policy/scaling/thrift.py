@@ -76,9 +76,14 @@ class ThriftMemory:
     rationed_at: float = -_LONG_AGO
     bound_at: float = -_LONG_AGO
 
+    def expected_price(self, price: int) -> int:
+        """Of a replica's hour that is wanted, where one of the first pool costs `price`."""
+        low, high = CORRECTION_RANGE
+        return round(price * (min(high, max(low, self.paid / self.asked)) if self.asked else 1.0))
 
-def learn(memory: ThriftMemory, now: float, clock: float, wants: Wants, paid: float) -> ThriftMemory:
-    """Add what this moment wants by rung, and what the fleet costs, both in replicas of the first pool."""
+
+def learn(memory: ThriftMemory, now: float, clock: float, wants: Wants, paid: float | None) -> ThriftMemory:
+    """Add what this moment wants by rung, and what the fleet costs, if there is one; in replicas of the first pool."""
     hour = int(clock // HOUR_SECONDS) % WEEK_HOURS
     if hour != memory.hour:
         if memory.count:
@@ -98,7 +103,7 @@ def learn(memory: ThriftMemory, now: float, clock: float, wants: Wants, paid: fl
         lately = memory.lately + (wants[0] - memory.lately) * share
         usual = memory.usual + (known[0] - memory.usual) * share
     memory = replace(memory, sums=sums, count=memory.count + 1, now=wants, seen_at=now, lately=lately, usual=usual)
-    if memory.ration.level is not None or memory.is_cut or not passed:
+    if paid is None or memory.ration.level is not None or memory.is_cut or not passed:
         return memory
     share = passed / CORRECTION_SECONDS
     asked = _between(wants, memory.ration.thrift)
@@ -177,15 +182,14 @@ def _expected(
     memory: ThriftMemory, clock: float, seconds: float, price: int, least: int, most: int
 ) -> list[list[tuple[int, int]]]:
     """By rung: what the time to come costs, by hour of the week."""
-    low, high = CORRECTION_RANGE
-    each = price * (min(high, max(low, memory.paid / memory.asked)) if memory.asked else 1.0)
+    price = memory.expected_price(price)
     unknown, lately = _unknown(memory), _lately(memory)
     wants: list[tuple[int, Wants]] = []
     for ahead, (hour, span) in enumerate(_stretches(clock, seconds)):
         want, more = _at(memory, hour), (lately - 1) * exp(-ahead / FADING_HOURS) if ahead < FADED_HOURS else 0.0
         wants.append((span, tuple(each * (1 + more) for each in want) if want else unknown))
     return [
-        [(span, round(min(most, max(least, want[rung])) * each)) for span, want in wants] for rung in range(len(RUNGS))
+        [(span, round(min(most, max(least, want[rung])) * price)) for span, want in wants] for rung in range(len(RUNGS))
     ]
 
 
