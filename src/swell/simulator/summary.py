@@ -257,7 +257,8 @@ def _budget(comparison: Comparison, budget: SimBudget, result: Result) -> str:
         return said
     lost = max(0.0, without.attainment - result.attainment)
     gives = f"gives up {share(lost)} of the requests for it" if lost else "gives nothing up for it"
-    return f"{said} Without the budget it would cost {usd(without.cost_usd)} and attain {share(without.attainment)}: it {gives}."
+    free = f"it would cost {usd(without.cost_usd)} and attain {share(without.attainment)}"
+    return f"{said} Without the budget {free}: it {gives}."
 
 
 def _used(found: Found) -> str:
