@@ -7,6 +7,7 @@ as well; and of each, what is left of the minimum that is billed. A decision kee
     spent + bound <= budget
 
 where letting everything go always does, since the decision before kept it too: what passes meanwhile was bound already.
+Whoever says what is spent counts one that ended with all of its minimum at once.
 What is bound beyond the end of the period is held against the next one's budget in the same way, so that a period
 neither ends nor begins with more than it has.
 """
