@@ -1,4 +1,4 @@
-"""What is spent of infrastructure budgets, by the lives of replicas: over random histories it is what the lives cost."""
+"""What is spent of infrastructure budgets, by the lives of replicas: over random histories what the lives cost."""
 
 from random import Random
 

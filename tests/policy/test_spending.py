@@ -1,4 +1,4 @@
-"""What budgets pay for: never overspent, whatever is asked for, however late turns come and however long drains take."""
+"""What budgets pay for: never overspent, whatever is asked for, however late turns come and long drains take."""
 
 from dataclasses import dataclass, field, replace
 from random import Random

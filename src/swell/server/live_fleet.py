@@ -50,14 +50,14 @@ class LiveFleet:
     def observe(self, now: float) -> Observation:
         """What there is now, and what happened since the last call."""
         window = self._window(now)
-        views = self.views(now)
+        views = self.views(now, self._loads())
         self._engines = {view.replica_id: self._engines.get(view.replica_id, (0, 0.0)) for view in views}
         self.seen = Observation(now, window, views, self._unix(), self._funding(views, now))
         return self.seen
 
-    def views(self, now: float) -> tuple[ReplicaView, ...]:
-        """The replicas, as they are shown."""
-        return tuple(self._views(now))
+    def views(self, now: float, loads: Mapping[str, Load]) -> tuple[ReplicaView, ...]:
+        """The replicas, as they are shown under what workers report."""
+        return tuple(self._views(now, loads))
 
     def start(self, pool: str, count: int) -> None:
         """Order `count` more."""
@@ -74,9 +74,9 @@ class LiveFleet:
     def _change_count(self, by: int) -> None:
         self._fleet.set_count(self._model, max(0, self._fleet.workload(self._model).count + by))
 
-    def _views(self, now: float) -> Iterator[ReplicaView]:
+    def _views(self, now: float, loads: Mapping[str, Load]) -> Iterator[ReplicaView]:
         workload = self._fleet.workload(self._model)
-        in_flight, tokens = _open_requests(self._loads())
+        in_flight, tokens = _open_requests(loads)
         missing = workload.count
         for replica in self._fleet.replicas:
             if replica.workload != self._model:

@@ -371,7 +371,9 @@ class RunningServer:
         if len(connected) < self._parts.spec.server.workers:
             return False
         ready = {replica.workload for replica in self._fleet.replicas if replica.routable}
-        return all(workload.count == 0 or workload.name in ready for workload in self._parts.model_workloads)
+        names = {workload.name for workload in self._parts.model_workloads}
+        wanted = {each.name for each in self._fleet.workloads if each.count}  # a budget may want none of them
+        return names & wanted <= ready
 
     def _workers_changed(self) -> None:
         self._silent -= self._channel.connected().keys()

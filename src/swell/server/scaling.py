@@ -101,7 +101,7 @@ class Scaling:
     def _begin_within_budgets(self) -> None:
         """Before the first turn: no more than what is left pays for, with everybody's replicas known."""
         now = self._clock.monotonic()
-        views = {name: scaled.fleet.views(now) for name, scaled in self._models.items()}
+        views = {name: scaled.fleet.views(now, {}) for name, scaled in self._models.items()}
         for name, scaled in self._models.items():
             self._funding(scaled.spec, scaled.pool, views[name], now)
         for name, scaled in self._models.items():
