@@ -94,6 +94,15 @@ def test_more_money_never_allows_less(left: float, more: float, ends_in: float) 
     assert poor.even <= rich.even
 
 
+def test_where_not_even_one_replica_lasts_it_is_there_until_the_money_is_out() -> None:
+    world = World(20.0)  # for ten hours of one
+    decisions = world.run(3600, 0.5)
+    assert {decision.replicas for decision in decisions[60:]} == {1}
+    world.run(12 * HOUR, 0.5)
+    assert world.turn(0.5).replicas == 0
+    assert world.left >= 0
+
+
 def test_hours_that_nobody_knows_are_as_those_that_are_known_or_as_now() -> None:
     begun = learn(ThriftMemory(), 0.0, 0.0, wants(3.0), None)
     assert rationed(begun, 3 * 48 + 1).ration.surplus == pytest.approx(NANOS_PER_USD, rel=0.01)

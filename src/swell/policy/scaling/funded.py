@@ -114,7 +114,7 @@ def span(seconds: float) -> str:
 
 def _usual(memory: ThriftMemory, bounds: tuple[int, int], asked: Decision) -> int:
     """What the forecast alone asks for, with all caution."""
-    wanted = round(memory.now[0]) if memory.now else asked.replicas
+    wanted = max(round(memory.now[0]), min(1, asked.replicas)) if memory.now else asked.replicas
     return min(max(wanted, bounds[0]), bounds[1])
 
 

@@ -176,7 +176,7 @@ def _need(
         if not replicas:  # the next request begins anew: what was before it says nothing about how many follow
             memory = replace(memory, forecast=replace(memory.forecast, samples=(), mean=0.0))
     if seen.funding is not None:
-        memory = _thrifty(settings, memory, seen, clock, expected, is_idle=binding == "idle")
+        memory = _thrifty(settings, memory, seen, clock, expected, least=min(1, replicas))
     inputs = (
         ("demand", demand.mean), ("peak", demand.peak), ("level", level), ("forecast", value), ("margin", margin),
         ("requests_per_second_per_replica", rate), ("batch", float(batch)), ("queued", float(window.queued)),
@@ -200,18 +200,18 @@ def _caution(settings: ScalingSettings, memory: ScalingMemory, seen: Observation
 
 def _thrifty(
     settings: ScalingSettings, memory: ScalingMemory, seen: Observation, clock: float, expected: Forecast, *,
-    is_idle: bool,
+    least: int,
 ) -> ScalingMemory:  # fmt: skip
-    """What is wanted with all caution and with less is learnt, and a ration made of it."""
+    """What is wanted with all caution and with less is learnt, and a ration made of it. `least` is 0 where all idles."""
     funding = seen.funding
     if funding is None:
         return memory
     own = memory.caution if settings.caution is None else settings.caution
     values = (
-        at_quantile(memory.forecast, expected, quantile_for(settings.objective, own * rung)) if not is_idle else 0.0
+        at_quantile(memory.forecast, expected, quantile_for(settings.objective, own * rung)) if least else 0.0
         for rung in RUNGS
     )
-    wants = tuple(float(_round_up(value, 0)) for value in values)
+    wants = tuple(float(max(least, _round_up(value, 0))) for value in values)
     price = funding.tariff.price(settings.pool.name)
     paid = funding.rate_usd_nanos / price if price and funding.funds else None
     thrift = learn(memory.thrift, seen.now, clock, wants, paid)

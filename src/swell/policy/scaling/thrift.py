@@ -164,7 +164,10 @@ def _even(fund: Fund) -> int:
 
 
 def _extra_from(hours: Hours, left: int, level: int, price: int) -> int | None:
-    """From which want on an hour gets one replica more than fits under the level: what the others leave is enough."""
+    """From which want on an hour gets one replica more than fits under the level: what the others leave is enough.
+
+    Where not even one fits, who wants most has one until the money is out: none at all would keep it for nothing.
+    """
     if price <= 0:
         return None
     whole = level // price * price
@@ -172,7 +175,7 @@ def _extra_from(hours: Hours, left: int, level: int, price: int) -> int | None:
     found = None
     for seconds, wanted in sorted(hours, key=lambda each: -each[1]):
         rest -= seconds * min(price, max(0, wanted - whole))
-        if wanted <= whole or rest < 0:
+        if wanted <= whole or (rest < 0 and (whole or found is not None)):
             break
         found = wanted
     return found
