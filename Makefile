@@ -27,7 +27,7 @@ test: $(DEV) $(if $(shell command -v npm),$(NODE)) ## lint, types and every test
 coverage: $(DEV) $(if $(shell command -v npm),$(NODE)) ## the tests again, measuring the processes they start as well
 	@$(BIN)/python -m pytest --cov --cov-config=tests/processes.coveragerc --cov-report=term $(PYTEST_ARGS)
 
-test-services: $(DEV) ## the tests that need a program installed by root, such as nginx
+test-services: $(DEV) ## the tests that need a program installed by root, such as Postgres
 	@bash tests/services.sh
 
 test-vllm: $(DEV) ## opt-in: a real vLLM on the CPU behind Swell, in an environment of its own (several GB)
@@ -48,7 +48,7 @@ docs: $(DEV) ## check that the documentation agrees with the code
 	@$(BIN)/python -m pytest tests/repository/test_docs.py $(PYTEST_ARGS)
 
 lock: $(DEV) ## renew the lock files in requirements/ and the Node lock
-	$(COMPILE) --extra local --extra dev -o requirements/dev.txt
+	$(COMPILE) --extra local --extra postgres --extra dev -o requirements/dev.txt
 	$(COMPILE) --extra local --constraint requirements/dev.txt -o requirements/local.txt
 	cd $(NODE_TESTS) && npm install --package-lock-only --ignore-scripts
 

@@ -42,7 +42,7 @@ def test_replicas_are_let_go_before_the_money_is_out(swell_up: SwellUp, tmp_path
     assert 0 < row["spent_usd_nanos"] <= row["cap_usd_nanos"]
     assert row["ceiling_usd_nanos"] == 0
     reasons = why(server)
-    assert any("0 of 1 replicas: 100% of what is asked for is given up" in line["reason"] for line in reasons)
+    assert any("replicas: 100% of what is asked for is given up" in line["reason"] for line in reasons)
     assert any("the infrastructure budget of m for " in line["reason"] for line in reasons)
     server.kill()
     server.start()

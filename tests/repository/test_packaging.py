@@ -77,7 +77,7 @@ def test_locks_pin_what_is_required_with_extras_with_those_extras(path: str) -> 
 def test_every_imported_package_is_declared() -> None:
     project = _declared()
     extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *extras["local"], *extras["aws"], *extras["gcp"]]
+    declared = [*project["dependencies"], *extras["local"], *extras["aws"], *extras["gcp"], *extras["postgres"]]
     names = {re.split(r"[<>=\[ ]", name)[0].lower().replace("-", "_") for name in declared}
     known = set(sys.stdlib_module_names) | {"swell"}
     imported = {(name, source.name) for source in sources("src") for name in _imports(source.tree)}

@@ -12,9 +12,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 from sqlcipher3 import dbapi2
 
-from swell.adapters.stores import database, migrate, open_store, schema
-from swell.adapters.stores.database import Database, has_wal_reset_bug
+from swell.adapters.stores import migrate, open_store, schema
+from swell.adapters.stores import sqlite_database as database
 from swell.adapters.stores.sqlite import SqliteStore
+from swell.adapters.stores.sqlite_database import SqliteDatabase, has_wal_reset_bug
 from swell.errors import AtCapacity, StateError, SwellError
 from swell.state.records import AuditEntry, SpoolPosition, UsageFilter
 from swell.testing.store_suite import audit_entry, key_record, usage_change
@@ -30,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(Database(path, KEY))
+    store = SqliteStore(SqliteDatabase(path, KEY))
     yield store
     store.close()
 

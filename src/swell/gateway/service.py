@@ -26,7 +26,7 @@ from swell.gateway.upstream import UpstreamPool
 from swell.policy.queueing import best_allowed
 from swell.state.messages import Load, ModelLoad, ReplicaLoad, Sample
 from swell.state.snapshot import ReplicaEntry
-from swell.state.usage import Settled
+from swell.state.usage import Settled, id_prefix, month_at
 from swell.state.worker import WorkerSettings
 
 UNSETTLED_RECORDS = 10_000  # outcomes kept in memory while the spool has no room; beyond, bounds stand
@@ -58,7 +58,7 @@ class Service:
         self.pacer: Pacer | None = None  # without one, bursts are read event by event
         self.draining = False
         self._unsettled: list[Settled] = []
-        self._request_prefix = f"req-{settings.incarnation}-"
+        self._request_prefix = self._prefix()
         self._requests = 0
         self._outdated = False
         self.coarse_now = self.now()  # as of the last `check`; for deadlines that need no better
@@ -66,9 +66,12 @@ class Service:
     # For exchanges
 
     def next_request_id(self) -> str:
-        """Unique over all workers and restarts: the incarnation is in it."""
+        """Unique over all workers and restarts: the incarnation is in it, after the month as of the last `check`."""
         self._requests += 1
         return f"{self._request_prefix}{self._requests:08x}"  # padded: ids that sort keep the ledger's index local
+
+    def _prefix(self) -> str:
+        return f"{id_prefix(month_at(self.wall_clock()))}{self.settings.incarnation}-"
 
     def unix_ms(self) -> int:
         """Wall-clock milliseconds, for records that people read."""
@@ -144,16 +147,18 @@ class Service:
                 raise Refusal(
                     404, f"The model '{route.name}' does not offer {request.path}.", code="endpoint_not_offered"
                 )
-            admitted = admit(request.path, members, route.entry)
+            if key.curbs is None:
+                admitted = admit(request.path, members, route.entry)
+            else:
+                route, admitted = key.curbs.admit(
+                    request.path, members, route, _priority(key, request), self.unix_ms(), self.directory.models
+                )
         except BadRequest as error:
             raise Refusal(400, error.message, code=error.code, param=error.param) from None
         headers = request.headers
         if "session" in headers and route.entry.routing == "session_affinity":
             admitted = msgspec.structs.replace(admitted, session=headers["session"])
-        priority = key.priority
-        if "priority" in headers:
-            priority = best_allowed(headers["priority"].decode("latin-1"), priority)
-        return Exchange(self, client, key, request.path, route, admitted, priority, request.started)
+        return Exchange(self, client, key, request.path, route, admitted, _priority(key, request), request.started)
 
     def _models(self) -> list[ModelRoute]:
         return [self.directory.models[name] for name in sorted(self.directory.models)]
@@ -182,6 +187,7 @@ class Service:
     def check(self) -> None:
         """A few times a second: timeouts, shares, settlements that wait."""
         now = self.coarse_now = self.now()
+        self._request_prefix = self._prefix()
         self._outdated = self.link is not None and self.link.is_outdated(now)
         for exchange in list(self.exchanges):
             exchange.check(now)
@@ -243,6 +249,12 @@ class Service:
 
     def _make_replica(self, entry: ReplicaEntry) -> Replica:
         return Replica(entry, self.now, UpstreamPool(entry, self.timeouts, self.bounds, pacer=self.pacer, now=self.now))
+
+
+def _priority(key: Key, request: Head) -> str:
+    """The class that a request asks for, as far as its key allows."""
+    headers = request.headers
+    return best_allowed(headers["priority"].decode("latin-1"), key.priority) if "priority" in headers else key.priority
 
 
 def _card(route: ModelRoute) -> dict[str, object]:

@@ -3,6 +3,9 @@
 An alert is stored before it is sent, and the store has each threshold of a limit once. So nothing fires twice, whether
 the server restarts, the clock is set back into a period that had its alerts, or a cap is raised below what fired.
 
+A rolling budget's alerts are stored under the slot in which they fired, and what fired in any slot that counts does not
+fire again: so each threshold fires once in the length of its window, however long spend stays above it.
+
 Limits that a period's end leaves in the book are watched until they leave it: the last requests are charged late.
 """
 
@@ -13,19 +16,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from swell.clock import Clock
-from swell.metering.budgets import Standing
+from swell.metering.accounts import Standing
 from swell.metering.thresholds import Forecast, due, forecast_spend
 from swell.ports.alert_sink import AlertSink
 from swell.ports.store import Store
 from swell.server.alert_deliveries import AlertDeliveries
 from swell.server.alert_rows import alert_rows
-from swell.server.alert_wording import budget_alert
-from swell.server.budgets import KEPT_SECONDS, thresholds_by_budget
+from swell.server.alert_wording import StepBegun, budget_alert, step_alert
+from swell.server.budget_limits import thresholds_by_budget
+from swell.server.budgets import KEPT_SECONDS
 from swell.server.loops import Loop
 from swell.server.spend_history import SpendHistory
 from swell.server.spending import infrastructure_thresholds
 from swell.server.writer import Writer
 from swell.spec import Spec
+from swell.spec.steps import BLOCK
 from swell.spec.thresholds import Threshold
 from swell.state.alerts import Alert, AlertDelivery, AlertRecord
 from swell.state.budgets import BudgetLimit, Scope
@@ -38,14 +43,16 @@ MAX_NEW = 500  # alerts in one turn; the next takes the rest
 MAX_TOLD = 10  # of them on the terminal
 FORGET_SECONDS = 86_400.0  # between two times that old alerts are forgotten
 HUNDRED = Threshold(100, is_forecast=False)
-NEARLY_PERCENT = 90  # of the cap, from which on a refusal says that a budget is used up
 
-_Due = tuple[Standing, Threshold, Forecast | None]
+_Due = tuple[Standing, Threshold | StepBegun, Forecast | None]
 _log = logging.getLogger(__name__)
 
 
 class AlertDesk:
-    """Made once per server. `standings` tells what is spent; `say` reaches the person who started the server."""
+    """Made once per server.
+
+    `standings` tells what is spent, `steps` which steps of a budget hold; `say` reaches who started the server.
+    """
 
     def __init__(
         self,
@@ -57,6 +64,7 @@ class AlertDesk:
         *,
         standings: Callable[[], Sequence[Standing]],
         say: Callable[[str], None],
+        steps: Callable[[Standing], Sequence[str]] = lambda standing: (),
         infrastructure_hours: Callable[[BudgetLimit, float], Awaitable[list[int]]] | None = None,
     ) -> None:
         """`infrastructure_hours` gives what replicas cost by the hour, as `SpendHistory.hours` what requests did."""
@@ -66,6 +74,7 @@ class AlertDesk:
         self._writer = writer
         self._clock = clock
         self._standings = standings
+        self._steps = steps
         self._say = say
         self._fired: dict[str, set[str]] = {}  # by limit, of limits that came near one
         self._forecast_at: dict[str, float] = {}  # monotonic, by limit
@@ -94,7 +103,7 @@ class AlertDesk:
         self._forget_limits(standings)
         forecasts = await self._forecasts(standings, now, at_unix)
         found = self._due(standings, forecasts)
-        unknown = {standing.limit.name for standing, _, _ in found} - self._fired.keys()
+        unknown = {name for standing, _, _ in found for name in standing.names} - self._fired.keys()
         if unknown:
             known = await self._writer.call(lambda: self._store.fired(unknown))
             self._fired |= {name: known.get(name, set()) for name in unknown}
@@ -140,13 +149,32 @@ class AlertDesk:
             for threshold in self._due_of(standing, forecasts.get(standing.limit.name))
         ]
 
-    def _due_of(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold]:
-        limit, fired = standing.limit, self._fired.get(standing.limit.name, set())
+    def _due_of(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold | StepBegun]:
+        begun = self._begun(standing)
+        return (
+            (*self._thresholds_due(standing, forecast), *begun) if begun else self._thresholds_due(standing, forecast)
+        )
+
+    def _begun(self, standing: Standing) -> list[StepBegun]:
+        """Steps that hold and were not told yet. That all is spent says the threshold of 100%, where it is the end."""
+        names = self._steps(standing)
+        if not names:
+            return []
+        fired = self._fired_of(standing)
+        begun = (StepBegun(name) for name in names if name != BLOCK or standing.limit.grace_usd_nanos)
+        return [step for step in begun if step.text not in fired]
+
+    def _thresholds_due(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold]:
+        limit, fired = standing.limit, self._fired_of(standing)
         thresholds = self._thresholds[limit.budget_id]
         found = due(thresholds, limit.cap_usd_nanos, standing.spent_usd_nanos, forecast, fired)
-        if is_used_up(standing) and HUNDRED in thresholds and HUNDRED.text not in fired and HUNDRED not in found:
+        if standing.is_used_up and HUNDRED in thresholds and HUNDRED.text not in fired and HUNDRED not in found:
             return (*found, HUNDRED)
         return found
+
+    def _fired_of(self, standing: Standing) -> set[str]:
+        """What fired in the period, or in the window."""
+        return set().union(*(self._fired.get(name, ()) for name in standing.names))
 
     async def _fire(self, found: Sequence[_Due], at_unix: float) -> None:
         if not found:
@@ -165,7 +193,10 @@ class AlertDesk:
 
     def _record(self, found: _Due, at_unix: float) -> AlertRecord:
         standing, threshold, forecast = found
-        alert = budget_alert(standing, threshold, forecast, alert_id=_new_id(), at_unix=at_unix)
+        if isinstance(threshold, StepBegun):
+            alert = step_alert(standing, threshold, alert_id=_new_id(), at_unix=at_unix)
+        else:
+            alert = budget_alert(standing, threshold, forecast, alert_id=_new_id(), at_unix=at_unix)
         sinks = sorted(self.deliveries.sink_names)
         deliveries = tuple(AlertDelivery(alert_id=alert.alert_id, sink=sink) for sink in sinks)
         return AlertRecord(alert=alert, limit_name=standing.limit.name, threshold=threshold.text, deliveries=deliveries)
@@ -196,23 +227,14 @@ class AlertDesk:
             return False
         if standing.spent_usd_nanos <= 0 or now - self._forecast_at.get(limit.name, float("-inf")) < FORECAST_SECONDS:
             return False
-        fired = self._fired.get(limit.name, set())
+        fired = self._fired_of(standing)
         return any(t.is_forecast and t.text not in fired for t in self._thresholds[limit.budget_id])
 
     def _forget_limits(self, standings: Sequence[Standing]) -> None:
-        names = {standing.limit.name for standing in standings}
+        names = {name for standing in standings for name in standing.names}
         self._fired = {name: fired for name, fired in self._fired.items() if name in names}
         self._forecast_at = {name: at for name, at in self._forecast_at.items() if name in names}
         self._history.keep({standing.limit.budget_id for standing in standings})
-
-
-def is_used_up(standing: Standing) -> bool:
-    """Whether a budget refuses requests of ordinary size. What is left is then less than they may cost, so that spend
-    hardly ever reaches the cap itself. A single large request that is refused early says nothing."""
-    cap = standing.limit.cap_usd_nanos
-    return (
-        standing.has_refused and standing.spent_usd_nanos > 0 and standing.spent_usd_nanos * 100 >= cap * NEARLY_PERCENT
-    )
 
 
 def _new_id() -> str:

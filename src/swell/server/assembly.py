@@ -9,6 +9,7 @@ from pathlib import Path
 
 from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
+from swell.errors import StateError
 from swell.ports.alert_sink import AlertSink
 from swell.ports.store import Store
 from swell.security.private_files import replace_private
@@ -17,7 +18,10 @@ from swell.server.administration import DEFAULT_TENANT, Administration
 from swell.server.parts import Providers
 from swell.server.publish import Served
 from swell.server.state_directory import StateDirectory
+from swell.server.store_choice import chosen_store, remember_store
 from swell.spec import ModelSpec, Spec
+
+POSTGRES_INSTALL = "pip install 'swell[postgres]'"
 
 Progress = Callable[[int, int | None], None]
 
@@ -74,10 +78,43 @@ def alert_sinks(spec: Spec, clock: Clock) -> tuple[AlertSink, ...]:
 
 
 def open_store(state: StateDirectory) -> Store:
-    """The store of a state directory, made on first use. Raises StateError or AtCapacity."""
-    from swell.adapters.stores import open_store as open_sqlite
+    """The store of a state directory, made on first use, for this process alone. Raises StateError or AtCapacity."""
+    secrets, chosen = load_secrets(state.secrets, os.environ), chosen_store(state.root, os.environ)
+    if chosen is None:
+        from swell.adapters.stores import open_store as open_sqlite
 
-    return open_sqlite(state.store, load_secrets(state.secrets, os.environ).store_key)
+        return open_sqlite(state.store, secrets.store_key)
+    with _needing_psycopg():
+        from swell.adapters.stores.postgres import open_postgres
+        from swell.adapters.stores.postgres_location import locate
+    return open_postgres(locate(chosen.url, chosen.password))
+
+
+def examine_database(state: StateDirectory) -> tuple[str, str] | None:
+    """The Postgres that is the store, and who has it open, or nothing; None where the store is a file.
+
+    Raises StateError or AtCapacity where it cannot be used.
+    """
+    chosen = chosen_store(state.root, os.environ)
+    if chosen is None:
+        return None
+    with _needing_psycopg():
+        from swell.adapters.stores.postgres_database import examine
+        from swell.adapters.stores.postgres_location import locate
+    return examine(locate(chosen.url, chosen.password))
+
+
+@contextmanager
+def _needing_psycopg() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise StateError(f"a Postgres store needs a package more; run: {POSTGRES_INSTALL}") from error
+
+
+def has_store(state: StateDirectory) -> bool:
+    """Whether there is a store that something may be in: the file, or a database."""
+    return state.store.exists() or chosen_store(state.root, os.environ) is not None
 
 
 def pepper(state: StateDirectory) -> tuple[bytes, Path]:
@@ -105,8 +142,9 @@ def known_tenants(state: StateDirectory) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
-def remember_tenants(state: StateDirectory, spec: Spec) -> None:
-    """Keep the tenants' names for commands that run without a server."""
+def remember_spec(state: StateDirectory, spec: Spec) -> None:
+    """Keep the tenants' names, and where the store is, for commands that run without a server."""
+    remember_store(state.root, spec.server.store, os.environ)
     names = sorted({DEFAULT_TENANT, *(tenant.name for tenant in spec.tenants)})
     replace_private(state.root / "tenants.json", json.dumps(names).encode())
 
@@ -121,6 +159,6 @@ def sqlite_version() -> tuple[int, int, int]:
 
 def is_unsafe_sqlite(version: tuple[int, int, int]) -> bool:
     """Whether this SQLite can lose committed writes."""
-    from swell.adapters.stores.database import has_wal_reset_bug
+    from swell.adapters.stores.sqlite_database import has_wal_reset_bug
 
     return has_wal_reset_bug(version)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from swell.errors import RetryLater, UserError
 from swell.server.state_directory import StateDirectory
 
 NEEDED_PYTHON = (3, 11)
@@ -56,6 +57,7 @@ def examine(state: StateDirectory, port: int) -> list[Finding]:
         _descriptors,
         _clock,
         _store_library,
+        lambda: _database(state),
         _engine,
         lambda: _permissions(state),
         lambda: _server(state),
@@ -134,6 +136,20 @@ def _store_library() -> Finding:
     if assembly.is_unsafe_sqlite(version):
         return Finding("store", Verdict.WRONG, found, "run: pip install --upgrade 'sqlcipher3>=0.6.4'")
     return Finding("store", Verdict.FINE, found)
+
+
+def _database(state: StateDirectory) -> Finding:
+    from swell.server import assembly
+
+    try:
+        found = assembly.examine_database(state)
+    except (UserError, RetryLater) as error:
+        problem, _, advice = str(error).rpartition("; ")
+        return Finding("database", Verdict.WRONG, problem or advice, advice)
+    if found is None:
+        return Finding("database", Verdict.FINE, "none: the store is a file in the state directory")
+    what, holder = found
+    return Finding("database", Verdict.FINE, f"{what}, {f'open in {holder}' if holder else 'nobody has it open'}")
 
 
 def _engine() -> Finding:

@@ -26,7 +26,7 @@ def stop_leftovers(state: StateDirectory, timeout_seconds: float) -> int:
 
     The caller holds the state lock. Raises SwellError where not everything ends in `timeout_seconds`.
     """
-    if not state.store.exists():
+    if not assembly.has_store(state):
         return 0
     with assembly.administration(state) as office:
         found = asyncio.run(_stop(state, office.store, timeout_seconds))

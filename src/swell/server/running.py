@@ -21,11 +21,13 @@ from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal
 from swell.server.alerts import AlertDesk
-from swell.server.budgets import BudgetDesk, budget_rows
+from swell.server.budget_rows import budget_rows
+from swell.server.budgets import TURN_SECONDS, BudgetDesk
 from swell.server.channel import ControlChannel
 from swell.server.draining import END_MARGIN_SECONDS, Draining
 from swell.server.gateway_workload import forget_settings, require_port
 from swell.server.loops import Loop
+from swell.server.overrides import Overrides
 from swell.server.parts import Parts
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
@@ -74,6 +76,7 @@ class RunningServer:
         self._writer = Writer()
         self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock, lambda: self._keys)
         self._spending = SpendingDesk(parts.spec, parts.store, self._writer, parts.clock)
+        self._overrides = Overrides(lambda: parts.spec, parts.store, parts.clock)
         self._alerts = AlertDesk(
             parts.spec,
             parts.store,
@@ -81,6 +84,7 @@ class RunningServer:
             parts.clock,
             parts.sinks,
             standings=lambda: [*self._budgets.standings(), *self._spending.standings()],
+            steps=self._budgets.stages.holding,
             say=self._troubles.say,
             infrastructure_hours=self._spending.hours,
         )
@@ -143,6 +147,7 @@ class RunningServer:
             *self._scaling.loops,
             self._trail,
             *self._alerts.loops,
+            Loop("budgets", self._budgets_step, TURN_SECONDS, self._clock),
             self._runs.loop,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
@@ -217,7 +222,14 @@ class RunningServer:
 
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
-        return [*budget_rows(self._budgets.book.standings(), self._clock.unix()), *self._spending.rows()]
+        rows = budget_rows(self._budgets.standings(), self._clock.unix(), self._budgets.stages.holding)
+        return [*rows, *self._spending.rows()]
+
+    async def overrides(self, act: Callable[[Overrides], _Result]) -> _Result:
+        """Run an act on raises of budgets on the writer thread; return after the workers were told of it."""
+        result = await self._writer.call(lambda: act(self._overrides))
+        await self._refresh_budgets()
+        return result
 
     async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
         """Lives of replicas, up to now."""
@@ -262,9 +274,10 @@ class RunningServer:
         self._scaling.adopted(epoch)
         await self._read_keys()
         await self._budgets.begin(parts.state.spool, self._living)
-        if self._budgets.book.unknown(self._budgets.wanted()):
+        if await self._budgets.has_new():
             await self._ingest_all()  # new budgets begin with what the ledger has
         await self._budgets.refresh()
+        self._budgets.look()
         await self._alerts.begin()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
@@ -361,6 +374,7 @@ class RunningServer:
             now_unix=self._clock.unix(),
             price_of=lambda model: self._parts.spec.price_of(model).rates,
             budgets=self._budgets.limits,
+            curbs=self._budgets.stages.curbs,
         )
 
     def _is_known(self, incarnation: str) -> bool:
@@ -415,10 +429,23 @@ class RunningServer:
 
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
-        await self._budgets.refresh()
+        await self._refresh_budgets()
         await self._budgets.save()
         await roll_usage(self._parts.store, self._writer, self._clock)
         self._publish()  # keys that have expired need not be sent any more
+
+    async def _budgets_step(self, now: float) -> None:
+        if self._budgets.is_due:
+            await self._refresh_budgets()
+        elif self._budgets.look():
+            self._publish()
+
+    async def _refresh_budgets(self) -> None:
+        changed = await self._budgets.refresh()
+        if self._budgets.look() or changed:
+            self._publish()
+        if changed:
+            self._channel.recall_overdrawn()
 
     # Ending.
 

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace as with_changes
 
 from swell.clock import Clock
-from swell.metering.budgets import Standing
+from swell.metering.accounts import Standing
 from swell.metering.infrastructure_budgets import InfrastructureBook, InfrastructureBudget, hourly
 from swell.metering.thresholds import MOST_HOURS
 from swell.policy.scaling.funded import BINDING
@@ -38,7 +38,7 @@ def infrastructure_budgets(spec: Spec) -> tuple[InfrastructureBudget, ...]:
     owners = [("", spec.organisation.infrastructure_budget)]
     owners += [(model.name, model.infrastructure_budget) for model in spec.models]
     return tuple(
-        InfrastructureBudget(model, budget.usd_nanos, budget.period.value, budget.time_zone)
+        InfrastructureBudget(model, budget.usd_nanos, budget.period, budget.time_zone)
         for model, budgets in owners
         for budget in budgets
     )

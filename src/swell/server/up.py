@@ -83,7 +83,7 @@ def serve(wishes: Wishes, audience: Audience) -> None:
                 models.append(assembly.prepare_model(model, state, progress))
         pepper, pepper_file = assembly.pepper(state)
         listener = prepare_listener(spec.server, state, pepper_file, clock)
-        assembly.remember_tenants(state, spec)
+        assembly.remember_spec(state, spec)
         store = assembly.open_store(state)
         try:
             parts = Parts(

@@ -9,6 +9,7 @@ from swell.spec.problems import Problem, SpecRefusedError
 from swell.spec.providers import ProviderKind, ProviderSpec
 from swell.spec.replicas import ReplicaRange
 from swell.spec.server import BoundsSpec, QueueSeconds, ServerSpec, TimeoutsSpec, TlsSpec
+from swell.spec.store import StoreSpec
 from swell.spec.tenants import LimitsSpec, Priority, TenantSpec
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ServerSpec",
     "Spec",
     "SpecRefusedError",
+    "StoreSpec",
     "TenantSpec",
     "TimeoutsSpec",
     "TlsSpec",

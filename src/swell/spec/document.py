@@ -9,10 +9,12 @@ from pydantic import Field
 from swell.spec.alerts import AlertsSpec
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, SpecModel, is_loopback
+from swell.spec.budgets import BudgetSpec, OrganisationSpec
 from swell.spec.models import MAX_MODELS, Engine, ModelSpec
-from swell.spec.money import BudgetSpec, ModelPrice, OrganisationSpec, Prices
+from swell.spec.money import ModelPrice, Prices
 from swell.spec.providers import ProviderSpec
 from swell.spec.server import ServerSpec
+from swell.spec.steps import CHEAPER_VARIANT
 from swell.spec.tenants import MAX_TENANTS, TenantSpec
 
 
@@ -51,6 +53,7 @@ class Spec(SpecModel):
             *self._exposed_keys(),
             *self._priceless(),
             *self._costless(),
+            *self._variants(),
         ]
 
     def _served_names(self) -> Iterator[tuple[str, str]]:
@@ -100,6 +103,27 @@ class Spec(SpecModel):
             if not model.usd_per_replica_hour and not model.infrastructure_budget:
                 counts = "organisation.infrastructure_budget counts it"
                 yield f"models[{i}].usd_per_replica_hour", f"{model.priceless}; {counts}"
+
+    def _variants(self) -> Iterator[Conflict]:
+        """Variants that are none. Each must be cheaper than the one before, so there are no circles."""
+        served = {name for _, name in self._served_names()}
+        for i, model in enumerate(self.models):
+            path, variant = f"models[{i}].cheaper_variant", model.cheaper_variant
+            if variant is None:
+                continue
+            if variant not in served:
+                yield path, f"there is no model {variant!r}; name one of: {', '.join(sorted(served - {model.name}))}"
+                continue
+            rates, cheaper = self.price_of(model.name).rates, self.price_of(variant).rates
+            if rates == cheaper or any(new > old for old, new in zip(rates, cheaper, strict=True)):
+                yield path, f"{variant!r} is not cheaper than {model.name!r}; name one that is, or set both in prices"
+        having = {model.name for model in self.models if model.cheaper_variant}
+        for path, budget in self._budgets():
+            wants = any(step.name == CHEAPER_VARIANT for step in budget.steps)
+            if wants and not (budget.model in having if budget.model else having):
+                whose = f"model {budget.model!r}" if budget.model else "no model"
+                does = "names none" if budget.model else "names one"
+                yield f"{path}.at_limit", f"cheaper_variant has nothing to go to: {whose} {does} in cheaper_variant"
 
     def _exposed_keys(self) -> Iterator[Conflict]:
         if self.server.allow_plaintext_off_loopback:

@@ -12,8 +12,9 @@ from pydantic_core import PydanticCustomError
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, LocalPath, Seconds, SpecModel, Text
+from swell.spec.budgets import InfrastructureBudgets
 from swell.spec.endpoints import Endpoint
-from swell.spec.money import InfrastructureBudgets, Usd
+from swell.spec.money import Usd
 from swell.spec.objectives import ObjectivesSpec, ScalingSpec, SpotSpec
 from swell.spec.replicas import ReplicaRange
 
@@ -162,6 +163,9 @@ class ModelSpec(SpecModel):
     )
     infrastructure_budget: InfrastructureBudgets = Field(
         default=(), description="What its replicas may cost; one budget, or several. Needs usd_per_replica_hour."
+    )
+    cheaper_variant: ModelName | None = Field(
+        default=None, description="A cheaper model that answers where a budget's at_limit says so."
     )
     routing: Routing = Routing.LEAST_OUTSTANDING_TOKENS
     prefix_bytes: Annotated[Count, Field(ge=1, le=65_536)] = 256

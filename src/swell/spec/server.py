@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from swell.spec.base import Conflict, Count, LocalPath, Seconds, SpecModel, Switch, Text, is_loopback
+from swell.spec.store import StoreSpec
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?")
 
@@ -100,6 +101,7 @@ class ServerSpec(SpecModel):
     port: Annotated[Count, Field(ge=1, le=65_535)] = 8080
     workers: Annotated[Count, Field(ge=1, le=256)] = Field(default=1, description="Gateway processes on the one port.")
     tls: TlsSpec | None = None
+    store: StoreSpec | None = Field(default=None, description="A database in the place of the encrypted file.")
     allow_plaintext_off_loopback: Switch = False
     bounds: BoundsSpec = BoundsSpec()
     timeouts: TimeoutsSpec = TimeoutsSpec()

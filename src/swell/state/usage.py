@@ -18,6 +18,7 @@ power cut can tear.
 
 import mmap
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from enum import StrEnum
@@ -31,6 +32,16 @@ MAX_RECORD_BYTES = 4096
 
 _HEADER = struct.Struct("<II")
 HEADER_BYTES = _HEADER.size
+
+
+def id_prefix(month: str) -> str:
+    """What the ids of requests of a month such as `202611` begin with: the ledger in Postgres is cut there."""
+    return f"req-{month}-"
+
+
+def month_at(unix: float) -> str:
+    """The month of UTC as requests' ids have it."""
+    return time.strftime("%Y%m", time.gmtime(unix))
 
 
 class UsageStatus(StrEnum):

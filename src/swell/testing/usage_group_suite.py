@@ -2,6 +2,7 @@
 
 # ruff: noqa: S101  asserting is what a suite is for
 
+import random
 from itertools import combinations
 
 import pytest
@@ -117,6 +118,25 @@ class UsageGroupSuite:
                     keys = [tuple(getattr(group, name) for name in (*by, "start_unix_ms")) for group in found]
                     assert len(set(keys)) == len(keys)
 
+    @pytest.mark.parametrize("seed", range(6))
+    def test_sums_are_the_ledgers_whatever_is_summed_up_and_enters_late(self, store: Store, seed: int) -> None:
+        dice = random.Random(seed)  # noqa: S311 - a seeded choice
+        still_open: list[UsageChange] = []
+        for turn in range(6):
+            changes = [_somewhere(f"r{turn}-{number}", dice) for number in range(8)]
+            if still_open:  # it changes an hour that may be summed up already
+                changes.append(dice.choice(still_open)._replace(settled_at_unix_ms=5 * DAY_MS, status="settled"))
+            still_open += [change for change in changes if change.settled_at_unix_ms is None]
+            store.apply_usage(changes, SpoolPosition("spool1", 1, turn))
+            if dice.random() < 0.5:
+                store.finalise_spool("spool1", damaged=False)
+                store.forget_spools([])
+            for _ in range(dice.choice((0, 40, 2000))):
+                if not store.roll_usage(5 * DAY_MS):
+                    break
+            for since, until in ((None, None), (HOUR_MS * 5, 3 * DAY_MS + 1), (DAY_MS, 3 * DAY_MS)):
+                _check_sums(store, UsageFilter(since_unix_ms=since, until_unix_ms=until))
+
     def test_more_groups_than_the_bound_are_refused_with_what_to_do(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -127,6 +147,25 @@ class UsageGroupSuite:
         with pytest.raises(UserError, match="more than 2 groups; ask for a shorter period"):
             store.group_usage(EVERYTHING, ("tenant",))
         assert len(store.group_usage(EVERYTHING)) == 1
+
+
+def _somewhere(name: str, dice: random.Random) -> UsageChange:
+    """A request in the first four days, settled or open."""
+    return usage_change(
+        name,
+        dice.choice(("pair", "reserved")),
+        reserved_at_unix_ms=dice.randrange(4 * DAY_MS),
+        tenant=dice.choice(("one", "two")),
+        charge_usd_nanos=dice.randrange(10**12),
+    )
+
+
+def _check_sums(store: Store, where: UsageFilter) -> None:
+    listed = [row for row in store.list_usage(where, 1000) if row.status is not UsageStatus.VOID]
+    expected = len(listed), sum(row.charge_usd_nanos for row in listed)
+    for bucket in BUCKETS:
+        found = store.group_usage(where, ("tenant",), bucket)
+        assert (sum(group.requests for group in found), sum(group.charge_usd_nanos for group in found)) == expected
 
 
 def sums(group: UsageGroup) -> tuple[int, int, int, int, int]:

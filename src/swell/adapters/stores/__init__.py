@@ -1,4 +1,4 @@
-"""Stores: the default is one encrypted SQLite file."""
+"""Stores: the default is one encrypted SQLite file; Postgres is `swell.adapters.stores.postgres`."""
 
 from swell.adapters.stores.sqlite import open_store
 

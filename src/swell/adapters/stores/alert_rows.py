@@ -5,9 +5,8 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, and_, bindparam, delete, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from swell.adapters.stores.database import Database
+from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import alert_deliveries, alerts, budgets
 from swell.ports.store import MAX_LISTED
 from swell.state.alerts import Alert, AlertDelivery, AlertRecord
@@ -31,7 +30,7 @@ class AlertRows:
             new = [record for record in made if _insert(connection, record)]
             deliveries = [msgspec.structs.asdict(delivery) for record in new for delivery in record.deliveries]
             if deliveries:
-                connection.execute(insert(alert_deliveries), deliveries)
+                connection.execute(insert(connection, alert_deliveries), deliveries)
         return new
 
     def fired(self, limit_names: Collection[str]) -> dict[str, set[str]]:
@@ -90,8 +89,9 @@ def _insert(connection: Connection, record: AlertRecord) -> bool:
     values = msgspec.structs.asdict(record.alert)
     values |= {"values": _encode(record.alert.values).decode()}
     values |= {"limit_name": record.limit_name, "threshold": record.threshold}
-    statement = insert(alerts).values(values).on_conflict_do_nothing(index_elements=["limit_name", "threshold"])
-    return bool(connection.execute(statement).rowcount)
+    statement = insert(connection, alerts).values(values)
+    statement = statement.on_conflict_do_nothing(index_elements=["limit_name", "threshold"])
+    return connection.execute(statement.returning(alerts.c.entry)).first() is not None
 
 
 def _by_alert(connection: Connection, query: Any) -> dict[str, list[AlertDelivery]]:

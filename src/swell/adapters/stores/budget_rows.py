@@ -1,13 +1,12 @@
 """Budgets and their leases as rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, Row, and_, delete, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from swell.adapters.stores.database import Database
+from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import budget_leases, budgets
 from swell.adapters.stores.usage_groups import quick_charge
 from swell.adapters.stores.usage_rows import HOUR_MS, hourly_charges, total_charge
@@ -41,7 +40,7 @@ class BudgetRows:
                     )
                     continue
                 granted = {"granted_usd_nanos": lease.granted_usd_nanos}
-                statement = insert(budget_leases).values(
+                statement = insert(connection, budget_leases).values(
                     limit_name=lease.limit, incarnation=lease.incarnation, **granted
                 )
                 connection.execute(
@@ -78,11 +77,14 @@ class BudgetRows:
             found = hourly_charges(connection, where, first_unix_ms)
         return [found.get(hour, 0) for hour in range(hours)]
 
-    def forget_budgets(self, ended_before_unix_ms: int) -> None:
-        leased = select(budget_leases.c.limit_name)
-        over = and_(budgets.c.end_unix_ms < ended_before_unix_ms, budgets.c.limit_name.not_in(leased))
+    def forget_budgets(self, ended_before_unix_ms: int, sooner: Mapping[str, int] | None = None) -> None:
+        unleased = budgets.c.limit_name.not_in(select(budget_leases.c.limit_name))
         with self._database.writing() as connection:
-            connection.execute(delete(budgets).where(over))
+            connection.execute(delete(budgets).where(budgets.c.end_unix_ms < ended_before_unix_ms, unleased))
+            for budget_id, before in (sooner or {}).items():
+                # Names are an id, a colon and a start; a range of them is found by the key.
+                own = and_(budgets.c.limit_name > f"{budget_id}:", budgets.c.limit_name < f"{budget_id};")
+                connection.execute(delete(budgets).where(own, budgets.c.end_unix_ms < before, unleased))
 
 
 def _opened(connection: Connection, limit: BudgetLimit) -> int:
@@ -103,7 +105,7 @@ def _opened(connection: Connection, limit: BudgetLimit) -> int:
         "end_unix_ms": limit.end_unix_ms,
         "spent_usd_nanos": spent,
     }
-    statement = insert(budgets).values(row)
+    statement = insert(connection, budgets).values(row)
     changed = {"spent_usd_nanos": spent}
     connection.execute(statement.on_conflict_do_update(index_elements=["limit_name"], set_=changed))
     return spent

@@ -5,9 +5,8 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, select
-from sqlalchemy.dialects.sqlite import insert
 
-from swell.adapters.stores.database import Database
+from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import decisions
 from swell.ports.store import MAX_LISTED
 from swell.state.records import DecisionRecord
@@ -33,7 +32,7 @@ class DecisionRows:
                     "inputs": _encode(decision.inputs).decode(),
                     "rejected": _encode(decision.rejected).decode(),
                 }
-                statement = insert(decisions).values(values)
+                statement = insert(connection, decisions).values(values)
                 connection.execute(statement.on_conflict_do_update(index_elements=["decision_id"], set_=values))
             for model in {decision.model for decision in made}:
                 _prune(connection, model, keep)

@@ -14,7 +14,7 @@ from swell.errors import StateError
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def migrate(connection: Connection, path: Path) -> None:
+def migrate(connection: Connection, place: str | Path) -> None:
     """Upgrade inside the caller's transaction. Raises StateError for a database of a newer Swell."""
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
@@ -25,6 +25,6 @@ def migrate(connection: Connection, path: Path) -> None:
             ScriptDirectory.from_config(config).get_revision(current)
     except CommandError as error:
         raise StateError(
-            f"the store {path} was written by a newer Swell (schema {current}); install that version, or a newer one"
+            f"the store {place} was written by a newer Swell (schema {current}); install that version, or a newer one"
         ) from error
     command.upgrade(config, "head")

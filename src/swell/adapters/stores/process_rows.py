@@ -2,9 +2,8 @@
 
 import msgspec
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from swell.adapters.stores.database import Database
+from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import processes
 from swell.errors import AlreadyGone
 from swell.state.records import ProcessRecord
@@ -18,8 +17,8 @@ class ProcessRows:
 
     def record_process(self, process: ProcessRecord) -> None:
         values = msgspec.structs.asdict(process) | {"detail": msgspec.json.encode(process.detail).decode()}
-        statement = insert(processes).values(values)
         with self._database.writing() as connection:
+            statement = insert(connection, processes).values(values)
             connection.execute(statement.on_conflict_do_update(index_elements=["process_id"], set_=values))
 
     def record_started(self, process_id: str, pid: int, start_time: float) -> None:

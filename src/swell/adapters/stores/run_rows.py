@@ -5,9 +5,8 @@ from typing import Any
 
 from msgspec.structs import asdict
 from sqlalchemy import Select, func, select
-from sqlalchemy.dialects.sqlite import insert
 
-from swell.adapters.stores.database import Database
+from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import replica_runs
 from swell.ports import store as store_port
 from swell.state.replica_runs import ReplicaRun
@@ -24,10 +23,11 @@ class RunRows:
     def put_runs(self, runs: Sequence[ReplicaRun]) -> None:
         if not runs:
             return
-        statement = insert(replica_runs)
-        changed = {name: statement.excluded[name] for name in ReplicaRun.__struct_fields__ if name != "replica_id"}
-        statement = statement.on_conflict_do_update(index_elements=["replica_id"], set_=changed)
+        names = [name for name in ReplicaRun.__struct_fields__ if name != "replica_id"]
         with self._database.writing() as connection:
+            statement = insert(connection, replica_runs)
+            changed = {name: statement.excluded[name] for name in names}
+            statement = statement.on_conflict_do_update(index_elements=["replica_id"], set_=changed)
             connection.execute(statement, [asdict(run) for run in runs])
 
     def list_runs(

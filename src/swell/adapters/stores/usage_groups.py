@@ -6,6 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, case, func, select, union_all
 
+from swell.adapters.stores.columns import total
 from swell.adapters.stores.database import Database
 from swell.adapters.stores.schema import arrived_at
 from swell.adapters.stores.usage_rollups import SUMS, from_ledger, from_sums, roll, rolled_range
@@ -26,15 +27,15 @@ class UsageGroupRows:
         self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
     ) -> list[UsageGroup]:
         with self._database.reading() as connection:
-            found = found_in(connection, where).subquery()
+            found = found_in(connection, where, hourly=bucket == "hour").subquery()
             keys: list[ColumnElement[Any]] = [found.c[name] for name in by]
             if bucket is not None:
                 keys.append((found.c.at - found.c.at % BUCKET_MS[bucket]).label("start_unix_ms"))
             is_void = found.c.status == "void"
             sums = (
-                func.coalesce(func.sum(case((is_void, 0), else_=found.c.n)), 0).label("requests"),
-                func.coalesce(func.sum(case((is_void, found.c.n), else_=0)), 0).label("void_requests"),
-                *(func.coalesce(func.sum(found.c[name]), 0).label(name) for name in SUMS),
+                total(case((is_void, 0), else_=found.c.n)).label("requests"),
+                total(case((is_void, found.c.n), else_=0)).label("void_requests"),
+                *(total(found.c[name]).label(name) for name in SUMS),
             )
             query = select(*keys, *sums).group_by(*keys).order_by(*keys).having(func.count() > 0)
             rows = connection.execute(query.limit(store_port.MAX_GROUPS + 1)).all()
@@ -46,21 +47,24 @@ class UsageGroupRows:
             return roll(connection, now_unix_ms)
 
     def usage_span(self) -> tuple[int, int] | None:
-        query = select(arrived_at).where(arrived_at.is_not(None)).limit(1)  # each reads one entry of the index
         with self._database.reading() as connection:
-            first = connection.execute(query.order_by(arrived_at)).scalar()
-            last = connection.execute(query.order_by(arrived_at.desc())).scalar()
+            first, last = (  # two queries, so that each reads one entry of the index
+                connection.execute(select(end(arrived_at))).scalar() for end in (func.min, func.max)
+            )
         return None if first is None or last is None else (first, last)
 
 
-def found_in(connection: Connection, where: UsageFilter) -> Select[Any] | CompoundSelect[Any]:
-    """What matches, from the hours that are summed up where it can be, and from the ledger before and after them."""
+def found_in(connection: Connection, where: UsageFilter, *, hourly: bool = False) -> Select[Any] | CompoundSelect[Any]:
+    """What matches, from what is summed up where it can be, and from the ledger before and after that.
+
+    Sums of a day are only used where `hourly` is not asked for.
+    """
     known = rolled_range(connection, where)
     parts = (
         [where] if known is None else [replace(where, until_unix_ms=known[0]), replace(where, since_unix_ms=known[1])]
     )
     ledger = [narrow(from_ledger(), part).where(arrived_at.is_not(None)) for part in parts]
-    return ledger[0] if known is None else union_all(from_sums(where, *known), *ledger)
+    return ledger[0] if known is None else union_all(*from_sums(connection, where, *known, hourly=hourly), *ledger)
 
 
 def quick_charge(connection: Connection, where: UsageFilter) -> int:

@@ -1,19 +1,15 @@
-"""The usage ledger as rows, one per request.
-
-Entering a batch is on the cost path of every request, so it is one UPSERT through the driver's own executemany. The
-statement merges: the first reservation seen gives identity and bound, the first settlement gives the outcome, and a
-row that already has both is left alone. Merging is therefore free of order and repeats.
-"""
+"""The usage ledger as rows, one per request."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, func, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from swell.adapters.stores.database import Database
-from swell.adapters.stores.schema import arrived_at, spool_positions, usage
+from swell.adapters.stores.columns import total
+from swell.adapters.stores.database import Database, insert
+from swell.adapters.stores.schema import arrived_at, is_open, spool_positions, usage
+from swell.adapters.stores.usage_merge import TOKENS, Values, enter
 from swell.adapters.stores.usage_rollups import mark_stale, rolled_until
 from swell.clock import give_way
 from swell.ports.store import MAX_LISTED
@@ -30,38 +26,6 @@ from swell.state.usage import UsageStatus
 
 HOUR_MS = 3_600_000
 PIECE_ROWS = 125  # entered without giving way: about half a millisecond
-_IDENTITY = ("key_id", "tenant", "model", "endpoint", "prompt_rate", "completion_rate")
-_OUTCOME = ("status", "replica_id", "http_status", "duration_ms", "first_token_ms")
-_TOKENS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos")
-_OPEN = and_(usage.c.settled_at_unix_ms.is_(None), usage.c.status == "reserved")
-
-
-def _merge_statement() -> str:
-    reserves = "(usage.reserved_at_unix_ms IS NULL AND excluded.reserved_at_unix_ms IS NOT NULL)"
-    settles = "(usage.settled_at_unix_ms IS NULL AND excluded.settled_at_unix_ms IS NOT NULL)"
-    unsettled_bound = f"({reserves} AND usage.settled_at_unix_ms IS NULL)"
-    assignments = [
-        "reserved_at_unix_ms = coalesce(usage.reserved_at_unix_ms, excluded.reserved_at_unix_ms)",
-        "settled_at_unix_ms = coalesce(usage.settled_at_unix_ms, excluded.settled_at_unix_ms)",
-        "sent = max(usage.sent, excluded.sent)",
-    ]
-    for condition, columns in (
-        (reserves, _IDENTITY),
-        (settles, _OUTCOME),
-        (f"{settles} OR {unsettled_bound}", _TOKENS),
-    ):
-        assignments += [
-            f"{name} = CASE WHEN {condition} THEN excluded.{name} ELSE usage.{name} END" for name in columns
-        ]
-    names = ", ".join(UsageChange._fields)
-    marks = ", ".join("?" * len(UsageChange._fields))
-    return (
-        f"INSERT INTO usage ({names}) VALUES ({marks}) ON CONFLICT (request_id) DO UPDATE "  # noqa: S608 - constants
-        f"SET {', '.join(assignments)} WHERE {reserves} OR {settles} OR excluded.sent > usage.sent"
-    )
-
-
-_MERGE = _merge_statement()
 _RESERVED_AT, _SETTLED_AT = (UsageChange._fields.index(f"{name}_at_unix_ms") for name in ("reserved", "settled"))
 
 
@@ -73,21 +37,21 @@ class UsageRows:
 
     def apply_usage(self, changes: Iterable[UsageChange], position: SpoolPosition) -> None:
         values = {"segment": position.segment, "byte_offset": position.offset}
-        move = insert(spool_positions).values(spool=position.spool, **values)
         with self._database.writing() as connection:
             rolled, late = rolled_until(connection), set[int]()
-            rows: Iterator[tuple[Any, ...]] = map(tuple, changes)  # the driver is slow with subclasses
+            rows: Iterator[Values] = map(tuple, changes)
             while piece := list(islice(rows, PIECE_ROWS)):
-                connection.exec_driver_sql(_MERGE, piece)
+                enter(connection, piece)
                 for row in piece:
                     if (at := row[_RESERVED_AT] or row[_SETTLED_AT]) is not None and at < rolled:
                         late |= {at, row[_SETTLED_AT] or at}
                 give_way()
             mark_stale(connection, late)
+            move = insert(connection, spool_positions).values(spool=position.spool, **values)
             connection.execute(move.on_conflict_do_update(index_elements=["spool"], set_=values))
 
     def finalise_spool(self, spool: str, *, damaged: bool) -> FinalisedSpool:
-        of_spool = and_(usage.c.spool == spool, _OPEN)
+        of_spool = and_(usage.c.spool == spool, is_open)
         with self._database.writing() as connection:
             void = 0
             if not damaged:
@@ -110,7 +74,7 @@ class UsageRows:
     def recent_use(
         self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()
     ) -> list[SpoolUse]:
-        tokens = func.sum(usage.c.prompt_tokens + usage.c.completion_tokens)
+        tokens = total(usage.c.prompt_tokens + usage.c.completion_tokens)
         query = (
             select(usage.c.key_id, usage.c.tenant, func.count(), tokens)
             .where(arrived_at >= since_unix_ms, usage.c.status != "void")
@@ -128,12 +92,12 @@ class UsageRows:
             ]
 
     def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
-        query = narrow(select(usage), where).order_by(arrived_at.desc(), usage.c.request_id.desc())
+        query = narrow(select(usage), where).order_by(arrived_at.desc().nulls_last(), usage.c.request_id.desc())
         with self._database.reading() as connection:
             return [_to_record(row) for row in connection.execute(query.limit(min(limit, MAX_LISTED)))]
 
     def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
-        sums = tuple(func.sum(usage.c[name]) for name in _TOKENS)
+        sums = tuple(total(usage.c[name]) for name in TOKENS)
         query = narrow(select(usage.c.status, func.count(), *sums), where).group_by(usage.c.status)
         with self._database.reading() as connection:
             return [
@@ -157,7 +121,7 @@ def total_charge(connection: Connection, where: UsageFilter) -> int:
 def hourly_charges(connection: Connection, where: UsageFilter, first_unix_ms: int) -> dict[int, int]:
     """Nano-dollars by hours since `first_unix_ms`, before which `where` has nothing; hours without any are left out."""
     hour = ((arrived_at - first_unix_ms) // HOUR_MS).label("hour")
-    query = narrow(select(hour, func.sum(usage.c.charge_usd_nanos)), where).group_by(hour)
+    query = narrow(select(hour, total(usage.c.charge_usd_nanos)), where).group_by(hour)
     return {int(hours): int(charge) for hours, charge in connection.execute(query)}
 
 

@@ -202,7 +202,7 @@ def _thrifty(
     settings: ScalingSettings, memory: ScalingMemory, seen: Observation, clock: float, expected: Forecast, *,
     least: int,
 ) -> ScalingMemory:  # fmt: skip
-    """What is wanted with all caution and with less is learnt, and a ration made of it. `least` is 0 where all idles."""
+    """What is wanted with all caution and with less is learnt, and a ration made of it. `least`: 0 where all idle."""
     funding = seen.funding
     if funding is None:
         return memory

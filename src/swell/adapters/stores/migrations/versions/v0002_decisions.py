@@ -1,7 +1,9 @@
 """The trail of scaling decisions."""
 
 from alembic import op
-from sqlalchemy import Boolean, Column, Float, Integer, Text
+from sqlalchemy import Boolean, Column, Float
+
+from swell.adapters.stores.columns import Whole, Words
 
 revision = "0002"
 down_revision = "0001"
@@ -11,19 +13,19 @@ def upgrade() -> None:
     """Make the table."""
     op.create_table(
         "decisions",
-        Column("entry", Integer, primary_key=True),
-        Column("decision_id", Text, nullable=False, unique=True),
-        Column("model", Text, nullable=False),
+        Column("entry", Whole, primary_key=True),
+        Column("decision_id", Words, nullable=False, unique=True),
+        Column("model", Words, nullable=False),
         Column("at_unix", Float, nullable=False),
         Column("until_unix", Float, nullable=False),
-        Column("times", Integer, nullable=False),
-        Column("before", Integer, nullable=False),
-        Column("replicas", Integer, nullable=False),
+        Column("times", Whole, nullable=False),
+        Column("before", Whole, nullable=False),
+        Column("replicas", Whole, nullable=False),
         Column("is_hold", Boolean, nullable=False),
-        Column("binding", Text, nullable=False),
-        Column("reason", Text, nullable=False),
-        Column("inputs", Text, nullable=False),
-        Column("rejected", Text, nullable=False),
+        Column("binding", Words, nullable=False),
+        Column("reason", Words, nullable=False),
+        Column("inputs", Words, nullable=False),
+        Column("rejected", Words, nullable=False),
         sqlite_autoincrement=True,
     )
     op.create_index("decisions_of_model", "decisions", ["model", "entry"])

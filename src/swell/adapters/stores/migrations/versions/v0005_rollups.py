@@ -1,7 +1,9 @@
 """Sums of the ledger by the hour."""
 
 from alembic import op
-from sqlalchemy import Column, Integer, Text
+from sqlalchemy import Column
+
+from swell.adapters.stores.columns import Whole, Words
 
 revision = "0005"
 down_revision = "0004"
@@ -11,21 +13,21 @@ def upgrade() -> None:
     """Make the tables. Hours that are in the ledger already are summed by and by."""
     op.create_table(
         "usage_hours",
-        Column("start_unix_ms", Integer, primary_key=True, nullable=False),
-        Column("key_id", Text, primary_key=True, nullable=False),
-        Column("tenant", Text, primary_key=True, nullable=False),
-        Column("model", Text, primary_key=True, nullable=False),
-        Column("endpoint", Text, primary_key=True, nullable=False),
-        Column("status", Text, primary_key=True, nullable=False),
-        Column("prompt_rate", Integer, primary_key=True, nullable=False),
-        Column("completion_rate", Integer, primary_key=True, nullable=False),
-        Column("requests", Integer, nullable=False),
-        Column("prompt_tokens", Integer, nullable=False),
-        Column("completion_tokens", Integer, nullable=False),
-        Column("charge_usd_nanos", Integer, nullable=False),
+        Column("start_unix_ms", Whole, primary_key=True, nullable=False),
+        Column("key_id", Words, primary_key=True, nullable=False),
+        Column("tenant", Words, primary_key=True, nullable=False),
+        Column("model", Words, primary_key=True, nullable=False),
+        Column("endpoint", Words, primary_key=True, nullable=False),
+        Column("status", Words, primary_key=True, nullable=False),
+        Column("prompt_rate", Whole, primary_key=True, nullable=False),
+        Column("completion_rate", Whole, primary_key=True, nullable=False),
+        Column("requests", Whole, nullable=False),
+        Column("prompt_tokens", Whole, nullable=False),
+        Column("completion_tokens", Whole, nullable=False),
+        Column("charge_usd_nanos", Whole, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(
         "stale_hours",
-        Column("start_unix_ms", Integer, primary_key=True, nullable=False),
+        Column("start_unix_ms", Whole, primary_key=True, nullable=False),
     )

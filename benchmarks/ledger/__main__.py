@@ -1,0 +1,138 @@
+"""`python -m benchmarks.ledger`: a month of requests in each store; how long sums by tenant and model take.
+
+From the ledger itself (raw) and from what is summed up of it, in one question and day by day as `swell usage` asks;
+and how fast usage is entered beside what is there. Every answer is checked against what was generated.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from benchmarks.ledger.month import END_MS, HOUR_MS, MONTH, START_MS, Piece, pieces
+from benchmarks.ledger.stores import Filled, PostgresMonth, postgres_month, sqlite_month
+from swell.adapters.stores.sql_store import SqlStore
+from swell.metering.periods import Period
+from swell.metering.reports import report, total
+from swell.state.records import SpoolPosition, UsageChange, UsageFilter
+from swell.state.usage_groups import UsageGroup
+
+BARS = {"rolled": 1.0, "raw sqlite": 60.0, "raw postgres": 120.0}  # seconds, day by day as the command asks
+BATCH = 500  # requests that the spool reader enters at once
+ENTERED = 20_000
+MOST_MADE = 4_000_000  # for Postgres; more are these, several times
+_BY = ("tenant", "model")
+_WHERE = UsageFilter(since_unix_ms=START_MS, until_unix_ms=END_MS)
+_UTC = ZoneInfo("UTC")
+_PERIOD = Period(START_MS / 1000, END_MS / 1000, f"{MONTH[:4]}-{MONTH[4:]}")
+_T = TypeVar("_T")
+
+
+def measure(kind: str, month: Filled, rows: int) -> dict[str, Any]:
+    """Fill a store and ask it."""
+    times = -(-rows // MOST_MADE) if isinstance(month, PostgresMonth) else 1
+    rows -= rows % times
+    seconds, expected = _timed(lambda: month.fill(pieces(rows // times), times))
+    if isinstance(month, PostgresMonth):
+        month.restart()
+    store, found = month.store, {"store": kind, "rows": rows, "fill": seconds, "bytes": month.bytes()}
+    _say(f"{kind}: {rows:,} rows in {seconds:.0f} s, {found['bytes'] / 2**30:.1f} GiB")
+    for name in ("raw", "rolled"):
+        if name == "rolled":
+            found |= _roll(store)
+        found[f"{name} by day"] = _asked_by_day(store, expected)
+        _say(f"{kind}: {name}, day by day: {found[f'{name} by day']:.2f} s")
+        found[name] = _asked(store, expected)
+        _say(f"{kind}: {name}, one question: {found[name]:.2f} s")
+    found["entered a second"] = _enter(store)
+    _say(f"{kind}: {found['entered a second']:,.0f} requests a second are entered")
+    return found
+
+
+def _asked(store: SqlStore, expected: tuple[int, int]) -> float:
+    seconds, groups = _timed(lambda: store.group_usage(_WHERE, _BY))
+    _check(groups, expected)
+    return seconds
+
+
+def _check(groups: Sequence[UsageGroup], expected: tuple[int, int]) -> None:
+    found = sum(group.requests for group in groups), sum(group.charge_usd_nanos for group in groups)
+    if found != expected:
+        raise SystemExit(f"the store says {found}, and {expected} was entered")
+
+
+def _asked_by_day(store: SqlStore, expected: tuple[int, int]) -> float:
+    span = store.usage_span()
+    seconds, rows = _timed(lambda: report(store.group_usage, UsageFilter(), _BY, _PERIOD, _UTC, span))
+    requests, _, _, _, charge = total(rows)
+    if (requests, charge) != expected:
+        raise SystemExit(f"day by day the store says {(requests, charge)}, and {expected} was entered")
+    return seconds
+
+
+def _roll(store: SqlStore) -> dict[str, Any]:
+    seconds, slices = _timed(lambda: sum(1 for _ in iter(lambda: store.roll_usage(END_MS + HOUR_MS), False)))
+    _say(f"summed up in {slices:,} slices, {seconds:.0f} s")
+    return {"slices": slices, "summing up": seconds}
+
+
+def _enter(store: SqlStore) -> float:
+    piece: Piece = next(pieces(ENTERED * 1000))
+    rows = [_moved(row, number) for number, row in enumerate(islice(piece.rows(), ENTERED))]
+    begun = time.perf_counter()
+    for first in range(0, ENTERED, BATCH):
+        store.apply_usage(rows[first : first + BATCH], SpoolPosition("w", 1, first))
+    return ENTERED / (time.perf_counter() - begun)
+
+
+def _moved(row: UsageChange, number: int) -> UsageChange:
+    later = END_MS + number
+    return row._replace(request_id=f"req-202611-0123456789ab-{number:08x}", reserved_at_unix_ms=later, spool="w")
+
+
+def _timed(act: Callable[[], _T]) -> tuple[float, _T]:
+    begun = time.perf_counter()
+    result = act()
+    return time.perf_counter() - begun, result
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what was asked for; 1 where a bar was asked for and missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger", description=__doc__)
+    parser.add_argument("--sqlite", type=int, default=0, metavar="ROWS")
+    parser.add_argument("--postgres", type=int, default=0, metavar="ROWS")
+    parser.add_argument("--folder", type=Path, default=Path(os.environ.get("TMPDIR", "/tmp")))  # noqa: S108
+    parser.add_argument("--json", type=Path, help="where to write every figure")
+    parser.add_argument("--check", action="store_true", help="exit code 1 where a bar is missed")
+    given = parser.parse_args(arguments)
+    if not given.sqlite and not given.postgres:
+        given.sqlite = given.postgres = 1_000_000
+    found = []
+    if given.sqlite:
+        with sqlite_month(given.folder) as month:
+            found.append(measure("sqlite", month, given.sqlite))
+    if given.postgres:
+        with postgres_month(given.folder) as month:
+            found.append(measure("postgres", month, given.postgres))
+    text = json.dumps(found, indent=2)
+    print(text)
+    if given.json:
+        given.json.write_text(text)
+    missed = [
+        each["store"] for each in found if each["rolled"] > BARS["rolled"] or each["raw"] > BARS[f"raw {each['store']}"]
+    ]
+    return int(given.check and bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""`swell.ports.store.Store` on any database that the row modules know."""
+
+from swell.adapters.stores.alert_rows import AlertRows
+from swell.adapters.stores.audit_rows import AuditRows
+from swell.adapters.stores.budget_rows import BudgetRows
+from swell.adapters.stores.database import insert
+from swell.adapters.stores.decision_rows import DecisionRows
+from swell.adapters.stores.key_rows import KeyRows
+from swell.adapters.stores.override_rows import OverrideRows
+from swell.adapters.stores.process_rows import ProcessRows
+from swell.adapters.stores.run_rows import RunRows
+from swell.adapters.stores.schema import counters
+from swell.adapters.stores.usage_groups import UsageGroupRows
+from swell.adapters.stores.usage_rows import UsageRows
+
+EPOCH = "epoch"  # the counter's name
+
+
+class SqlStore(
+    KeyRows,
+    UsageRows,
+    UsageGroupRows,
+    BudgetRows,
+    OverrideRows,
+    AlertRows,
+    ProcessRows,
+    RunRows,
+    DecisionRows,
+    AuditRows,
+):
+    """Every part over one database."""
+
+    def next_epoch(self) -> int:
+        with self._database.writing() as connection:
+            statement = insert(connection, counters).values(name=EPOCH, value=1)
+            statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + 1})
+            return int(connection.execute(statement.returning(counters.c.value)).scalar_one())
+
+    def close(self) -> None:
+        self._database.close()
