@@ -207,10 +207,12 @@ class StoreAccess:
         """Of the file, since no server knows them: what the ledger holds of each period."""
         from swell.server.budget_rows import ledger_rows
         from swell.server.leftovers import enter_spools
+        from swell.server.spending import stored_rows
         from swell.spec import load_spec
 
         enter_spools(self._state, self._office.store)
-        return ledger_rows(load_spec(file), self._office.store, self._office.clock.unix())
+        spec, store, now = load_spec(file), self._office.store, self._office.clock.unix()
+        return [*ledger_rows(spec, store, now), *stored_rows(spec, store.list_runs, now)]
 
     def raise_budget(self, request: "NewOverride", file: Path) -> Any:
         return _plain(self._overrides(file).raise_budget(request, current_principal()))

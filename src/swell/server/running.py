@@ -38,6 +38,7 @@ from swell.server.rolling import roll_usage
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
+from swell.server.spending import SpendingDesk
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
@@ -77,6 +78,7 @@ class RunningServer:
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
         self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock, lambda: self._keys)
+        self._spending = SpendingDesk(parts.spec, parts.store, self._writer, parts.clock)
         self._overrides = Overrides(lambda: parts.spec, parts.store, parts.clock)
         self._alerts = AlertDesk(
             parts.spec,
@@ -84,11 +86,13 @@ class RunningServer:
             self._writer,
             parts.clock,
             parts.sinks,
-            standings=self._budgets.standings,
+            standings=lambda: [*self._budgets.standings(), *self._spending.standings()],
             steps=self._budgets.stages.holding,
             say=self._troubles.say,
+            infrastructure_hours=self._spending.hours,
         )
-        self._runs = RunDesk([model.spec for model in parts.models], parts.store, self._writer, parts.clock)
+        models = [model.spec for model in parts.models]
+        self._runs = RunDesk(models, parts.store, self._writer, parts.clock, self._spending.note)
         self._rates = RateDesk(
             parts.spec, parts.store, self._writer, parts.clock,
             runs=self._runs.list, ingest=self._ingest_all, publish=self._publish,
@@ -118,7 +122,7 @@ class RunningServer:
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
         self._scaling = Scaling(
-            [model.spec for model in parts.models],
+            models,
             self._fleet,
             parts.clock,
             loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
@@ -126,6 +130,7 @@ class RunningServer:
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
             memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
+            spending=self._spending,
         )
         self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
 
@@ -225,7 +230,8 @@ class RunningServer:
 
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
-        return budget_rows(self._budgets.standings(), self._clock.unix(), self._budgets.stages.holding)
+        rows = budget_rows(self._budgets.standings(), self._clock.unix(), self._budgets.stages.holding)
+        return [*rows, *self._spending.rows()]
 
     async def overrides(self, act: Callable[[Overrides], _Result]) -> _Result:
         """Run an act on raises of budgets on the writer thread; return after the workers were told of it."""
@@ -270,6 +276,7 @@ class RunningServer:
         parts = self._parts
         self._fleet.want([*parts.model_workloads, parts.gateway])
         await self._fleet.adopt()
+        await self._spending.begin()
         await self._runs.begin(self._fleet.replicas)
         self._living = running_workers(self._fleet.replicas)
         self._silent = set(self._living)
@@ -392,7 +399,9 @@ class RunningServer:
         if len(connected) < self._parts.spec.server.workers:
             return False
         ready = {replica.workload for replica in self._fleet.replicas if replica.routable}
-        return all(workload.count == 0 or workload.name in ready for workload in self._parts.model_workloads)
+        names = {workload.name for workload in self._parts.model_workloads}
+        wanted = {each.name for each in self._fleet.workloads if each.count}  # a budget may want none of them
+        return names & wanted <= ready
 
     def _workers_changed(self) -> None:
         self._silent -= self._channel.connected().keys()

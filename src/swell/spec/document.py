@@ -52,6 +52,7 @@ class Spec(SpecModel):
             *_repeated("tenant", ((f"tenants[{i}].name", tenant.name) for i, tenant in enumerate(self.tenants))),
             *self._exposed_keys(),
             *self._priceless(),
+            *self._costless(),
             *self._variants(),
             *self._unpostable(),
         ]
@@ -90,6 +91,19 @@ class Spec(SpecModel):
             ]
             if free and (budget.model or len(free) == len(served)):
                 yield path, f"has nothing to count, for {', '.join(free)} costs nothing; set it in prices"
+
+    def _costless(self) -> Iterator[Conflict]:
+        """An organisation's budget of what replicas cost needs to know what each costs."""
+        if not self.organisation.infrastructure_budget:
+            return
+        launched = [(i, model) for i, model in enumerate(self.models) if model.engine is not Engine.EXTERNAL]
+        if not launched:
+            problem = "has nothing to count: Swell starts no replica of any model; leave it out"
+            yield "organisation.infrastructure_budget", problem
+        for i, model in launched:
+            if not model.usd_per_replica_hour and not model.infrastructure_budget:
+                counts = "organisation.infrastructure_budget counts it"
+                yield f"models[{i}].usd_per_replica_hour", f"{model.priceless}; {counts}"
 
     def _variants(self) -> Iterator[Conflict]:
         """Variants that are none. Each must be cheaper than the one before, so there are no circles."""
