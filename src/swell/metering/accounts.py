@@ -208,10 +208,10 @@ class Accounts:
         if of is not None and not of:
             return []
         found = []
-        for name, account in sorted(self._by_name.items()):
-            if not account.limit.window_ms and (of is None or account.limit.budget_id in of):
-                final = account.final
-                found.append(Standing(account.limit, final, account.committed - final, account.has_refused, (name,)))
+        asked = (each for each in self if not each.limit.window_ms and (of is None or each.limit.budget_id in of))
+        for account in sorted(asked, key=lambda each: each.limit.name):
+            limit, final = account.limit, account.final
+            found.append(Standing(limit, final, account.committed - final, account.has_refused, (limit.name,)))
         for budget_id, slots in sorted(self._slots.items()):
             if of is not None and budget_id not in of:
                 continue
