@@ -28,10 +28,15 @@ TURN_SECONDS = 0.25
 START_MS = 1_000_000
 
 
-def limit(cap: int, name: str = "tenant", *, start_ms: int = 0, end_ms: int | None = None) -> BudgetLimit:
+def limit(
+    cap: int, name: str = "tenant", *, start_ms: int = 0, end_ms: int | None = None, grace: int = 0
+) -> BudgetLimit:
     """A budget of the only tenant."""
     budget_id = f"budget:{name}"
-    return BudgetLimit(f"{budget_id}:{start_ms}", budget_id, Scope.TENANT, "search", cap, "the month", start_ms, end_ms)
+    return BudgetLimit(
+        f"{budget_id}:{start_ms}", budget_id, Scope.TENANT, "search", cap, "the month", start_ms, end_ms,
+        grace_usd_nanos=grace,
+    )  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -202,7 +207,7 @@ class World:
         for worker in self.workers:
             if worker.is_finished:  # its leases were ended with its spool, or are now
                 self.book.settled(worker.name, self.store.settle_leases(worker.name))
-        spends = self.store.open_budgets(self.limits)
+        spends = self.store.open_budgets(self.book.unknown(self.limits))
         self.book.set_limits(self.limits, {spend.limit: spend.spent_usd_nanos for spend in spends})
 
     def ingest(self, most: int = 1_000_000) -> None:
@@ -249,8 +254,8 @@ class World:
                     LeaseDeny(name, answer.cap, answer.retry_after_seconds, answer.is_final, answer.remaining)
                 )
                 for other in self.living():
-                    if other.name in answer.recall and other.connected:
-                        other.to_worker.append(LeaseRecall(name))
+                    if other.connected:
+                        other.to_worker += [LeaseRecall(held) for holder, held in answer.recall if holder == other.name]
 
     def to_worker(self, worker: Worker) -> None:
         if worker.to_worker:
@@ -334,7 +339,7 @@ class World:
 
     def check(self) -> None:
         for each in self.limits:
-            assert self.spent(each) <= each.cap_usd_nanos
+            assert self.spent(each) <= each.most_usd_nanos
         for worker in self.living():
             mine = sum(r.bound for r in self.running() if r.worker is worker)
             for share in worker.budget_shares:

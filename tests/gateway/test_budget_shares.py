@@ -26,7 +26,7 @@ def test_two_hundred_seeded_runs_with_faults_never_spend_more_than_the_cap(part:
         print(f"seed {seed}")
         dice = random.Random(seed)
         largest = dice.choice((USD // 100, USD // 10, USD // 2, USD * 2))
-        limits = [limit(USD), limit(dice.choice((USD // 2, USD, 3 * USD)), "other")]
+        limits = [limit(USD), limit(dice.choice((USD // 2, USD, 3 * USD)), "other", grace=dice.choice((0, USD // 20)))]
         world = World(limits[: dice.randint(1, 2)], dice.randint(1, 4))
         for _ in range(120):
             world.hammer(dice, (largest // 10, largest), faults=0.1)
@@ -71,6 +71,23 @@ def test_a_lone_request_may_have_the_last_nano_dollar() -> None:
     last = world.ask(second, 1)
     world.settle_down(0.5)
     assert (last.state, last.code) == ("refused", "budget_exceeded")
+
+
+def test_requests_are_admitted_until_the_grace_is_spent_to_the_last_nano_dollar() -> None:
+    world = World([limit(1000, grace=50)], 2)
+    first, second = world.workers
+    for worker, bound in ((first, 1000), (second, 49), (first, 1)):
+        request = world.ask(worker, bound)
+        world.settle_down(1.0)
+        assert request.state == "admitted"
+        request.end(bound)
+    world.settle_down(1.0)
+    (standing,) = world.book.standings()
+    assert (standing.left_usd_nanos, standing.grace_used_usd_nanos) == (0, 50)
+    last = world.ask(second, 1)
+    world.settle_down(0.5)
+    assert (last.state, last.code) == ("refused", "budget_exceeded")
+    assert world.ask(first, 1051).code == "never"
 
 
 def test_who_only_reservations_stand_in_the_way_of_waits_two_seconds() -> None:

@@ -80,6 +80,7 @@ def test_budgets_stand_as_they_did_at_the_end_of_the_period_or_as_they_do_now() 
         BudgetTerm("day", UTC, 300_000),
         BudgetTerm("once", UTC, 5_000_000),
         BudgetTerm("month", zone_of("Europe/Berlin"), 1_000_000),
+        BudgetTerm("rolling 2d", UTC, 1_000_000),
     )
     standings = made(*CHANGES, terms=terms).budgets
     assert [(each.label, each.spent_usd_nanos, each.left_usd_nanos) for each in standings] == [
@@ -88,6 +89,7 @@ def test_budgets_stand_as_they_did_at_the_end_of_the_period_or_as_they_do_now() 
         ("2026-11-30", 270_000, 30_000),
         ("once", 1_650_000, 3_350_000),
         ("2026-12", 540_000, 460_000),  # when November ended in UTC, December had begun in Berlin
+        ("rolling 2d", 1_110_000, -110_000),
     ]
     current = made(*CHANGES, period="month", terms=terms[:1])
     assert [(each.label, each.spent_usd_nanos) for each in current.budgets] == [("2026-12", 270_000)]

@@ -52,7 +52,7 @@ class AlertWorld:
         self.writer.close()
 
     async def begin(self) -> None:
-        spec = parse_spec(FILE.format(budget=self.budget), origin="swell.yaml")
+        self.spec = spec = parse_spec(FILE.format(budget=self.budget), origin="swell.yaml")
         self.budgets = BudgetDesk(spec, self.store, self.writer, self.clock)
         self.desk = AlertDesk(
             spec,

@@ -1,5 +1,7 @@
 """Alerts fire once per threshold and period, whatever restarts, clocks, stores and sinks do."""
 
+from itertools import pairwise
+
 import pytest
 from alert_world import AlertWorld
 
@@ -48,7 +50,8 @@ async def test_each_threshold_fires_when_it_is_reached_and_goes_to_every_sink() 
         assert [alert.severity for alert in pager.delivered] == ["info", "warning", "critical"]
         assert pager.delivered[1].text == (
             "$8.00 of $10.00 is spent (80%). Requests are refused once it is used up.\n"
-            "Who spends it: swell usage --tenant search. To allow more, raise the budget in swell.yaml."
+            "Who spends it: swell usage --tenant search. To allow more, raise the budget in swell.yaml, or for a "
+            "while: swell budget raise tenant:search --by USD --reason WHY"
         )
         assert pager.delivered[2].values["spent_usd_nanos"] == 10_000_000_000
         assert {alert.alert_id for alert in pager.delivered} == {alert.alert_id for alert in mail.delivered}
@@ -125,6 +128,62 @@ async def test_refusals_say_that_a_budget_is_used_up_before_the_last_nano_dollar
             "$9.90 of $10.00 is spent (99%). What is left is less than the next requests may cost. "
             f"Requests are refused until the period ends at {TOMORROW} 00:00 UTC."
         )
+
+
+async def test_the_alert_at_the_whole_amount_says_that_the_grace_is_being_spent() -> None:
+    async with AlertWorld(budget="{usd: 10, period: day, grace: 5%, alerts: [100%, 105%]}") as world:
+        world.spend(1010)
+        await world.turn()
+        (alert,) = await world.desk.rows(1)
+        assert alert["title"] == f"Tenant search has used up its budget of {TODAY} and spends its grace"
+        assert alert["text"].startswith(
+            "$10.10 of $10.00 is spent (101%). Requests are admitted until its grace of $0.50 is spent too, and refused"
+        )
+        assert not world.spend(41)
+        assert world.spend(40)
+        await world.turn()
+        (last, *_) = await world.desk.rows(1)
+        assert last["threshold"] == "105%"
+        assert "Requests are refused until the period ends" in last["text"]
+
+
+async def test_what_is_refused_in_the_grace_is_told_as_used_up_at_once() -> None:
+    async with AlertWorld(budget="{usd: 10, period: day, grace_usd: 0.50, alerts: [100%]}") as world:
+        world.spend(990)
+        assert not world.spend(100)
+        await world.turn()
+        (alert,) = await world.desk.rows(1)
+        assert alert["title"] == f"Tenant search has used up its budget of {TODAY}"
+        assert "What is left is less than the next requests may cost." in alert["text"]
+
+
+async def test_a_rolling_budget_alerts_once_in_the_length_of_its_window_over_restarts() -> None:
+    async with AlertWorld(budget="{usd: 10, period: rolling 24h, alerts: [50%, 100%]}") as world:
+        at: list[float] = []
+        begin = world.clock.unix()
+        for hour in range(60):  # six dollars in any 24 hours, and a server that is restarted every hour
+            world.charge(25, hours_ago=0.0)
+            await world.begin()
+            await world.turn(1800.0)
+            await world.budgets.refresh()
+            await world.turn(1800.0)
+            alerts = await world.desk.rows(100)
+            at += [begin + hour * 3600.0] * (len(alerts) - len(at))
+        hours = [round((moment - begin) / 3600) for moment in at]
+        assert len(hours) == 2
+        assert all(later - earlier >= 24 for earlier, later in pairwise(hours))
+        assert {alert["threshold"] for alert in alerts} == {"50%"}
+        assert alerts[0]["title"] == "Tenant search has spent 50% of its budget (rolling 24h)"
+        assert "ends_unix" not in alerts[0]["values"]
+
+
+async def test_a_rolling_budget_that_is_used_up_says_that_spend_leaves_the_window() -> None:
+    async with AlertWorld(budget="{usd: 10, period: rolling 2d, alerts: [100%]}") as world:
+        world.spend(1000)
+        await world.turn()
+        (alert,) = await world.desk.rows(100)
+        assert alert["title"] == "Tenant search has used up its budget (rolling 2d)"
+        assert "Requests are refused until enough of what was spent has left the window." in alert["text"]
 
 
 async def test_a_budget_without_alerts_is_silent() -> None:

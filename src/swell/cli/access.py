@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -16,6 +16,9 @@ from swell.server.state_directory import StateDirectory
 from swell.state.records import UsageFilter
 from swell.state.replica_runs import ReplicaRun
 from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
+
+if TYPE_CHECKING:
+    from swell.server.overrides import NewOverride, Overrides
 
 REQUEST_SECONDS = 30.0
 # A server that has just locked the directory needs a moment until its socket answers.
@@ -37,6 +40,12 @@ class Access(Protocol):
     def usage(self, where: UsageFilter, limit: int) -> Any: ...
 
     def budgets(self, file: Path) -> Any: ...
+
+    def raise_budget(self, request: "NewOverride", file: Path) -> Any: ...
+
+    def overrides(self, limit: int) -> Any: ...
+
+    def end_override(self, override_id: str) -> Any: ...
 
     def alerts(self, limit: int) -> Any: ...
 
@@ -99,6 +108,15 @@ class ServerAccess:
 
     def budgets(self, file: Path) -> Any:
         return self._ask("GET", "/api/budgets")
+
+    def raise_budget(self, request: "NewOverride", file: Path) -> Any:
+        return self._ask("POST", "/api/budgets/raise", request)
+
+    def overrides(self, limit: int) -> Any:
+        return self._ask("POST", "/api/budgets/overrides", {"limit": limit})
+
+    def end_override(self, override_id: str) -> Any:
+        return self._ask("POST", "/api/budgets/end-override", {"override_id": override_id})
 
     def alerts(self, limit: int) -> Any:
         return self._ask("POST", "/api/alerts", {"limit": limit})
@@ -180,12 +198,27 @@ class StoreAccess:
 
     def budgets(self, file: Path) -> Any:
         """Of the file, since no server knows them: what the ledger holds of each period."""
-        from swell.server.budgets import ledger_rows
+        from swell.server.budget_rows import ledger_rows
         from swell.server.leftovers import enter_spools
         from swell.spec import load_spec
 
         enter_spools(self._state, self._office.store)
         return ledger_rows(load_spec(file), self._office.store, self._office.clock.unix())
+
+    def raise_budget(self, request: "NewOverride", file: Path) -> Any:
+        return _plain(self._overrides(file).raise_budget(request, current_principal()))
+
+    def overrides(self, limit: int) -> Any:
+        return _plain(self._office.store.list_overrides(limit))
+
+    def end_override(self, override_id: str) -> Any:
+        return _plain(self._overrides(Path()).end(override_id, current_principal()))
+
+    def _overrides(self, file: Path) -> "Overrides":
+        from swell.server.overrides import Overrides
+        from swell.spec import load_spec
+
+        return Overrides(lambda: load_spec(file), self._office.store, self._office.clock)
 
     def alerts(self, limit: int) -> Any:
         from swell.server.alert_rows import alert_rows

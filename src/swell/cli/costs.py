@@ -55,7 +55,7 @@ def costs(
 
     groups, wish, spec = _groups(by), wish_of(None, period, time_zone, None), spec_of(file)
     with server_or_store(state) as access:
-        question = _question(access, wish, spec, profiles)
+        question = cost_question(access, wish, spec, profiles)
         span = span_of(question.runs, access.usage_span())
         found = model_costs(access.group_usage, question, span)
     if idle is Idle.SPREAD:
@@ -76,7 +76,8 @@ def _groups(text: str) -> list[str]:
     return list(dict.fromkeys(_GROUPS[name] for name in names))
 
 
-def _question(access: "Access", wish: "Wish", spec: "Spec | None", profiles: Path | None) -> "CostQuestion":
+def cost_question(access: "Access", wish: "Wish", spec: "Spec | None", profiles: Path | None) -> "CostQuestion":
+    """What is asked about replicas' costs: their lives in the period, and how much each model's replica can do."""
     from swell.cli.usage_report import period_of
     from swell.metering.costs import CostQuestion, span_of
     from swell.metering.reports import ALL

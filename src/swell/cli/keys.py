@@ -116,19 +116,22 @@ def revoke(key_id: KeyId, state: StateOption = DEFAULT_STATE_PATH, as_json: Json
 def _budgets(given: list[str], time_zone: str) -> "tuple[KeyBudget, ...]":
     from pydantic import ValidationError
 
-    from swell.spec.money import BudgetSpec
+    from swell.spec.budgets import BudgetSpec
+    from swell.spec.windows import is_rolling
     from swell.state.budgets import KeyBudget
 
     found = []
     for text in given:
         amount, _, period = text.partition("/")
-        document = {"usd": amount.strip(), "time_zone": time_zone, **({"period": period.strip()} if period else {})}
+        document = {"usd": amount.strip(), **({"period": period.strip()} if period else {})}
+        if not is_rolling(period):
+            document["time_zone"] = time_zone
         try:
             spec = BudgetSpec.model_validate(document)
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(f"--budget {text!r}: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
-        found.append(KeyBudget(spec.usd_nanos, spec.period.value, spec.time_zone))
+        found.append(KeyBudget(spec.usd_nanos, spec.period, spec.time_zone))
     return tuple(found)
 
 

@@ -69,7 +69,7 @@ def _terms(spec: "Spec | None", tenant: str) -> "list[BudgetTerm]":
     from swell.metering.statement import BudgetTerm
 
     return [
-        BudgetTerm(budget.period.value, zone_of(budget.time_zone), budget.usd_nanos, budget.model or "")
+        BudgetTerm(budget.period, zone_of(budget.time_zone), budget.usd_nanos, budget.model or "")
         for known in (() if spec is None else spec.tenants)
         if known.name == tenant
         for budget in known.budget

@@ -5,6 +5,7 @@ the next one. What is spent for good is reported, what lies idle goes back. A re
 stand in the way of waits up to `BUSY_SECONDS` from its arrival; one that no room can be made for is refused at once.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ class BudgetShare:
     def __init__(self, spec: BudgetLimit, ask: "Callable[[BudgetShare, int, int], None]") -> None:
         self.spec = spec
         self.limit = spec.name
-        self.limit_value = spec.cap_usd_nanos
+        self.limit_value = spec.most_usd_nanos
         self.ask = ask  # for so much, for a request that needs so much
         self.balance = 0
         self.in_use = 0  # bounds of running requests
@@ -167,31 +168,46 @@ class BudgetShare:
 
 
 class Budgets:
-    """The limits of one budget that a worker knows of, by period: the current one, and the next in time."""
+    """The limits of one budget that a worker knows of, by period: the current one, and the next in time.
 
-    __slots__ = ("_shares",)
+    Slots of a rolling window are known by arithmetic; one that the server has not told of is made, and asked about as
+    any other: what is spent must never count for an earlier slot, which would leave the window too soon.
+    """
 
-    def __init__(self, shares: Sequence[BudgetShare]) -> None:
+    __slots__ = ("_make", "_shares")
+
+    def __init__(self, shares: Sequence[BudgetShare], make: Callable[[BudgetLimit], BudgetShare]) -> None:
         self._shares = sorted(shares, key=lambda share: share.spec.start_unix_ms)
+        self._make = make
 
     def at(self, unix_ms: int) -> BudgetShare:
         """The share of the period that a moment belongs to, as far as is known."""
         for share in self._shares:
             end = share.spec.end_unix_ms
-            if end is None or unix_ms < end:
+            if (end is None or unix_ms < end) and (not share.spec.window_ms or share.spec.start_unix_ms <= unix_ms):
                 return share
-        return self._shares[-1]
+        last = self._shares[-1]
+        if last.spec.window_ms:
+            last = self._make(last.spec.slot_at(unix_ms))
+            self._shares.append(last)
+        return last
 
 
 def exceeded(limit: BudgetLimit, deny: LeaseDeny) -> Refusal:
     """429 for a budget that has no room for the request however much comes back."""
-    resets = "" if limit.end_unix_ms is None else f" It begins anew in {_duration(deny.retry_after_seconds)}."
+    retry_after = None if limit.end_unix_ms is None else deny.retry_after_seconds
+    if retry_after is not None and not math.isfinite(retry_after):
+        retry_after = None  # it needs more than a cap that has fallen
+    resets = ""
+    if retry_after is not None:
+        again = "Enough of it comes back" if limit.window_ms else "It begins anew"
+        resets = f" {again} in {_duration(retry_after)}."
     return Refusal(
         429,
-        f"The budget of {usd_text(limit.cap_usd_nanos)} for {_whose(limit)} in {limit.label} is used up: "
+        f"The budget of {_amount(limit)} for {_whose(limit)} {_when(limit)} is used up: "
         f"{usd_text(deny.remaining)} is left, and this request may cost more.{resets}",
         code="budget_exceeded",
-        retry_after_seconds=None if limit.end_unix_ms is None else deny.retry_after_seconds,
+        retry_after_seconds=retry_after,
     )
 
 
@@ -199,7 +215,7 @@ def never_affordable(limit: BudgetLimit, amount: int) -> Refusal:
     """429 for a request that may cost more than the whole budget."""
     return Refusal(
         429,
-        f"This request may cost {usd_text(amount)}, more than the whole budget of {usd_text(limit.cap_usd_nanos)} for "
+        f"This request may cost {usd_text(amount)}, more than the whole budget of {_amount(limit)} for "
         f"{_whose(limit)}; lower max_tokens or shorten the prompt.",
         code="budget_exceeded",
     )
@@ -209,11 +225,20 @@ def busy(limit: BudgetLimit) -> Refusal:
     """429 for a budget whose rest other running requests have reserved."""
     return Refusal(
         429,
-        f"What is left of the budget of {usd_text(limit.cap_usd_nanos)} for {_whose(limit)} in {limit.label} is "
+        f"What is left of the budget of {_amount(limit)} for {_whose(limit)} {_when(limit)} is "
         "reserved by running requests; try again shortly, or lower max_tokens.",
         code="budget_reserved",
         retry_after_seconds=BUSY_RETRY_SECONDS,
     )
+
+
+def _amount(limit: BudgetLimit) -> str:
+    grace = f" and its grace of {usd_text(limit.grace_usd_nanos)}" if limit.grace_usd_nanos else ""
+    return f"{usd_text(limit.cap_usd_nanos)}{grace}"
+
+
+def _when(limit: BudgetLimit) -> str:
+    return f"({limit.label})" if limit.window_ms else f"in {limit.label}"
 
 
 def _whose(limit: BudgetLimit) -> str:

@@ -23,6 +23,7 @@ class Key:
     __slots__ = (
         "_budgets",
         "_by_model",
+        "_make_share",
         "concurrency_shares",
         "entry",
         "expires_at_unix",
@@ -51,6 +52,7 @@ class Key:
         self.token_shares = _shares_of(scopes, "tokens_per_minute", shares)
         self.concurrency_shares = _shares_of(scopes, "concurrent_requests", shares)
         self.unit_shares = self.request_shares + self.concurrency_shares  # a request takes one of each
+        self._make_share = shares.budget
         self._budgets = [(limit, shares.budget(limit)) for limit in budgets]
         self._by_model: dict[str, tuple[Budgets, ...]] = {}
         self.is_limited = bool(self.unit_shares or self.token_shares or self._budgets)
@@ -63,7 +65,7 @@ class Key:
             for limit, share in self._budgets:
                 if limit.model in ("", model):
                     by_id.setdefault(limit.budget_id, []).append(share)
-            known = self._by_model[model] = tuple(map(Budgets, by_id.values()))
+            known = self._by_model[model] = tuple(Budgets(each, self._make_share) for each in by_id.values())
         return tuple(budgets.at(unix_ms) for budgets in known)
 
 

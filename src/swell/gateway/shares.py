@@ -229,6 +229,7 @@ class Shares:
         self._clock = clock
         self._shares: dict[str, Share] = {}
         self._budgets: dict[str, BudgetShare] = {}
+        self._over: dict[str, BudgetShare] = {}  # of periods that are over: used, and nothing else
         self.send: Callable[[FromWorker], None] | None = None
 
     def get(self, limit: str, limit_value: int) -> Share:
@@ -243,8 +244,9 @@ class Shares:
         """The share of a budget in a period, made on first use."""
         share = self._budgets.get(limit.name)
         if share is None:
-            share = self._budgets[limit.name] = BudgetShare(limit, self._ask_for_budget)
-        share.spec, share.limit_value = limit, limit.cap_usd_nanos
+            share = self._over.pop(limit.name, None) or BudgetShare(limit, self._ask_for_budget)
+            self._budgets[limit.name] = share
+        share.spec, share.limit_value = limit, limit.most_usd_nanos
         return share
 
     def _all(self) -> list[Share | BudgetShare]:
@@ -254,15 +256,21 @@ class Shares:
         """Forget the shares of other budgets and periods that nothing is left of, nor will be asked about again.
 
         What was used of a budget that is taken out of the file, or whose period a clock that jumped has ended, is
-        stated to the server for a day after the period, by the starts of the periods that hold now.
+        stated to the server for a day after the period, by the starts of the periods that hold now; what was used of a
+        slot of a rolling window while it counts, and up to a day longer.
         """
         kept = {limit.name for limit in limits}
-        long_ago = max((limit.start_unix_ms for limit in limits), default=0) - STATED_MS
+        newest = max((limit.start_unix_ms for limit in limits), default=0)
         for name, share in list(self._budgets.items()):
-            end = share.spec.end_unix_ms
-            is_over = end is not None and end < long_ago
-            if name not in kept and share.is_empty and (is_over or not share.used_total):
+            if name not in kept and share.is_empty:
                 del self._budgets[name]
+                if share.used_total:
+                    self._over[name] = share
+        for name, share in list(self._over.items()):
+            leaves = share.spec.leaves_unix_ms
+            longer = min(share.spec.window_ms, STATED_MS) or STATED_MS
+            if leaves is not None and leaves + longer < newest:
+                del self._over[name]
 
     def find(self, limit: str) -> Share | BudgetShare | None:
         """The share of `limit` if there is one."""
@@ -294,6 +302,7 @@ class Shares:
         for share in self._all():
             share.asked_at = -1.0
             statements.append(share.state(now))
+        statements += [share.state(now) for share in self._over.values()]
         return tuple(statements)
 
     def disconnected(self) -> None:

@@ -6,17 +6,22 @@ What was granted counts as spent, whatever becomes of it, so at any moment and o
 
     spent + sum(granted) <= cap
 
-and no request can be admitted beyond the cap. Grants are stored before they are sent. A worker that ends leaves its
-grants standing until its spool is in the ledger; then what the ledger says takes their place.
+and no request can be admitted beyond the cap, which is the limit's amount with its grace. Grants are stored before they
+are sent. A worker that ends leaves its grants standing until its spool is in the ledger; then what the ledger says
+takes their place.
+
+Slots of a rolling budget share a cap: in the place of a limit's own sum stands that of the fullest window that the slot
+is in (`accounts.py`).
 
 A worker is granted a share of what is left, so that it need not ask for every request. Near the cap the share is less
 than a request needs, and leases become the reservations of single requests.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from swell.metering.accounts import Account, Accounts, Standing
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
 from swell.state.messages import LimitBalance
 
@@ -37,50 +42,17 @@ class BudgetGrant:
 
 @dataclass(frozen=True, slots=True)
 class BudgetDeny:
-    """No room. Where only reservations stand in the way, `is_final` is False and `recall` names who holds some.
+    """No room. Where only reservations stand in the way, `is_final` is False and `recall` names who holds what of it.
 
-    `retry_after_seconds` of a final denial is the time until the period ends, infinite if it never does.
+    `retry_after_seconds` of a final denial is the time until the period ends, infinite if it never does; of a rolling
+    budget, until enough of what was spent has left the window.
     """
 
     cap: int
     remaining: int  # not spent for good
     is_final: bool
     retry_after_seconds: float
-    recall: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Account:
-    limit: BudgetLimit
-    spent: int = 0
-    granted: dict[str, int] = field(default_factory=dict)
-    used: dict[str, int] = field(default_factory=dict)
-    has_refused: bool = False
-
-    @property
-    def committed(self) -> int:
-        """Spent, or in the hands of workers."""
-        return self.spent + sum(self.granted.values())
-
-    @property
-    def final(self) -> int:
-        """Spent for good, as far as is known."""
-        return self.spent + sum(min(self.granted.get(w, 0), used) for w, used in self.used.items())
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What has become of a limit: spent for good, and in reservations and idle leases on top."""
-
-    limit: BudgetLimit
-    spent_usd_nanos: int
-    reserved_usd_nanos: int
-    has_refused: bool = False  # a request, for good, since this server began
-
-    @property
-    def left_usd_nanos(self) -> int:
-        """Neither spent nor held; negative where the cap was lowered below what was."""
-        return self.limit.cap_usd_nanos - self.spent_usd_nanos - self.reserved_usd_nanos
+    recall: tuple[tuple[str, str], ...] = ()  # worker and limit
 
 
 class BudgetBook:
@@ -88,7 +60,7 @@ class BudgetBook:
 
     def __init__(self, leases: Iterable[BudgetLease] = ()) -> None:
         """A new book, of a server that (re)started, with the leases that were stored."""
-        self._accounts: dict[str, _Account] = {}
+        self._accounts = Accounts()
         self._stored: dict[str, dict[str, int]] = {}  # of limits that are not known yet
         self._workers: set[str] = set()
         self._ended: dict[str, None] = {}  # in the order of their ends
@@ -96,24 +68,16 @@ class BudgetBook:
         for lease in leases:
             self._stored.setdefault(lease.limit, {})[lease.incarnation] = lease.granted_usd_nanos
 
-    def set_limits(self, limits: Iterable[BudgetLimit], spent: Mapping[str, int]) -> None:
-        """The limits that hold, and what is spent of new ones. Others stay while workers hold some of them."""
-        names = set()
-        for limit in limits:
-            names.add(limit.name)
-            account = self._accounts.get(limit.name)
-            if account is None:
-                stored = self._stored.pop(limit.name, {})
-                account = _Account(limit, spent.get(limit.name, 0), stored)
-                self._accounts[limit.name] = account
-            account.limit = limit
-        for name, account in list(self._accounts.items()):
-            if name not in names and not account.granted:
-                del self._accounts[name]
+    def set_limits(self, limits: Sequence[BudgetLimit], spent: Mapping[str, int]) -> None:
+        """The limits that hold, and what is spent of new ones. Others stay while workers hold some of them.
+
+        Of rolling budgets these are the present slot and later ones; what counts with them is kept as well.
+        """
+        self._dirty |= set(self._accounts.set_limits(limits, spent, self._stored))
 
     def unknown(self, limits: Iterable[BudgetLimit]) -> list[BudgetLimit]:
-        """Those of which the book must be told what is spent."""
-        return [limit for limit in limits if limit.name not in self._accounts]
+        """Those of which the book must be told what is spent, slots that count with them included."""
+        return self._accounts.unknown(limits)
 
     def join(self, incarnation: str, balances: Iterable[LimitBalance]) -> None:
         """A worker connected (again): what it states that it holds and has used replaces what the book thinks.
@@ -124,8 +88,8 @@ class BudgetBook:
             return
         self._workers.add(incarnation)
         stated = {balance.limit: balance for balance in balances if balance.limit.startswith(PREFIX)}
-        for name, account in self._accounts.items():
-            balance = stated.get(name)
+        for account in self._accounts:
+            balance = stated.get(account.limit.name)
             held, used = (balance.held, balance.used_last_minute) if balance else (0, 0)
             self._set(account, incarnation, max(0, held + used), max(0, used))
 
@@ -140,9 +104,10 @@ class BudgetBook:
         if len(self._ended) > ENDED_KEPT:
             del self._ended[next(iter(self._ended))]
         for spend in spends:
-            if spend.limit in self._accounts:
-                self._accounts[spend.limit].spent = spend.spent_usd_nanos
-        for account in self._accounts.values():
+            known = self._accounts.get(spend.limit)
+            if known is not None:
+                known.spent = spend.spent_usd_nanos
+        for account in self._accounts:
             account.granted.pop(incarnation, None)
             account.used.pop(incarnation, None)
         for leases in self._stored.values():
@@ -155,19 +120,23 @@ class BudgetBook:
         A grant must be stored (`unsaved`) before it is sent, or be withdrawn.
         """
         account = self._accounts.get(name)
-        if account is None or incarnation not in self._workers:  # told of in a moment, or never again
+        if account is None or incarnation not in self._workers or self._accounts.is_too_late(account):
+            # It is told of in a moment, or never again.
             return BudgetDeny(0, 0, is_final=False, retry_after_seconds=SOON_SECONDS)
-        cap = account.limit.cap_usd_nanos
+        cap = account.limit.most_usd_nanos
         amount = max(1, amount)
-        unspent, room = cap - account.final, cap - account.committed
+        final, committed = self._accounts.fullest(account)
+        unspent, room = cap - final, cap - committed
         if max(amount, need) > unspent:
             account.has_refused = True
-            return BudgetDeny(cap, max(0, unspent), is_final=True, retry_after_seconds=_resets_in(account, now_unix))
+            resets = self._accounts.resets_in(account, max(amount, need), now_unix)
+            return BudgetDeny(cap, max(0, unspent), is_final=True, retry_after_seconds=resets)
         if amount > room:
             recall = tuple(
-                worker
-                for worker, granted in account.granted.items()
-                if worker != incarnation and granted > account.used.get(worker, 0)
+                (worker, each.limit.name)
+                for each in self._accounts.together(account)
+                for worker, granted in each.granted.items()
+                if (worker != incarnation or each is not account) and granted > each.used.get(worker, 0)
             )
             return BudgetDeny(cap, unspent, is_final=False, retry_after_seconds=SOON_SECONDS, recall=recall)
         granted = max(amount, room // (SHARES * max(1, len(self._workers))))
@@ -196,9 +165,9 @@ class BudgetBook:
     def unsaved(self) -> list[BudgetLease]:
         """Leases that differ from what is stored, once; `mark_unsaved` those that could not be stored."""
         changed = [
-            BudgetLease(name, incarnation, self._accounts[name].granted.get(incarnation, 0))
+            BudgetLease(name, incarnation, account.granted.get(incarnation, 0) if account else 0)
             for name, incarnation in sorted(self._dirty)
-            if name in self._accounts
+            for account in (self._accounts.get(name),)
         ]
         self._dirty.clear()
         return changed
@@ -214,16 +183,13 @@ class BudgetBook:
 
     def overdrawn(self) -> list[str]:
         """Limits whose cap was lowered below what is spent and held: what lies idle shall come back."""
-        return [name for name, each in self._accounts.items() if each.committed > each.limit.cap_usd_nanos]
+        return self._accounts.overdrawn()
 
-    def standings(self) -> list[Standing]:
-        """Of every limit, by name."""
-        return [
-            Standing(account.limit, account.final, account.committed - account.final, account.has_refused)
-            for _, account in sorted(self._accounts.items())
-        ]
+    def standings(self, now_unix: float = math.inf) -> list[Standing]:
+        """Of every limit, by name, and of every rolling budget as one, as it stands then (at its last slot without)."""
+        return self._accounts.standings(now_unix)
 
-    def _set(self, account: _Account, incarnation: str, granted: int, used: int | None = None) -> None:
+    def _set(self, account: Account, incarnation: str, granted: int, used: int | None = None) -> None:
         name = account.limit.name
         if granted != account.granted.get(incarnation, 0):
             self._dirty.add((name, incarnation))
@@ -235,8 +201,3 @@ class BudgetBook:
             account.used[incarnation] = used
         elif used == 0 or not granted:
             account.used.pop(incarnation, None)
-
-
-def _resets_in(account: _Account, now_unix: float) -> float:
-    end = account.limit.end_unix_ms
-    return math.inf if end is None else max(1.0, end / 1000 - now_unix)

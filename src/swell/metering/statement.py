@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from swell.metering.periods import Period, period_at
 from swell.metering.reports import NOTHING, Ask, Sums, added, slices, sums_of
+from swell.spec.windows import is_rolling, window_hours
 from swell.state.records import UsageFilter
 from swell.state.usage import UsageStatus
 from swell.state.usage_groups import GroupColumn
@@ -22,7 +23,7 @@ _BY: tuple[GroupColumn, ...] = ("model", "status", "prompt_rate", "completion_ra
 class BudgetTerm:
     """A budget as it is configured. Without a model it is for all of them."""
 
-    kind: str  # of swell.metering.periods
+    kind: str  # of swell.metering.periods, or a rolling window
     zone: ZoneInfo
     cap_usd_nanos: int
     model: str = ""
@@ -100,10 +101,18 @@ def statement(
     return made
 
 
-def _standing(ask: Ask, made: Statement, term: BudgetTerm) -> BudgetStanding:
+def _period_of(term: BudgetTerm, made: Statement) -> Period:
+    """The budget's period in which the statement's ends, or that of now; of a rolling one the window up to then."""
     end = made.period.end_unix
+    if is_rolling(term.kind):
+        until = made.made_at_unix if end is None else min(made.made_at_unix, end)
+        return Period(until - window_hours(term.kind) * 3600, until, term.kind)
     at = made.made_at_unix if end is None else min(made.made_at_unix, end - 1)
-    period = period_at(term.kind, term.zone, max(made.period.start_unix, at))
+    return period_at(term.kind, term.zone, max(made.period.start_unix, at))
+
+
+def _standing(ask: Ask, made: Statement, term: BudgetTerm) -> BudgetStanding:
+    period = _period_of(term, made)
     where = UsageFilter(
         tenant=made.tenant,
         model=term.model or None,

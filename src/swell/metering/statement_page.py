@@ -110,7 +110,7 @@ def _budget(standing: BudgetStanding) -> str:
     term, left = standing.term, standing.left_usd_nanos
     used = f"{standing.spent_usd_nanos * 1000 // term.cap_usd_nanos / 10:.1f} %" if term.cap_usd_nanos else ""
     cells = (
-        f"{standing.label} ({term.kind}, {term.zone.key})",
+        term.kind if standing.label == term.kind else f"{standing.label} ({term.kind}, {term.zone.key})",
         term.model or "all models",
         usd_text(term.cap_usd_nanos),
         usd_text(standing.spent_usd_nanos),

@@ -10,12 +10,13 @@ Contract for every implementation, checked by `swell.testing.store_suite`:
 - Administrative changes take the audit entry that explains them and store both or neither.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from swell.errors import UserError
 from swell.state.alerts import Alert, AlertDelivery, AlertRecord
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
+from swell.state.overrides import BudgetOverride
 from swell.state.records import (
     AuditEntry,
     DecisionRecord,
@@ -163,8 +164,27 @@ class BudgetStore(Protocol):
         The first hour begins at `first_unix_ms`. Bounds count. It reads every request of these hours: ask for few.
         """
 
-    def forget_budgets(self, ended_before_unix_ms: int) -> None:
-        """Drop limits whose period ended before, unless something of them is leased."""
+    def forget_budgets(self, ended_before_unix_ms: int, sooner: Mapping[str, int] | None = None) -> None:
+        """Drop limits whose period ended before, unless something of them is leased.
+
+        `sooner` has other moments for the limits of some budgets, by `budget_id`.
+        """
+
+
+class OverrideStore(Protocol):
+    """Raises of budgets for a while. They are kept for good, as what was decided about money."""
+
+    def add_override(self, override: BudgetOverride, audit: AuditEntry) -> None:
+        """Add a raise. Raises StateError where the id exists."""
+
+    def end_override(self, override_id: str, at_unix: float, audit: AuditEntry) -> BudgetOverride | None:
+        """End a raise before its time; as it is now, or None where no raise of that id still holds."""
+
+    def list_overrides(self, limit: int) -> list[BudgetOverride]:
+        """The newest `limit` (at most MAX_LISTED) raises, newest first, those that are over included."""
+
+    def overrides_in_force(self, at_unix: float) -> Sequence[BudgetOverride]:
+        """Raises that were not ended and are not over at `at_unix`, oldest first."""
 
 
 class AlertStore(Protocol):
@@ -237,7 +257,9 @@ class DecisionStore(Protocol):
         """The newest `limit` (at most MAX_LISTED) decisions, of one model or of all, newest first."""
 
 
-class Store(KeyStore, UsageStore, BudgetStore, AlertStore, ProcessStore, RunStore, DecisionStore, Protocol):
+class Store(
+    KeyStore, UsageStore, BudgetStore, OverrideStore, AlertStore, ProcessStore, RunStore, DecisionStore, Protocol
+):
     """Everything the server keeps."""
 
     def append_audit(self, entry: AuditEntry) -> None:

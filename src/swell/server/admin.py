@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from swell.errors import RetryLater, SwellError, UserError
 from swell.ports.store import UsageStore
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
+from swell.server.overrides import NewOverride, OverrideEnd, Overrides
 from swell.server.private_socket import private_socket, remove_socket
 from swell.state.records import DecisionRecord, UsageFilter
 from swell.state.replica_runs import ReplicaRun
@@ -52,6 +53,9 @@ class Platform(Protocol):
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
 
+    async def overrides(self, act: Callable[[Overrides], Any]) -> Any:
+        """Run an act on raises of budgets on the writer thread; return after the workers were told of it."""
+
     async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
         """Lives of replicas, up to now."""
 
@@ -77,6 +81,12 @@ class TrailQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class AlertsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of a query for alerts."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 100
+
+
+class OverridesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a query for raises of budgets."""
 
     limit: Annotated[int, msgspec.Meta(ge=1)] = 100
 
@@ -152,9 +162,6 @@ def application(platform: Platform) -> Starlette:
         query = await _body(request, TrailQuery)
         return _json(await platform.decisions(query.model, query.limit))
 
-    async def budgets(request: Request) -> Response:
-        return _json(await platform.budgets())
-
     async def runs(request: Request) -> Response:
         query = await _body(request, RunsQuery)
         return _json(await platform.runs(query.since_unix_ms, query.until_unix_ms))
@@ -175,7 +182,7 @@ def application(platform: Platform) -> Starlette:
             Route("/api/keys/{key_id}/rotate", _told(rotate_key), methods=["POST"]),
             Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
             *_usage_routes(platform),
-            Route("/api/budgets", _told(budgets)),
+            *_budget_routes(platform),
             Route("/api/runs", _told(runs), methods=["POST"]),
             Route("/api/alerts", _told(alerts), methods=["POST"]),
             Route("/api/alerts/test", _told(test_alerts), methods=["POST"]),
@@ -200,6 +207,30 @@ def _usage_routes(platform: Platform) -> list[Route]:
         Route("/api/usage", _told(usage), methods=["POST"]),
         Route("/api/usage/groups", _told(usage_groups), methods=["POST"]),
         Route("/api/usage/span", _told(usage_span)),
+    ]
+
+
+def _budget_routes(platform: Platform) -> list[Route]:
+    async def budgets(request: Request) -> Response:
+        return _json(await platform.budgets())
+
+    async def raise_budget(request: Request) -> Response:
+        wanted, principal = await _body(request, NewOverride), principal_of(request)
+        return _json(await platform.overrides(lambda office: office.raise_budget(wanted, principal)), 201)
+
+    async def overrides(request: Request) -> Response:
+        limit = (await _body(request, OverridesQuery)).limit
+        return _json(await platform.overrides(lambda office: office.list(limit)))
+
+    async def end_override(request: Request) -> Response:
+        override_id, principal = (await _body(request, OverrideEnd)).override_id, principal_of(request)
+        return _json(await platform.overrides(lambda office: office.end(override_id, principal)))
+
+    return [
+        Route("/api/budgets", _told(budgets)),
+        Route("/api/budgets/raise", _told(raise_budget), methods=["POST"]),
+        Route("/api/budgets/overrides", _told(overrides), methods=["POST"]),
+        Route("/api/budgets/end-override", _told(end_override), methods=["POST"]),
     ]
 
 

@@ -25,7 +25,7 @@ from swell.state.snapshot import Limits
 from swell.units import usd
 
 if TYPE_CHECKING:
-    from swell.spec.money import BudgetSpec
+    from swell.spec.budgets import BudgetSpec
 
 DEFAULT_TENANT = "default"
 DEFAULT_GRACE_SECONDS = 24 * 3600.0
@@ -184,7 +184,7 @@ def key_budgets(budgets: Sequence[KeyBudget]) -> "tuple[BudgetSpec, ...]":
     """A key's budgets as a spec has a tenant's. ValueError with a sentence where one makes no sense."""
     from pydantic import ValidationError  # late, as above
 
-    from swell.spec.money import BudgetSpec, OrganisationSpec
+    from swell.spec.budgets import BudgetSpec, OrganisationSpec
 
     given = [
         {

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from swell.metering.budgets import Standing
+from swell.metering.accounts import Standing
 from swell.metering.thresholds import INTERVAL, Forecast
 from swell.spec.thresholds import Threshold
 from swell.state.alerts import Alert, Severity, money_values
@@ -31,7 +31,10 @@ def budget_alert(
         **money_values("cap", cap),
         **money_values("spent", spent),
     }
-    if limit.end_unix_ms is not None:
+    and_so = ""
+    if limit.grace_usd_nanos:
+        values |= money_values("grace", limit.grace_usd_nanos)
+    if limit.end_unix_ms is not None and not limit.window_ms:
         values["ends_unix"] = limit.end_unix_ms // 1000
     if threshold.is_forecast and forecast is not None:
         does = f"is forecast to spend {threshold.share_percent}% of its budget"
@@ -41,7 +44,8 @@ def budget_alert(
         values |= money_values("forecast_high", forecast.high_usd_nanos)
     elif threshold.share_percent == 100:
         does = "has used up its budget"
-        if spent < cap:
+        and_so = " and spends its grace" if _is_in_grace(standing) else ""
+        if spent < limit.most_usd_nanos and not _is_in_grace(standing):
             so_far += " What is left is less than the next requests may cost."
     else:
         does = f"has spent {threshold.share_percent}% of its budget"
@@ -49,8 +53,8 @@ def budget_alert(
         alert_id=alert_id,
         kind="budget",
         severity=_severity(threshold),
-        title=f"{subject[0].upper()}{subject[1:]} {does}{_of_period(limit)}",
-        text=f"{so_far} {_consequence(limit, threshold)}\n{_advice(limit)}",
+        title=f"{subject[0].upper()}{subject[1:]} {does}{_of_period(limit)}{and_so}",
+        text=f"{so_far} {_consequence(standing, threshold)}\n{_advice(limit)}",
         subject=subject,
         at_unix=at_unix,
         values=values,
@@ -71,6 +75,8 @@ def _subject(limit: BudgetLimit) -> str:
 
 
 def _of_period(limit: BudgetLimit) -> str:
+    if limit.window_ms:
+        return f" ({limit.label})"
     return "" if limit.end_unix_ms is None else f" of {limit.label}"
 
 
@@ -84,9 +90,20 @@ def _about(nanos: int) -> str:
     return usd_text(nanos // _CENT * _CENT if nanos >= NANOS_PER_USD else nanos)
 
 
-def _consequence(limit: BudgetLimit, threshold: Threshold) -> str:
+def _is_in_grace(standing: Standing) -> bool:
+    most = standing.limit.most_usd_nanos
+    return standing.limit.cap_usd_nanos <= standing.spent_usd_nanos < most and not standing.is_used_up
+
+
+def _consequence(standing: Standing, threshold: Threshold) -> str:
+    limit = standing.limit
+    grace = f"its grace of {usd_text(limit.grace_usd_nanos)}" if limit.grace_usd_nanos else ""
     if threshold.is_forecast or threshold.share_percent < 100:
-        return "Requests are refused once it is used up."
+        return f"Requests are refused once it {f'and {grace} are' if grace else 'is'} used up."
+    if _is_in_grace(standing):
+        return f"Requests are admitted until {grace} is spent too, and refused then."
+    if limit.window_ms:
+        return "Requests are refused until enough of what was spent has left the window."
     if limit.end_unix_ms is None:
         return "Requests are refused until it is raised."
     ends = datetime.fromtimestamp(limit.end_unix_ms / 1000, UTC)
@@ -96,4 +113,9 @@ def _consequence(limit: BudgetLimit, threshold: Threshold) -> str:
 def _advice(limit: BudgetLimit) -> str:
     options = [f"{_OPTIONS[Scope(limit.scope)]} {limit.owner}"] if limit.scope in _OPTIONS else []
     options += [f"--model {limit.model}"] if limit.model else []
-    return f"Who spends it: {' '.join(['swell usage', *options])}. To allow more, raise the budget in swell.yaml."
+    scope = f"{limit.scope}:{limit.owner}" if limit.owner else limit.scope
+    model = f" --model {limit.model}" if limit.model else ""
+    return (
+        f"Who spends it: {' '.join(['swell usage', *options])}. To allow more, raise the budget in swell.yaml, or for "
+        f"a while: swell budget raise {scope}{model} --by USD --reason WHY"
+    )

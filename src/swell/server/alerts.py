@@ -3,6 +3,9 @@
 An alert is stored before it is sent, and the store has each threshold of a limit once. So nothing fires twice, whether
 the server restarts, the clock is set back into a period that had its alerts, or a cap is raised below what fired.
 
+A rolling budget's alerts are stored under the slot in which they fired, and what fired in any slot that counts does not
+fire again: so each threshold fires once in the length of its window, however long spend stays above it.
+
 Limits that a period's end leaves in the book are watched until they leave it: the last requests are charged late.
 """
 
@@ -13,14 +16,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from swell.clock import Clock
-from swell.metering.budgets import Standing
+from swell.metering.accounts import Standing
 from swell.metering.thresholds import Forecast, due, forecast_spend
 from swell.ports.alert_sink import AlertSink
 from swell.ports.store import Store
 from swell.server.alert_deliveries import AlertDeliveries
 from swell.server.alert_rows import alert_rows
 from swell.server.alert_wording import budget_alert
-from swell.server.budgets import KEPT_SECONDS, thresholds_by_budget
+from swell.server.budget_limits import thresholds_by_budget
+from swell.server.budgets import KEPT_SECONDS
 from swell.server.loops import Loop
 from swell.server.spend_history import SpendHistory
 from swell.server.writer import Writer
@@ -36,7 +40,6 @@ MAX_NEW = 500  # alerts in one turn; the next takes the rest
 MAX_TOLD = 10  # of them on the terminal
 FORGET_SECONDS = 86_400.0  # between two times that old alerts are forgotten
 HUNDRED = Threshold(100, is_forecast=False)
-NEARLY_PERCENT = 90  # of the cap, from which on a refusal says that a budget is used up
 
 _Due = tuple[Standing, Threshold, Forecast | None]
 _log = logging.getLogger(__name__)
@@ -89,7 +92,7 @@ class AlertDesk:
         self._forget_limits(standings)
         forecasts = await self._forecasts(standings, now, at_unix)
         found = self._due(standings, forecasts)
-        unknown = {standing.limit.name for standing, _, _ in found} - self._fired.keys()
+        unknown = {name for standing, _, _ in found for name in standing.names} - self._fired.keys()
         if unknown:
             known = await self._writer.call(lambda: self._store.fired(unknown))
             self._fired |= {name: known.get(name, set()) for name in unknown}
@@ -136,12 +139,16 @@ class AlertDesk:
         ]
 
     def _due_of(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold]:
-        limit, fired = standing.limit, self._fired.get(standing.limit.name, set())
+        limit, fired = standing.limit, self._fired_of(standing)
         thresholds = self._thresholds[limit.budget_id]
         found = due(thresholds, limit.cap_usd_nanos, standing.spent_usd_nanos, forecast, fired)
-        if is_used_up(standing) and HUNDRED in thresholds and HUNDRED.text not in fired and HUNDRED not in found:
+        if standing.is_used_up and HUNDRED in thresholds and HUNDRED.text not in fired and HUNDRED not in found:
             return (*found, HUNDRED)
         return found
+
+    def _fired_of(self, standing: Standing) -> set[str]:
+        """What fired in the period, or in the window."""
+        return set().union(*(self._fired.get(name, ()) for name in standing.names))
 
     async def _fire(self, found: Sequence[_Due], at_unix: float) -> None:
         if not found:
@@ -186,23 +193,14 @@ class AlertDesk:
             return False
         if standing.spent_usd_nanos <= 0 or now - self._forecast_at.get(limit.name, float("-inf")) < FORECAST_SECONDS:
             return False
-        fired = self._fired.get(limit.name, set())
+        fired = self._fired_of(standing)
         return any(t.is_forecast and t.text not in fired for t in self._thresholds[limit.budget_id])
 
     def _forget_limits(self, standings: Sequence[Standing]) -> None:
-        names = {standing.limit.name for standing in standings}
+        names = {name for standing in standings for name in standing.names}
         self._fired = {name: fired for name, fired in self._fired.items() if name in names}
         self._forecast_at = {name: at for name, at in self._forecast_at.items() if name in names}
         self._history.keep({standing.limit.budget_id for standing in standings})
-
-
-def is_used_up(standing: Standing) -> bool:
-    """Whether a budget refuses requests of ordinary size. What is left is then less than they may cost, so that spend
-    hardly ever reaches the cap itself. A single large request that is refused early says nothing."""
-    cap = standing.limit.cap_usd_nanos
-    return (
-        standing.has_refused and standing.spent_usd_nanos > 0 and standing.spent_usd_nanos * 100 >= cap * NEARLY_PERCENT
-    )
 
 
 def _new_id() -> str:

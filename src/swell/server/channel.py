@@ -166,6 +166,12 @@ class ControlChannel:
             for connection in list(self._by_incarnation.values()):
                 connection.send(delta)
 
+    def recall_overdrawn(self) -> None:
+        """Have every worker hand back what is idle of budgets whose cap fell below what is spent and held."""
+        for limit in self.budgets.overdrawn():
+            for connection in list(self._by_incarnation.values()):
+                connection.send(LeaseRecall(limit))
+
     def connected(self) -> dict[str, Hello]:
         """The workers that are connected, by incarnation."""
         return {incarnation: c.hello for incarnation, c in self._by_incarnation.items() if c.hello is not None}
@@ -279,9 +285,9 @@ class ControlChannel:
         connection.send(
             LeaseDeny(wanted.limit, answer.cap, answer.retry_after_seconds, answer.is_final, answer.remaining)
         )
-        for other in answer.recall:
+        for other, limit in answer.recall:
             if other in self._by_incarnation:
-                self._by_incarnation[other].send(LeaseRecall(wanted.limit))
+                self._by_incarnation[other].send(LeaseRecall(limit))
 
     async def _send_grants(self) -> None:
         while self._unsent:

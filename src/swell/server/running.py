@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swell import __version__
@@ -22,10 +21,13 @@ from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal
 from swell.server.alerts import AlertDesk
-from swell.server.budgets import BudgetDesk, budget_rows
+from swell.server.budget_rows import budget_rows
+from swell.server.budgets import TURN_SECONDS, BudgetDesk
 from swell.server.channel import ControlChannel
-from swell.server.gateway_workload import STOP_MARGIN_SECONDS, forget_settings, require_port
+from swell.server.draining import END_MARGIN_SECONDS, Draining
+from swell.server.gateway_workload import forget_settings, require_port
 from swell.server.loops import Loop
+from swell.server.overrides import Overrides
 from swell.server.parts import Parts
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
@@ -37,7 +39,7 @@ from swell.server.seeding import recent_use
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
-from swell.server.views import gateway_url, in_flight, place, replica_rows, running_workers, server_samples, worker_rows
+from swell.server.views import gateway_url, in_flight, replica_rows, running_workers, server_samples, worker_rows
 from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
 from swell.state.records import DecisionRecord, KeyRecord
@@ -51,11 +53,8 @@ INGEST_SECONDS = 0.25
 HOUSEKEEPING_SECONDS = 30.0
 TRAIL_SECONDS = 15.0  # until the store knows of a hold; of other decisions it knows at once
 MAX_INGEST_TURNS = 200  # before an answer or an end, so that neither waits for ever
-END_MARGIN_SECONDS = 10.0  # beyond what workers and replicas were promised
 FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
 FIND_POLL_SECONDS = 0.02
-UNTIL_POLL_SECONDS = 0.2
-HURRIED_SECONDS = 1.0  # from a second signal to the kill
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -75,6 +74,7 @@ class RunningServer:
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
         self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock, lambda: self._keys)
+        self._overrides = Overrides(lambda: parts.spec, parts.store, parts.clock)
         self._alerts = AlertDesk(
             parts.spec,
             parts.store,
@@ -103,6 +103,9 @@ class RunningServer:
             clock=parts.clock,
             times=FleetTimes(log_bytes=spec.log_bytes, log_files=spec.log_files),
             on_change=self._fleet_changed,
+        )
+        self._draining = Draining(
+            self._fleet, self._providers.by_name, self._changed, lambda: bool(self._living), self._troubles.say
         )
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
@@ -138,6 +141,7 @@ class RunningServer:
             *self._scaling.loops,
             self._trail,
             *self._alerts.loops,
+            Loop("budgets", self._budgets_step, TURN_SECONDS, self._clock),
             self._runs.loop,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
@@ -212,7 +216,13 @@ class RunningServer:
 
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
-        return budget_rows(self._budgets.book.standings(), self._clock.unix())
+        return budget_rows(self._budgets.standings(), self._clock.unix())
+
+    async def overrides(self, act: Callable[[Overrides], _Result]) -> _Result:
+        """Run an act on raises of budgets on the writer thread; return after the workers were told of it."""
+        result = await self._writer.call(lambda: act(self._overrides))
+        await self._refresh_budgets()
+        return result
 
     async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
         """Lives of replicas, up to now."""
@@ -256,7 +266,7 @@ class RunningServer:
         self._scaling.adopted(epoch)
         await self._read_keys()
         await self._budgets.begin(parts.state.spool, self._living)
-        if self._budgets.book.unknown(self._budgets.wanted()):
+        if await self._budgets.has_new():
             await self._ingest_all()  # new budgets begin with what the ledger has
         await self._budgets.refresh()
         await self._alerts.begin()
@@ -407,10 +417,19 @@ class RunningServer:
 
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
-        await self._budgets.refresh()
+        await self._refresh_budgets()
         await self._budgets.save()
         await roll_usage(self._parts.store, self._writer, self._clock)
         self._publish()  # keys that have expired need not be sent any more
+
+    async def _budgets_step(self, now: float) -> None:
+        if self._budgets.is_due:
+            await self._refresh_budgets()
+
+    async def _refresh_budgets(self) -> None:
+        if await self._budgets.refresh():
+            self._publish()
+            self._channel.recall_overdrawn()
 
     # Ending.
 
@@ -421,46 +440,15 @@ class RunningServer:
             self.request_stop(principal)
             return
         self._troubles.say("Stopping at once.")
-        self._in_background(self._hurry(), "stopping at once failed")
-
-    async def _hurry(self) -> None:
-        for replica in self._fleet.replicas:
-            if replica.handle is not None:
-                await self._providers.by_name[replica.provider].stop(replica.handle, grace_seconds=HURRIED_SECONDS)
+        self._in_background(self._draining.hurry(), "stopping at once failed")
 
     async def _drain(self) -> None:
-        parts, timeouts = self._parts, self._parts.spec.server.timeouts
         self._scaling.stop()
-        self._fleet.want([w for w in self._fleet.workloads if w.kind != GATEWAY_WORKER])
-        for replica in self._fleet.replicas:  # at once: a listener has no routes that must settle first
-            if replica.kind == GATEWAY_WORKER and replica.handle is not None:
-                provider = self._providers.by_name[replica.provider]
-                await provider.stop(replica.handle, grace_seconds=replica.stop_grace_seconds)
-        await self._until(
-            lambda: all(r.kind != GATEWAY_WORKER for r in self._fleet.replicas),
-            timeouts.drain_seconds + STOP_MARGIN_SECONDS + END_MARGIN_SECONDS,
-        )
-        self._fleet.want([])
-        longest = max((w.drain_seconds + w.stop_grace_seconds for w in parts.model_workloads), default=0.0)
-        await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
+        await self._draining.drain(self._parts.spec.server.timeouts.drain_seconds, self._parts.model_workloads)
         await self._ingest_all()
         await self._trail_step(0.0)
         await self._runs.step()
         await self._alerts.finish()
-
-    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                while not condition():
-                    if not self._living:
-                        self._fleet.report_in_flight({})  # nobody is left who could have a request open
-                    self._changed.clear()
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), UNTIL_POLL_SECONDS)
-        except TimeoutError:
-            left = [place(replica) for replica in self._fleet.replicas]
-            _log.error("not everything ended in time", extra={"count": len(left), "reason": ", ".join(left)})
-            self._troubles.say(f"Not everything ended in time: {', '.join(left)}")
 
     async def _let_go(self) -> None:
         await self._fleet.close()

@@ -9,8 +9,9 @@ from pydantic import Field
 from swell.spec.alerts import AlertsSpec
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, SpecModel, is_loopback
+from swell.spec.budgets import BudgetSpec, OrganisationSpec
 from swell.spec.models import MAX_MODELS, ModelSpec
-from swell.spec.money import BudgetSpec, ModelPrice, OrganisationSpec, Prices
+from swell.spec.money import ModelPrice, Prices
 from swell.spec.providers import ProviderSpec
 from swell.spec.server import ServerSpec
 from swell.spec.tenants import MAX_TENANTS, TenantSpec

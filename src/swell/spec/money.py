@@ -1,43 +1,20 @@
-"""What tokens cost, and what may be spent. Amounts are decimal dollars as they are written, never binary fractions."""
+"""What tokens cost. Amounts are decimal dollars as they are written, never binary fractions."""
 
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from swell.spec.aliases import AliasTable
-from swell.spec.base import Conflict, SpecModel, Text
-from swell.spec.thresholds import parse_threshold
+from swell.spec.base import SpecModel
 from swell.spec.yaml_text import WrittenFloat
 from swell.units import TOKENS_PER_RATE, usd_nanos
 
-MAX_BUDGETS = 16  # of one owner
-MAX_THRESHOLDS = 20  # of one budget
-DEFAULT_THRESHOLDS = ("50%", "80%", "100%", "forecast 100%")
 MAX_USD_PER_MILLION_TOKENS = 10_000
 MAX_PRICES = 10_000
-
-
-class BudgetPeriod(StrEnum):
-    """When a budget begins anew, by the calendar of its time zone; `once` never does."""
-
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-    QUARTER = "quarter"
-    YEAR = "year"
-    ONCE = "once"
-
-
-_DURATIONS = {"1h": "hour", "60m": "hour", "24h": "day", "1d": "day", "7d": "week", "1w": "week", "1mo": "month"}
-_WORDS = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "quarterly": "quarter"}
-_PERIODS = {**_DURATIONS, **_WORDS, "yearly": "year", "annual": "year", "total": "once"}
 
 
 def _amount(value: object) -> Decimal:
@@ -123,108 +100,3 @@ class _Table(dict[str, ModelPrice]):
 
 
 Prices = Annotated[Mapping[str, ModelPrice], Field(max_length=MAX_PRICES), AfterValidator(_Table)]
-
-
-def _period(value: object) -> object:
-    return _PERIODS.get(value.strip().lower(), value) if isinstance(value, str) else value
-
-
-def _known_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise PydanticCustomError("zone", "is no time zone; give one such as UTC or Europe/Berlin") from None
-    return value
-
-
-def _several(value: object) -> object:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _threshold(value: str) -> str:
-    """The canonical text of a threshold."""
-    try:
-        return parse_threshold(value).text
-    except ValueError as error:
-        raise PydanticCustomError("threshold", "{problem}", {"problem": str(error)}) from None
-
-
-Thresholds = Annotated[
-    tuple[Annotated[Text, AfterValidator(_threshold)], ...],
-    Field(max_length=MAX_THRESHOLDS),
-    BeforeValidator(_several),
-    AfterValidator(lambda texts: tuple(dict.fromkeys(texts))),
-]
-"""One threshold, or a list of them; one that is written twice counts once."""
-
-
-class BudgetSpec(SpecModel):
-    """What requests may cost in a period. No request is admitted that could carry the sum over the amount."""
-
-    aliases: ClassVar[AliasTable] = {"max_budget": ("usd",), "budget_duration": ("period",), "timezone": ("time_zone",)}
-
-    usd: Usd = Field(description="The amount, in US dollars.")
-    period: Annotated[BudgetPeriod, BeforeValidator(_period)] = BudgetPeriod.MONTH
-    time_zone: Annotated[Text, AfterValidator(_known_zone)] = Field(
-        default="UTC", description="Whose calendar the period follows, such as Europe/Berlin."
-    )
-    model: Text | None = Field(default=None, description="Only requests for this model.")
-    alerts: Thresholds = Field(
-        default=DEFAULT_THRESHOLDS, description="Shares to alert at, such as 80%, or forecast 100%; [] for none."
-    )
-
-    @classmethod
-    def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
-        if "alerts" not in given and _period(given.get("period")) == BudgetPeriod.ONCE:
-            given["alerts"] = [text for text in DEFAULT_THRESHOLDS if not parse_threshold(text).is_forecast]
-        return given
-
-    def conflicts(self) -> list[Conflict]:
-        if self.period is not BudgetPeriod.ONCE:
-            return []
-        problem = "needs an end to forecast for, and a budget that is given once has none; take it out"
-        return [
-            (f"alerts[{i}]", f"{text!r} {problem}")
-            for i, text in enumerate(self.alerts)
-            if parse_threshold(text).is_forecast
-        ]
-
-    @classmethod
-    def expand(cls, given: object) -> object:
-        """`budget: 20` and `budget: $20 / day`."""
-        if isinstance(given, str) and "/" in given:
-            amount, _, period = given.partition("/")
-            return {"usd": amount.strip(), "period": period.strip()}
-        return {"usd": given} if isinstance(given, int | float | str) and not isinstance(given, bool) else given
-
-    @property
-    def usd_nanos(self) -> int:
-        """The amount in nano-dollars."""
-        return usd_nanos(self.usd)
-
-
-def _apart(budgets: tuple[BudgetSpec, ...]) -> tuple[BudgetSpec, ...]:
-    seen: set[tuple[str | None, BudgetPeriod, str]] = set()
-    for budget in budgets:
-        what = (budget.model, budget.period, budget.time_zone)
-        if what in seen:
-            problem = f"has two budgets per {budget.period} for the same requests; keep the one that is meant"
-            raise PydanticCustomError("budgets", "{problem}", {"problem": problem})
-        seen.add(what)
-    return budgets
-
-
-Budgets = Annotated[
-    tuple[BudgetSpec, ...],
-    Field(max_length=MAX_BUDGETS),
-    BeforeValidator(_several),
-    AfterValidator(_apart),
-]
-"""One budget, or a list of them."""
-
-
-class OrganisationSpec(SpecModel):
-    """Everybody who uses this installation."""
-
-    name: Text = "organisation"
-    budget: Budgets = Field(default=(), description="What all requests together may cost; one budget, or several.")

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Count, SpecModel, Text
-from swell.spec.money import Budgets
+from swell.spec.budgets import Budgets
 
 MAX_TENANTS = 10_000
 MAX_LIMIT = 10**15  # of a tenant or a key; far above any use, far below what a message can carry

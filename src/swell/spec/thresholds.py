@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 MOST_PERCENT = 1000
+_PERCENT = re.compile(r"([0-9]+)\s*%")
 _THRESHOLD = re.compile(r"(?:(actual|forecast|forecasted)\s+)?([0-9]+)\s*%", re.IGNORECASE)
 
 
@@ -25,6 +26,17 @@ class Threshold:
     def is_reached(self, cap_usd_nanos: int, amount_usd_nanos: int) -> bool:
         """Whether the amount is this share of the cap or more, exactly. Nothing spent is no share, not even of 0."""
         return amount_usd_nanos > 0 and amount_usd_nanos * 100 >= self.share_percent * cap_usd_nanos
+
+
+def parse_percent(text: str, most: int) -> int:
+    """Whole percent, such as `5%`, from 1 to `most`. ValueError with a sentence, without the name of the field."""
+    found = _PERCENT.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("is not a share; write whole percent, such as 5%")
+    share = int(found[1]) if len(found[1]) <= len(str(most)) else most + 1
+    if not 1 <= share <= most:
+        raise ValueError(f"must be from 1% to {most}% of the budget")
+    return share
 
 
 def parse_threshold(text: str) -> Threshold:

@@ -106,6 +106,11 @@ class UsageFilter(msgspec.Struct, frozen=True, kw_only=True):
     spool: str | None = None
 
 
+def window_of(limit: BudgetLimit) -> UsageFilter:
+    """The requests that count against a budget now: as `requests_of`, but of a slot with all that count with it."""
+    return msgspec.structs.replace(requests_of(limit), since_unix_ms=limit.window_start_unix_ms or None)
+
+
 def requests_of(limit: BudgetLimit, spool: str | None = None) -> UsageFilter:
     """The requests that count against a budget in its period; of one worker, where `spool` names it."""
     return UsageFilter(

@@ -2,6 +2,8 @@
 
 # ruff: noqa: S101  asserting is what a suite is for
 
+from msgspec.structs import replace
+
 from swell.ports.store import Store
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend, Scope
 from swell.state.records import SpoolPosition, UsageChange, UsageFilter
@@ -95,6 +97,21 @@ class BudgetSuite:
         _apply(store, usage_change("a", "settled"))  # less than its bound, which a limit that is known goes on with
         store.forget_budgets(6000)
         assert [spend.spent_usd_nanos for spend in store.open_budgets(limits)] == [25, 1124, 1124, 1124]
+
+    def test_limits_of_some_budgets_are_forgotten_sooner(self, store: Store) -> None:
+        names = ("b:rolling:1000", "b:rolling:2000", "b:rolling2:1000", "b:rolling", "b")
+        limits = [
+            budget_limit(name, budget_id=name.rpartition(":")[0] or name, end_unix_ms=int(name[-4:]) + 1000)
+            for name in names[:3]
+        ]
+        limits += [budget_limit(name, budget_id=name) for name in names[3:]]
+        _apply(store, usage_change("a", "reserved", reserved_at_unix_ms=1500))
+        store.open_budgets(limits)
+        _apply(store, usage_change("a", "settled"))
+        store.forget_budgets(0, {"b:rolling": 3000})
+        # The first slot knows what the ledger has by now; what is no slot of that budget, the bound of before.
+        wide = [replace(each, start_unix_ms=1000, end_unix_ms=5000) for each in limits]
+        assert [spend.spent_usd_nanos for spend in store.open_budgets(wide)] == [25, 1124, 1124, 1124, 1124]
 
 
 def _charges(store: Store) -> dict[str, tuple[int, int]]:

@@ -1,6 +1,6 @@
 """The budgets of the store in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from msgspec.structs import replace
@@ -64,9 +64,10 @@ class MemoryBudgets:
                 self._spent[place[0]] += min(granted, used)
             return [BudgetSpend(limit, self._spent[limit]) for limit, _ in held]
 
-    def forget_budgets(self, ended_before_unix_ms: int) -> None:
+    def forget_budgets(self, ended_before_unix_ms: int, sooner: Mapping[str, int] | None = None) -> None:
         with self._guarded():
             leased = {limit for limit, _ in self._leases}
             for name, limit in list(self._limits.items()):
-                if limit.end_unix_ms is not None and limit.end_unix_ms < ended_before_unix_ms and name not in leased:
+                before = max(ended_before_unix_ms, (sooner or {}).get(limit.budget_id, 0))
+                if limit.end_unix_ms is not None and limit.end_unix_ms < before and name not in leased:
                     del self._limits[name], self._spent[name]

@@ -24,15 +24,17 @@ from swell.state.usage import UsageStatus
 from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
 from swell.testing.memory_alerts import MemoryAlerts
 from swell.testing.memory_budgets import MemoryBudgets
+from swell.testing.memory_overrides import MemoryOverrides
 from swell.testing.memory_runs import MemoryRuns
 from swell.testing.memory_usage_groups import arrived, grouped
 
 
-class MemoryStore(MemoryBudgets, MemoryAlerts, MemoryRuns):
+class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns):
     """`swell.ports.store.Store` in dictionaries. `fail_next` makes the next calls raise before they change anything."""
 
     def __init__(self) -> None:
         MemoryBudgets.__init__(self, self._call, self._charge)
+        MemoryOverrides.__init__(self, self._call, lambda entry: self._audit.append(entry))  # noqa: PLW0108  # made later
         MemoryAlerts.__init__(self, self._call, lambda limit_name: limit_name in self._limits)
         MemoryRuns.__init__(self, self._call)
         self._keys: dict[str, KeyRecord] = {}

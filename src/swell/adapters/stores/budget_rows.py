@@ -1,6 +1,6 @@
 """Budgets and their leases as rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -77,11 +77,14 @@ class BudgetRows:
             found = hourly_charges(connection, where, first_unix_ms)
         return [found.get(hour, 0) for hour in range(hours)]
 
-    def forget_budgets(self, ended_before_unix_ms: int) -> None:
-        leased = select(budget_leases.c.limit_name)
-        over = and_(budgets.c.end_unix_ms < ended_before_unix_ms, budgets.c.limit_name.not_in(leased))
+    def forget_budgets(self, ended_before_unix_ms: int, sooner: Mapping[str, int] | None = None) -> None:
+        unleased = budgets.c.limit_name.not_in(select(budget_leases.c.limit_name))
         with self._database.writing() as connection:
-            connection.execute(delete(budgets).where(over))
+            connection.execute(delete(budgets).where(budgets.c.end_unix_ms < ended_before_unix_ms, unleased))
+            for budget_id, before in (sooner or {}).items():
+                # Names are an id, a colon and a start; a range of them is found by the key.
+                own = and_(budgets.c.limit_name > f"{budget_id}:", budgets.c.limit_name < f"{budget_id};")
+                connection.execute(delete(budgets).where(own, budgets.c.end_unix_ms < before, unleased))
 
 
 def _opened(connection: Connection, limit: BudgetLimit) -> int:

@@ -14,7 +14,7 @@ from sqlalchemy import (
 
 from swell.adapters.stores.columns import Whole, Words
 
-HEAD = "0007"  # the newest revision in migrations/versions
+HEAD = "0008"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -127,6 +127,26 @@ budget_leases = Table(
     Column("incarnation", Words, primary_key=True, nullable=False),
     Column("granted_usd_nanos", Whole, nullable=False),
 )
+
+budget_overrides = Table(
+    "budget_overrides",
+    metadata,
+    Column("entry", Whole, primary_key=True),
+    Column("override_id", Words, nullable=False, unique=True),
+    Column("budget_id", Words, nullable=False),
+    Column("scope", Words, nullable=False),
+    Column("owner", Words, nullable=False),
+    Column("model", Words, nullable=False),
+    Column("period", Words, nullable=False),
+    Column("by_usd_nanos", Whole, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("created_by", Words, nullable=False),
+    Column("created_at_unix", Float, nullable=False),
+    Column("until_unix", Float, nullable=False),
+    Column("ended_at_unix", Float),
+    sqlite_autoincrement=True,
+)
+Index("budget_overrides_until", budget_overrides.c.until_unix)
 
 alerts = Table(
     "alerts",

@@ -6,6 +6,7 @@ from swell.adapters.stores.budget_rows import BudgetRows
 from swell.adapters.stores.database import insert
 from swell.adapters.stores.decision_rows import DecisionRows
 from swell.adapters.stores.key_rows import KeyRows
+from swell.adapters.stores.override_rows import OverrideRows
 from swell.adapters.stores.process_rows import ProcessRows
 from swell.adapters.stores.run_rows import RunRows
 from swell.adapters.stores.schema import counters
@@ -16,7 +17,16 @@ EPOCH = "epoch"  # the counter's name
 
 
 class SqlStore(
-    KeyRows, UsageRows, UsageGroupRows, BudgetRows, AlertRows, ProcessRows, RunRows, DecisionRows, AuditRows
+    KeyRows,
+    UsageRows,
+    UsageGroupRows,
+    BudgetRows,
+    OverrideRows,
+    AlertRows,
+    ProcessRows,
+    RunRows,
+    DecisionRows,
+    AuditRows,
 ):
     """Every part over one database."""
 

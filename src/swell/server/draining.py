@@ -1,0 +1,71 @@
+"""How a server's children end: gateway workers first, so that they finish what they serve, then the replicas."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from swell.control.fleet import Fleet
+from swell.control.workload import GATEWAY_WORKER, Workload
+from swell.ports.provider import Provider
+from swell.server.gateway_workload import STOP_MARGIN_SECONDS
+from swell.server.views import place
+
+END_MARGIN_SECONDS = 10.0  # beyond what workers and replicas were promised
+UNTIL_POLL_SECONDS = 0.2
+HURRIED_SECONDS = 1.0  # from a second signal to the kill
+
+_log = logging.getLogger(__name__)
+
+
+class Draining:
+    """Ends what a fleet runs, each with the time that it was promised. `changed` is set when the fleet changes."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        providers: Mapping[str, Provider],
+        changed: asyncio.Event,
+        has_workers: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        self._fleet = fleet
+        self._providers = providers
+        self._changed = changed
+        self._has_workers = has_workers
+        self._say = say
+
+    async def hurry(self) -> None:
+        """Let everything have HURRIED_SECONDS and no more."""
+        for replica in self._fleet.replicas:
+            if replica.handle is not None:
+                await self._providers[replica.provider].stop(replica.handle, grace_seconds=HURRIED_SECONDS)
+
+    async def drain(self, worker_seconds: float, models: Sequence[Workload]) -> None:
+        """Returns when nothing runs any more, or when the time for it is over; then what is left was named."""
+        self._fleet.want([w for w in self._fleet.workloads if w.kind != GATEWAY_WORKER])
+        for replica in self._fleet.replicas:  # at once: a listener has no routes that must settle first
+            if replica.kind == GATEWAY_WORKER and replica.handle is not None:
+                provider = self._providers[replica.provider]
+                await provider.stop(replica.handle, grace_seconds=replica.stop_grace_seconds)
+        await self._until(
+            lambda: all(r.kind != GATEWAY_WORKER for r in self._fleet.replicas),
+            worker_seconds + STOP_MARGIN_SECONDS + END_MARGIN_SECONDS,
+        )
+        self._fleet.want([])
+        longest = max((w.drain_seconds + w.stop_grace_seconds for w in models), default=0.0)
+        await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    if not self._has_workers():
+                        self._fleet.report_in_flight({})  # nobody is left who could have a request open
+                    self._changed.clear()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), UNTIL_POLL_SECONDS)
+        except TimeoutError:
+            left = [place(replica) for replica in self._fleet.replicas]
+            _log.error("not everything ended in time", extra={"count": len(left), "reason": ", ".join(left)})
+            self._say(f"Not everything ended in time: {', '.join(left)}")

@@ -1,0 +1,104 @@
+"""Budgets on a real server: raised by hand with it and without it, and rolling ones over its restart."""
+
+from pathlib import Path
+
+import pytest
+
+from scripted_upstream import UpstreamThread
+from swell_process import SwellProcess, SwellUp, wait_until
+
+pytestmark = pytest.mark.process
+
+# A request with max_tokens 100 has a bound of about $0.007 and is charged half a cent of it at most.
+SPEC = """
+models:
+  - {{name: m, engine: external, endpoints: ["{url}"], max_tokens: {{default: 100, max: 200}}}}
+prices: {{m: {{usd_per_million_prompt_tokens: 10, usd_per_million_completion_tokens: 40}}}}
+tenants:
+  - {{name: default, budget: {{usd: 0.01, period: day}}}}
+"""
+
+
+def use_up(server: SwellProcess) -> None:
+    for _ in range(50):
+        reply = server.chat(max_tokens=100)
+        if reply.status == 429:
+            assert reply.json["error"]["code"] == "budget_exceeded"
+            return
+    raise AssertionError("the budget is never used up")
+
+
+def test_a_raise_lets_requests_in_again_and_its_end_keeps_them_out(swell_up: SwellUp, upstream: UpstreamThread) -> None:
+    server = swell_up(SPEC.format(url=upstream.url), workers=2)
+    server.wait_model("m")
+    use_up(server)
+    made = server.command("budget", "raise", "default", "--by", "0.05", "--reason", "the launch")
+    assert (made["scope"], made["owner"], made["by_usd_nanos"]) == ("tenant", "default", 50_000_000)
+    assert server.chat(max_tokens=100).status == 200
+    (row,) = server.command("budget")
+    assert (row["cap_usd"], row["raised_usd"]) == ("0.060000000", "0.050000000")
+    ended = server.command("budget", "end-override", made["override_id"])
+    assert ended["ended_at_unix"] is not None
+    wait_until(lambda: server.chat(max_tokens=100).status == 429, what="the cap has fallen")
+
+    short = server.command("budget", "raise", "default", "--by", "0.05", "--for", "3s", "--reason", "a moment")
+    assert server.chat(max_tokens=100).status == 200
+    wait_until(lambda: server.command("budget")[0]["raised_usd_nanos"] == 0, what="the raise is over")
+    wait_until(lambda: server.chat(max_tokens=100).status == 429, what="the cap has fallen by itself")
+    assert [each["override_id"] for each in server.command("budget", "overrides")] == [
+        short["override_id"],
+        made["override_id"],
+    ]
+
+
+def test_without_a_server_it_goes_into_the_store_and_holds_when_one_starts(
+    swell_up: SwellUp, upstream: UpstreamThread
+) -> None:
+    server = swell_up(SPEC.format(url=upstream.url))
+    server.wait_model("m")
+    use_up(server)
+    assert server.stop() == 0
+    file = str(Path(server.state).with_name("swell.yaml"))
+    refused = server.command("budget", "raise", "defualt", "--by", "1", "--reason", "x", "-f", file, check=False)
+    assert refused == {"error": "'defualt' has no budget; did you mean tenant:default?"}
+    made = server.command("budget", "raise", "default", "--by", "1", "--reason", "x", "-f", file)
+    (row,) = server.command("budget", "-f", file)
+    assert (row["cap_usd"], row["raised_usd"]) == ("1.010000000", "1.000000000")
+    server.start()
+    server.wait_ready()
+    server.wait_model("m")
+    server.command("budget", "end-override", made["override_id"])
+    wait_until(lambda: server.chat(max_tokens=100).status == 429, what="the cap has fallen")
+    assert server.stop() == 0
+    assert server.command("budget", "overrides")[0]["ended_at_unix"] is not None
+    again = server.command("budget", "end-override", made["override_id"], check=False)
+    assert "none does" in again["error"]
+
+
+def test_rolling_budgets_of_a_tenant_and_of_a_key_say_when_room_comes_back(
+    swell_up: SwellUp, upstream: UpstreamThread
+) -> None:
+    spec = SPEC.format(url=upstream.url).replace("period: day", "period: rolling 24h")
+    server = swell_up(spec, workers=2)
+    server.wait_model("m")
+    for _ in range(50):
+        reply = server.chat(max_tokens=100)
+        if reply.status == 429:
+            break
+    message = reply.json["error"]["message"]
+    assert "The budget of $0.01 for tenant 'default' (rolling 24h) is used up" in message
+    assert "Enough of it comes back in 24 h" in message
+    assert 24 * 3600 - 60 <= int(reply.headers["retry-after"]) <= 25 * 3600
+    server.kill()
+    server.start()
+    wait_until(lambda: server.command("status", check=False).get("pid") == server.pid, seconds=30, what="it answers")
+    assert server.chat(max_tokens=100).status == 429
+    (row,) = server.command("budget")
+    assert (row["period"], row["ends_unix"]) == ("rolling 24h", None)
+    assert row["frees_unix"] is not None
+    server.command("budget", "raise", "default", "--by", "1", "--reason", "x")
+    server.create_key("rolls", "--budget", "0.01 / rolling 7d")
+    assert server.chat(max_tokens=100).status == 200
+    rows = {each["scope"]: each for each in server.command("budget")}
+    assert rows["key"]["period"] == "rolling 7d"
+    assert rows["tenant"]["raised_usd"] == "1.000000000"
