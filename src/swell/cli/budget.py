@@ -41,7 +41,7 @@ def budget(
         print_json(rows)
         return
     print_table(
-        ("of", "model", "period", "budget", "grace", "spent", "used", "reserved", "left", "until"),
+        ("of", "model", "period", "budget", "grace", "spent", "used", "reserved", "left", "stage", "until"),
         map(_row, rows),
         empty="There are no budgets; declare one with `budget: 500` under a tenant or under `organisation:`.",
     )
@@ -129,7 +129,7 @@ def _row(row: dict[str, Any]) -> tuple[object, ...]:
         amounts[0] += f" ({usd_text(row['raised_usd_nanos'])} of it raised)"
     return (
         _whose(row), row["model"] or "all", row["period"], amounts[0], _grace(row), amounts[1],
-        f"{_percent(spent, cap)}%", amounts[2], amounts[3], _until(row),
+        f"{_percent(spent, cap)}%", amounts[2], amounts[3], row["stage"], _until(row),
     )  # fmt: skip
 
 

@@ -200,14 +200,21 @@ class Accounts:
                 found += [each.limit.name for each in slots.values() if each.granted]
         return found
 
-    def standings(self, now_unix: float) -> list[Standing]:
-        """Of every limit, by name, and then of every rolling budget as one, as it stands at that moment."""
+    def standings(self, now_unix: float, of: frozenset[str] | None = None) -> list[Standing]:
+        """Of every limit, by name, and then of every rolling budget as one, as it stands at that moment.
+
+        `of` names the budgets that are asked about; None: all.
+        """
+        if of is not None and not of:
+            return []
         found = []
         for name, account in sorted(self._by_name.items()):
-            if not account.limit.window_ms:
+            if not account.limit.window_ms and (of is None or account.limit.budget_id in of):
                 final = account.final
                 found.append(Standing(account.limit, final, account.committed - final, account.has_refused, (name,)))
-        for _, slots in sorted(self._slots.items()):
+        for budget_id, slots in sorted(self._slots.items()):
+            if of is not None and budget_id not in of:
+                continue
             begun = [start for start in slots if start <= now_unix * 1000]
             account = slots[max(begun) if begun else min(slots)]
             inside = self.together(account)

@@ -1,9 +1,11 @@
 """What alerts of budgets say: what happened, by how much, and what to do. Pure."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from swell.metering.accounts import Standing
 from swell.metering.thresholds import INTERVAL, Forecast
+from swell.spec.steps import BLOCK, CHEAPER_VARIANT, SHED_BATCH, THROTTLE
 from swell.spec.thresholds import Threshold
 from swell.state.alerts import Alert, Severity, money_values
 from swell.state.budgets import BudgetLimit, Scope
@@ -12,30 +14,52 @@ from swell.units import NANOS_PER_USD, usd_text
 WARNING_PERCENT = 75  # of actual spend; less is told without any alarm
 _CENT = NANOS_PER_USD // 100
 _HOLDERS = {Scope.TENANT: "tenant", Scope.KEY: "key"}
+_EFFECTS = {
+    SHED_BATCH: "requests of priority batch are refused",
+    CHEAPER_VARIANT: "requests go to cheaper variants of their models",
+    THROTTLE: "requests are throttled",
+}
 _OPTIONS = {Scope.TENANT: "--tenant", Scope.KEY: "--key"}
+
+
+@dataclass(frozen=True, slots=True)
+class StepBegun:
+    """A step of a budget's ladder holds now; it is alerted about as a threshold is."""
+
+    name: str
+
+    @property
+    def text(self) -> str:
+        """Under which it is stored, beside the thresholds'."""
+        return f"step {self.name}"
+
+
+def step_alert(standing: Standing, step: StepBegun, *, alert_id: str, at_unix: float) -> Alert:
+    """The alert of a step that has begun."""
+    limit = standing.limit
+    subject, is_over = _subject(limit), step.name == BLOCK
+    does = "has used up its budget and its grace" if is_over else "has nearly used up its budget"
+    effect = _EFFECTS.get(step.name, "")
+    what = _refused_until(limit) if is_over else f"{effect[0].upper()}{effect[1:]} {_while(limit)}."
+    return Alert(
+        alert_id=alert_id,
+        kind="budget",
+        severity="critical" if is_over else "warning",
+        title=f"{subject[0].upper()}{subject[1:]} {does}{_of_period(limit)}{'' if is_over else f': {effect}'}",
+        text=f"{_so_far(standing)} {what}\n{_advice(limit)}",
+        subject=subject,
+        at_unix=at_unix,
+        values=_values(standing, step.text) | {"step": step.name},
+    )
 
 
 def budget_alert(
     standing: Standing, threshold: Threshold, forecast: Forecast | None, *, alert_id: str, at_unix: float
 ) -> Alert:
     """The alert of a threshold that is due. A forecast one needs the `forecast` by which it is."""
-    limit, cap, spent = standing.limit, standing.limit.cap_usd_nanos, standing.spent_usd_nanos
-    subject = _subject(limit)
-    so_far = f"{usd_text(spent)} of {usd_text(cap)} is spent" + (f" ({spent * 100 // cap}%)." if cap else ".")
-    values: dict[str, str | int] = {
-        "scope": limit.scope,
-        "owner": limit.owner,
-        "model": limit.model,
-        "period": limit.label,
-        "threshold": threshold.text,
-        **money_values("cap", cap),
-        **money_values("spent", spent),
-    }
+    limit, spent = standing.limit, standing.spent_usd_nanos
+    subject, so_far, values = _subject(limit), _so_far(standing), _values(standing, threshold.text)
     and_so = ""
-    if limit.grace_usd_nanos:
-        values |= money_values("grace", limit.grace_usd_nanos)
-    if limit.end_unix_ms is not None and not limit.window_ms:
-        values["ends_unix"] = limit.end_unix_ms // 1000
     if threshold.is_forecast and forecast is not None:
         does = f"is forecast to spend {threshold.share_percent}% of its budget"
         so_far += _coming(forecast)
@@ -59,6 +83,29 @@ def budget_alert(
         at_unix=at_unix,
         values=values,
     )
+
+
+def _so_far(standing: Standing) -> str:
+    cap, spent = standing.limit.cap_usd_nanos, standing.spent_usd_nanos
+    return f"{usd_text(spent)} of {usd_text(cap)} is spent" + (f" ({spent * 100 // cap}%)." if cap else ".")
+
+
+def _values(standing: Standing, threshold: str) -> dict[str, str | int]:
+    limit = standing.limit
+    values: dict[str, str | int] = {
+        "scope": limit.scope,
+        "owner": limit.owner,
+        "model": limit.model,
+        "period": limit.label,
+        "threshold": threshold,
+        **money_values("cap", limit.cap_usd_nanos),
+        **money_values("spent", standing.spent_usd_nanos),
+    }
+    if limit.grace_usd_nanos:
+        values |= money_values("grace", limit.grace_usd_nanos)
+    if limit.end_unix_ms is not None and not limit.window_ms:
+        values["ends_unix"] = limit.end_unix_ms // 1000
+    return values
 
 
 def _severity(threshold: Threshold) -> Severity:
@@ -102,12 +149,21 @@ def _consequence(standing: Standing, threshold: Threshold) -> str:
         return f"Requests are refused once it {f'and {grace} are' if grace else 'is'} used up."
     if _is_in_grace(standing):
         return f"Requests are admitted until {grace} is spent too, and refused then."
+    return _refused_until(limit)
+
+
+def _while(limit: BudgetLimit) -> str:
+    if limit.end_unix_ms is None or limit.window_ms:
+        return "while that is so"
+    return f"until the period ends at {datetime.fromtimestamp(limit.end_unix_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _refused_until(limit: BudgetLimit) -> str:
     if limit.window_ms:
         return "Requests are refused until enough of what was spent has left the window."
     if limit.end_unix_ms is None:
         return "Requests are refused until it is raised."
-    ends = datetime.fromtimestamp(limit.end_unix_ms / 1000, UTC)
-    return f"Requests are refused until the period ends at {ends:%Y-%m-%d %H:%M} UTC."
+    return f"Requests are refused {_while(limit)}."
 
 
 def _advice(limit: BudgetLimit) -> str:

@@ -22,13 +22,14 @@ from swell.ports.alert_sink import AlertSink
 from swell.ports.store import Store
 from swell.server.alert_deliveries import AlertDeliveries
 from swell.server.alert_rows import alert_rows
-from swell.server.alert_wording import budget_alert
+from swell.server.alert_wording import StepBegun, budget_alert, step_alert
 from swell.server.budget_limits import thresholds_by_budget
 from swell.server.budgets import KEPT_SECONDS
 from swell.server.loops import Loop
 from swell.server.spend_history import SpendHistory
 from swell.server.writer import Writer
 from swell.spec import Spec
+from swell.spec.steps import BLOCK
 from swell.spec.thresholds import Threshold
 from swell.state.alerts import Alert, AlertDelivery, AlertRecord
 
@@ -41,12 +42,15 @@ MAX_TOLD = 10  # of them on the terminal
 FORGET_SECONDS = 86_400.0  # between two times that old alerts are forgotten
 HUNDRED = Threshold(100, is_forecast=False)
 
-_Due = tuple[Standing, Threshold, Forecast | None]
+_Due = tuple[Standing, Threshold | StepBegun, Forecast | None]
 _log = logging.getLogger(__name__)
 
 
 class AlertDesk:
-    """Made once per server. `standings` tells what is spent; `say` reaches the person who started the server."""
+    """Made once per server.
+
+    `standings` tells what is spent, `steps` which steps of a budget hold; `say` reaches who started the server.
+    """
 
     def __init__(
         self,
@@ -58,12 +62,14 @@ class AlertDesk:
         *,
         standings: Callable[[], Sequence[Standing]],
         say: Callable[[str], None],
+        steps: Callable[[Standing], Sequence[str]] = lambda standing: (),
     ) -> None:
         self._thresholds = thresholds_by_budget(spec)
         self._store = store
         self._writer = writer
         self._clock = clock
         self._standings = standings
+        self._steps = steps
         self._say = say
         self._fired: dict[str, set[str]] = {}  # by limit, of limits that came near one
         self._forecast_at: dict[str, float] = {}  # monotonic, by limit
@@ -138,7 +144,22 @@ class AlertDesk:
             for threshold in self._due_of(standing, forecasts.get(standing.limit.name))
         ]
 
-    def _due_of(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold]:
+    def _due_of(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold | StepBegun]:
+        begun = self._begun(standing)
+        return (
+            (*self._thresholds_due(standing, forecast), *begun) if begun else self._thresholds_due(standing, forecast)
+        )
+
+    def _begun(self, standing: Standing) -> list[StepBegun]:
+        """Steps that hold and were not told yet. That all is spent says the threshold of 100%, where it is the end."""
+        names = self._steps(standing)
+        if not names:
+            return []
+        fired = self._fired_of(standing)
+        begun = (StepBegun(name) for name in names if name != BLOCK or standing.limit.grace_usd_nanos)
+        return [step for step in begun if step.text not in fired]
+
+    def _thresholds_due(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold]:
         limit, fired = standing.limit, self._fired_of(standing)
         thresholds = self._thresholds[limit.budget_id]
         found = due(thresholds, limit.cap_usd_nanos, standing.spent_usd_nanos, forecast, fired)
@@ -167,7 +188,10 @@ class AlertDesk:
 
     def _record(self, found: _Due, at_unix: float) -> AlertRecord:
         standing, threshold, forecast = found
-        alert = budget_alert(standing, threshold, forecast, alert_id=_new_id(), at_unix=at_unix)
+        if isinstance(threshold, StepBegun):
+            alert = step_alert(standing, threshold, alert_id=_new_id(), at_unix=at_unix)
+        else:
+            alert = budget_alert(standing, threshold, forecast, alert_id=_new_id(), at_unix=at_unix)
         sinks = sorted(self.deliveries.sink_names)
         deliveries = tuple(AlertDelivery(alert_id=alert.alert_id, sink=sink) for sink in sinks)
         return AlertRecord(alert=alert, limit_name=standing.limit.name, threshold=threshold.text, deliveries=deliveries)

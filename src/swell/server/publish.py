@@ -14,6 +14,7 @@ from swell.control.replica import Replica
 from swell.server.administration import DEFAULT_TENANT, limits_problem
 from swell.spec import Engine, Late, ModelSpec, TenantSpec
 from swell.state.budgets import BudgetLimit
+from swell.state.curbs import Curb
 from swell.state.records import KeyRecord
 from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
 
@@ -33,10 +34,11 @@ class Picture:
     keys: tuple[KeyEntry, ...] = ()
     tenants: tuple[TenantEntry, ...] = ()
     budgets: tuple[BudgetLimit, ...] = ()
+    curbs: tuple[Curb, ...] = ()
 
     def numbered(self, epoch: int, sequence: int) -> Snapshot:
         """As the message that a worker is sent."""
-        return Snapshot(epoch, sequence, self.workers, self.models, self.keys, self.tenants, self.budgets)
+        return Snapshot(epoch, sequence, self.workers, self.models, self.keys, self.tenants, self.budgets, self.curbs)
 
 
 def change(old: Picture, new: Picture, epoch: int, sequence: int) -> Delta | None:
@@ -54,6 +56,7 @@ def change(old: Picture, new: Picture, epoch: int, sequence: int) -> Delta | Non
         keys=keys,
         tenants=tenants,
         budgets=new.budgets if new.budgets != old.budgets else None,
+        curbs=new.curbs if new.curbs != old.curbs else None,
         removed_models=removed_models,
         removed_keys=removed_keys,
         removed_tenants=removed_tenants,
@@ -88,8 +91,9 @@ def picture_of(
     now_unix: float,
     price_of: Callable[[str], tuple[int, int]] = lambda model: (0, 0),
     budgets: tuple[BudgetLimit, ...] = (),
+    curbs: tuple[Curb, ...] = (),
 ) -> Picture:
-    """What workers are to know: routable replicas, live keys, the tenants with their limits, and budgets.
+    """What workers are to know: routable replicas, live keys, the tenants with their limits, budgets and their steps.
 
     `price_of` a model is its rates, in nano-dollars per million prompt and completion tokens.
     """
@@ -109,6 +113,7 @@ def picture_of(
         keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not _key_problem(key, names)),
         tenants=tuple(_tenant_entry(tenant) for tenant in known),
         budgets=budgets,
+        curbs=curbs,
     )
 
 
@@ -162,6 +167,10 @@ def _model_entries(
             prompt_rate=prompt_rate,
             completion_rate=completion_rate,
             refuses_late=spec.objectives.late is Late.REFUSE,
+            cheaper_variant=(spec.cheaper_variant or "")
+            if name == spec.name
+            else "",  # an adapter was made for this one
+            context_tokens=spec.context_tokens or 0,
             replicas=entries,
         )
 
@@ -188,7 +197,8 @@ def limits_of(picture: Picture) -> dict[str, int]:
     """Every limit in `picture` under the name that leases know it by, `<scope>:<id>:<measure>`."""
     scopes = [(f"key:{key.key_id}", key.limits) for key in picture.keys]
     scopes += [(f"tenant:{tenant.name}", tenant.limits) for tenant in picture.tenants]
-    return {f"{scope}:{measure}": value for scope, limits in scopes for measure, value in limits.counts.items()}
+    found = {f"{scope}:{measure}": value for scope, limits in scopes for measure, value in limits.counts.items()}
+    return found | {each.throttle_limit: each.requests_per_minute for each in picture.curbs if each.requests_per_minute}
 
 
 class Publication:

@@ -82,6 +82,7 @@ class RunningServer:
             parts.clock,
             parts.sinks,
             standings=self._budgets.standings,
+            steps=self._budgets.stages.holding,
             say=self._troubles.say,
         )
         self._runs = RunDesk([model.spec for model in parts.models], parts.store, self._writer, parts.clock)
@@ -216,7 +217,7 @@ class RunningServer:
 
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
-        return budget_rows(self._budgets.standings(), self._clock.unix())
+        return budget_rows(self._budgets.standings(), self._clock.unix(), self._budgets.stages.holding)
 
     async def overrides(self, act: Callable[[Overrides], _Result]) -> _Result:
         """Run an act on raises of budgets on the writer thread; return after the workers were told of it."""
@@ -269,6 +270,7 @@ class RunningServer:
         if await self._budgets.has_new():
             await self._ingest_all()  # new budgets begin with what the ledger has
         await self._budgets.refresh()
+        self._budgets.look()
         await self._alerts.begin()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
@@ -365,6 +367,7 @@ class RunningServer:
             now_unix=self._clock.unix(),
             price_of=lambda model: self._parts.spec.price_of(model).rates,
             budgets=self._budgets.limits,
+            curbs=self._budgets.stages.curbs,
         )
 
     def _is_known(self, incarnation: str) -> bool:
@@ -425,10 +428,14 @@ class RunningServer:
     async def _budgets_step(self, now: float) -> None:
         if self._budgets.is_due:
             await self._refresh_budgets()
+        elif self._budgets.look():
+            self._publish()
 
     async def _refresh_budgets(self) -> None:
-        if await self._budgets.refresh():
+        changed = await self._budgets.refresh()
+        if self._budgets.look() or changed:
             self._publish()
+        if changed:
             self._channel.recall_overdrawn()
 
     # Ending.

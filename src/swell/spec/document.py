@@ -14,6 +14,7 @@ from swell.spec.models import MAX_MODELS, ModelSpec
 from swell.spec.money import ModelPrice, Prices
 from swell.spec.providers import ProviderSpec
 from swell.spec.server import ServerSpec
+from swell.spec.steps import CHEAPER_VARIANT
 from swell.spec.tenants import MAX_TENANTS, TenantSpec
 
 
@@ -51,6 +52,7 @@ class Spec(SpecModel):
             *_repeated("tenant", ((f"tenants[{i}].name", tenant.name) for i, tenant in enumerate(self.tenants))),
             *self._exposed_keys(),
             *self._priceless(),
+            *self._variants(),
         ]
 
     def _served_names(self) -> Iterator[tuple[str, str]]:
@@ -87,6 +89,27 @@ class Spec(SpecModel):
             ]
             if free and (budget.model or len(free) == len(served)):
                 yield path, f"has nothing to count, for {', '.join(free)} costs nothing; set it in prices"
+
+    def _variants(self) -> Iterator[Conflict]:
+        """Variants that are none. Each must be cheaper than the one before, so there are no circles."""
+        served = {name for _, name in self._served_names()}
+        for i, model in enumerate(self.models):
+            path, variant = f"models[{i}].cheaper_variant", model.cheaper_variant
+            if variant is None:
+                continue
+            if variant not in served:
+                yield path, f"there is no model {variant!r}; name one of: {', '.join(sorted(served - {model.name}))}"
+                continue
+            rates, cheaper = self.price_of(model.name).rates, self.price_of(variant).rates
+            if rates == cheaper or any(new > old for old, new in zip(rates, cheaper, strict=True)):
+                yield path, f"{variant!r} is not cheaper than {model.name!r}; name one that is, or set both in prices"
+        having = {model.name for model in self.models if model.cheaper_variant}
+        for path, budget in self._budgets():
+            wants = any(step.name == CHEAPER_VARIANT for step in budget.steps)
+            if wants and not (budget.model in having if budget.model else having):
+                whose = f"model {budget.model!r}" if budget.model else "no model"
+                does = "names none" if budget.model else "names one"
+                yield f"{path}.at_limit", f"cheaper_variant has nothing to go to: {whose} {does} in cheaper_variant"
 
     def _exposed_keys(self) -> Iterator[Conflict]:
         if self.server.allow_plaintext_off_loopback:

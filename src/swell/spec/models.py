@@ -160,6 +160,9 @@ class ModelSpec(SpecModel):
         default=None,
         description="What a replica costs an hour on this machine, for `swell costs`; `swell prices own` works it out.",
     )
+    cheaper_variant: ModelName | None = Field(
+        default=None, description="A cheaper model that answers where a budget's at_limit says so."
+    )
     routing: Routing = Routing.LEAST_OUTSTANDING_TOKENS
     prefix_bytes: Annotated[Count, Field(ge=1, le=65_536)] = 256
     context_tokens: Annotated[Count, Field(ge=64, le=100_000_000)] | None = Field(
