@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from benchmarks.ledger.month import END_MS, HOUR_MS, MONTH, START_MS, Piece, pieces
+from benchmarks.ledger.month import END_MS, MONTH, START_MS, Piece, pieces
 from benchmarks.ledger.stores import Filled, PostgresMonth, postgres_month, sqlite_month
 from swell.adapters.stores.sql_store import SqlStore
 from swell.metering.periods import Period
@@ -45,11 +45,14 @@ def measure(kind: str, month: Filled, rows: int) -> dict[str, Any]:
     _say(f"{kind}: {rows:,} rows in {seconds:.0f} s, {found['bytes'] / 2**30:.1f} GiB")
     for name in ("raw", "rolled"):
         if name == "rolled":
-            found |= _roll(store)
-        found[f"{name} by day"] = _asked_by_day(store, expected)
-        _say(f"{kind}: {name}, day by day: {found[f'{name} by day']:.2f} s")
-        found[name] = _asked(store, expected)
-        _say(f"{kind}: {name}, one question: {found[name]:.2f} s")
+            steps, seconds = month.sum_up()
+            found |= {"steps of summing up": steps, "a step": seconds / max(1, steps)}
+            _say(f"{kind}: {steps:,} steps of summing up, {seconds / max(1, steps) * 1000:.1f} ms each")
+        for way, asked in ((f"{name} by day", _asked_by_day), (name, _asked)):
+            used = month.cpu_seconds()
+            found[way] = asked(store, expected)
+            found[f"{way}, processor"] = month.cpu_seconds() - used
+            _say(f"{kind}: {way}: {found[way]:.2f} s, {found[f'{way}, processor']:.2f} s of a processor")
     found["entered a second"] = _enter(store)
     _say(f"{kind}: {found['entered a second']:,.0f} requests a second are entered")
     return found
@@ -74,12 +77,6 @@ def _asked_by_day(store: SqlStore, expected: tuple[int, int]) -> float:
     if (requests, charge) != expected:
         raise SystemExit(f"day by day the store says {(requests, charge)}, and {expected} was entered")
     return seconds
-
-
-def _roll(store: SqlStore) -> dict[str, Any]:
-    seconds, slices = _timed(lambda: sum(1 for _ in iter(lambda: store.roll_usage(END_MS + HOUR_MS), False)))
-    _say(f"summed up in {slices:,} slices, {seconds:.0f} s")
-    return {"slices": slices, "summing up": seconds}
 
 
 def _enter(store: SqlStore) -> float:

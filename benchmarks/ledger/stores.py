@@ -1,7 +1,11 @@
 """The two stores that are measured, filled by the shortest way that each knows: that is not what is measured."""
 
+# ruff: noqa: S608  statements of names that stand here
+
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -10,7 +14,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from benchmarks.ledger.month import MONTH, Piece
+from benchmarks.ledger.month import END_MS, HOUR_MS, MONTH, Piece
 from swell.adapters.stores.partitions import make_partitions
 from swell.adapters.stores.postgres import PostgresStore, open_postgres
 from swell.adapters.stores.postgres_location import locate
@@ -22,7 +26,17 @@ from swell.testing.postgres_server import PostgresServer
 
 KEY = bytes(range(32))
 STATEMENT_ROWS = 5_000
+ROLLED_STEPS = 500
 _COLUMNS = ", ".join(UsageChange._fields)
+
+
+_SUMS = (
+    "CREATE TABLE made_{kind} AS SELECT at - at % {length} AS start_unix_ms, key_id, tenant, model, endpoint, status,"
+    " prompt_rate, completion_rate, {times} * count(*) AS requests, ({times} * sum(prompt_tokens))::bigint AS prompt,"
+    " ({times} * sum(completion_tokens))::bigint AS completion, ({times} * sum(charge_usd_nanos))::bigint AS charge"
+    " FROM (SELECT *, coalesce(reserved_at_unix_ms, settled_at_unix_ms) AS at FROM made) AS made"
+    " GROUP BY 1, 2, 3, 4, 5, 6, 7, 8"
+)
 
 
 class Filled(Protocol):
@@ -32,6 +46,12 @@ class Filled(Protocol):
 
     def fill(self, pieces: Iterator[Piece], times: int = 1) -> tuple[int, int]:
         """Enter all pieces so many times; their requests that are not void, and nano-dollars."""
+
+    def sum_up(self) -> tuple[int, float]:
+        """Have everything summed up; how many steps of it the store took by itself, and their seconds."""
+
+    def cpu_seconds(self) -> float:
+        """Of the processor so far, by whatever is the database."""
 
     def bytes(self) -> int:
         """On disk."""
@@ -50,7 +70,7 @@ class SqliteMonth:
             raise ValueError("only Postgres multiplies")
         requests = charge = 0
         marks = ", ".join("?" * len(UsageChange._fields))
-        statement = f"INSERT INTO usage ({_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants
+        statement = f"INSERT INTO usage ({_COLUMNS}) VALUES ({marks})"
         for piece in pieces:
             rows = map(tuple, piece.rows())
             with self.store._database.writing() as connection:
@@ -58,6 +78,12 @@ class SqliteMonth:
                     connection.exec_driver_sql(statement, some)
             requests, charge = requests + piece.sums[0], charge + piece.sums[1]
         return requests, charge
+
+    def sum_up(self) -> tuple[int, float]:
+        return _roll(self.store)
+
+    def cpu_seconds(self) -> float:
+        return time.process_time()
 
     def bytes(self) -> int:
         return self._path.stat().st_size
@@ -112,11 +138,36 @@ class PostgresMonth:
                     requests, charge = requests + piece.sums[0], charge + piece.sums[1]
         return requests, charge
 
+    def sum_up(self) -> tuple[int, float]:
+        """The store begins; where requests were entered several times, the rest is taken from one of each."""
+        with self._server.admin(self._database) as admin:
+            (is_multiplied,) = admin.execute("SELECT to_regclass('made_hours') IS NOT NULL").fetchone() or (False,)
+        if not is_multiplied:
+            return _roll(self.store)
+        begun = _roll(self.store, ROLLED_STEPS)
+        with self.store._database.writing() as connection:
+            for kind in ("hours", "days"):
+                connection.exec_driver_sql(f"DELETE FROM usage_{kind}")
+                connection.exec_driver_sql(f"INSERT INTO usage_{kind} SELECT * FROM made_{kind}")
+            for counter in ("rolled_until_unix_ms", "days_until_unix_ms"):
+                connection.exec_driver_sql("DELETE FROM counters WHERE name = %s", (counter,))
+                connection.exec_driver_sql("INSERT INTO counters VALUES (%s, %s)", (counter, END_MS))
+        return begun
+
+    def cpu_seconds(self) -> float:
+        first = self._server.pid
+        known = [fields for fields in map(_fields, Path("/proc").glob("[0-9]*/stat")) if fields]
+        own = [fields for fields in known if first in (int(fields[0]), int(fields[3]))]
+        # With those of processes that have ended, which the first one has waited for.
+        return sum(sum(map(int, fields[13:17])) for fields in own) / os.sysconf("SC_CLK_TCK")
+
     def _multiply(self, admin: "psycopg.Connection[Any]", table: str, times: int) -> None:
         """As if there were so many times as many gateway workers; arrivals keep their order."""
         columns = _COLUMNS.replace("request_id", "overlay(request_id PLACING to_hex(16 + time) FROM 12 FOR 2)")
-        copies = f"SELECT {columns} FROM made CROSS JOIN generate_series(0, {times - 1}) AS time"  # noqa: S608
+        copies = f"SELECT {columns} FROM made CROSS JOIN generate_series(0, {times - 1}) AS time"
         with self._server.admin(self._database) as reader, admin.transaction():
+            for kind, length in (("hours", HOUR_MS), ("days", 24 * HOUR_MS)):
+                admin.execute(_SUMS.format(kind=kind, length=length, times=times))
             admin.execute(f"CREATE TABLE {table} (LIKE usage INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
             with (
                 reader.cursor().copy(f"COPY ({copies}) TO STDOUT WITH (FORMAT binary)") as source,
@@ -151,6 +202,22 @@ def _lines(piece: Piece) -> Iterator[bytes]:
         yield "".join(
             ["\t".join(["\\N" if value is None else str(value) for value in row]) + "\n" for row in some]
         ).encode()
+
+
+def _roll(store: SqlStore, most: int | None = None) -> tuple[int, float]:
+    begun = time.perf_counter()
+    steps = iter(lambda: store.roll_usage(END_MS + HOUR_MS), False)
+    count = sum(1 for _ in (steps if most is None else islice(steps, most)))
+    return count, time.perf_counter() - begun
+
+
+def _fields(stat: Path) -> list[str]:
+    try:
+        text = stat.read_text()
+    except OSError:
+        return []
+    name_end = text.rindex(")")
+    return [text.split()[0], "", *text[name_end + 2 :].split()]
 
 
 @contextmanager

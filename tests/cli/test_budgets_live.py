@@ -1,11 +1,14 @@
 """Budgets on a real server: raised by hand with it and without it, and rolling ones over its restart."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripted_upstream import UpstreamThread
-from swell_process import SwellProcess, SwellUp, wait_until
+from swell.cli import access
+from swell_process import Reply, SwellProcess, SwellUp, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -43,7 +46,7 @@ def test_a_raise_lets_requests_in_again_and_its_end_keeps_them_out(swell_up: Swe
 
     short = server.command("budget", "raise", "default", "--by", "0.05", "--for", "3s", "--reason", "a moment")
     assert server.chat(max_tokens=100).status == 200
-    wait_until(lambda: server.command("budget")[0]["raised_usd_nanos"] == 0, what="the raise is over")
+    wait_until(lambda: standing(server)["raised_usd_nanos"] == 0, what="the raise is over")
     wait_until(lambda: server.chat(max_tokens=100).status == 429, what="the cap has fallen by itself")
     assert [each["override_id"] for each in server.command("budget", "overrides")] == [
         short["override_id"],
@@ -102,3 +105,86 @@ def test_rolling_budgets_of_a_tenant_and_of_a_key_say_when_room_comes_back(
     rows = {each["scope"]: each for each in server.command("budget")}
     assert rows["key"]["period"] == "rolling 7d"
     assert rows["tenant"]["raised_usd"] == "1.000000000"
+
+
+def standing(server: SwellProcess) -> dict[str, Any]:
+    """The only budget, asked of the server itself: a command takes its time to start."""
+    with access.server(server.state) as running:
+        (row,) = running.budgets(Path())
+    return dict(row)
+
+
+LADDER = """
+models:
+  - {{name: m, engine: external, endpoints: ["{url}"], max_tokens: {{default: 100, max: 200}}, cheaper_variant: s}}
+  - {{name: s, engine: external, endpoints: ["{url}"], max_tokens: {{default: 100, max: 150}}}}
+prices:
+  m: {{usd_per_million_prompt_tokens: 10, usd_per_million_completion_tokens: 40}}
+  s: {{usd_per_million_prompt_tokens: 5, usd_per_million_completion_tokens: 20}}
+tenants:
+  - name: default
+    budget:
+      usd: 0.10
+      period: day
+      alerts: [100%]
+      at_limit: [shed_batch 30%, cheaper_variant 50%, throttle 80%]
+      throttle_requests_per_minute: 3
+"""
+
+
+def test_a_budget_goes_down_its_ladder_before_it_blocks(swell_up: SwellUp, upstream: UpstreamThread) -> None:
+    server = swell_up(LADDER.format(url=upstream.url), workers=2)
+    server.wait_model("m")
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
+    batch: dict[str, str | None] = {"x-swell-priority": "batch"}
+
+    def spend_until(stage: str) -> None:
+        """Carefully: the server looks once a second, and a budget of ten cents is gone in less."""
+
+        def is_there() -> bool:
+            row = standing(server)
+            share = {"shed_batch": 30, "cheaper_variant": 50, "throttle": 80}[stage]
+            missing = row["cap_usd_nanos"] * share // 100 - row["spent_usd_nanos"]
+            for _ in range(-(-missing // 5_000_000)):  # a request costs less
+                assert server.chat(max_tokens=100).status == 200
+            return bool(row["stage"] == stage)
+
+        wait_until(is_there, seconds=60, what=f"the stage is {stage}")
+
+    def until(is_right: Callable[[Reply], bool], what: str, headers: dict[str, str | None] | None = None) -> Reply:
+        """Ask again and again: each worker is told by itself."""
+
+        def reply() -> Reply | None:
+            found = server.request("POST", "/v1/chat/completions", body, headers=headers)
+            return found if is_right(found) else None
+
+        found: Reply = wait_until(reply, seconds=60, what=what)
+        return found
+
+    assert server.request("POST", "/v1/chat/completions", body, headers=batch).status == 200
+    spend_until("shed_batch")
+    shed = until(lambda reply: reply.status == 429, "batch is shed", batch)
+    assert shed.json["error"]["code"] == "budget_batch_shed"
+    assert 0 < int(shed.headers["retry-after"]) <= 86_400
+
+    spend_until("cheaper_variant")
+    switched = until(lambda reply: "x-swell-served-model" in reply.headers, "another model answers")
+    assert (switched.status, switched.headers["x-swell-served-model"]) == (200, "s")
+    too_long = server.chat(max_tokens=200)  # more than the variant allows
+    assert (too_long.status, too_long.headers.get("x-swell-served-model")) == (200, None)
+    rates = {each["model"]: each["completion_rate"] for each in server.command("usage")}
+    assert rates == {"m": 40 * 10**9, "s": 20 * 10**9}
+
+    spend_until("throttle")
+    throttled = until(lambda reply: reply.status == 429, "the rate is low")
+    assert throttled.json["error"]["code"] == "budget_throttled"
+    assert throttled.headers["x-ratelimit-limit-requests"] == "3"
+    (row,) = server.command("budget")
+    assert (row["steps"], row["stage"]) == (["shed_batch", "cheaper_variant", "throttle"], "throttle")
+    wait_until(lambda: len(server.command("alerts")) == 3, what="each step is told")
+    assert {each["threshold"] for each in server.command("alerts")} == {
+        "step shed_batch", "step cheaper_variant", "step throttle",
+    }  # fmt: skip
+    server.command("budget", "raise", "default", "--by", "1", "--reason", "go on")
+    until(lambda reply: reply.status == 200 and "x-swell-served-model" not in reply.headers, "the ladder is left")
+    assert server.command("budget")[0]["stage"] == ""

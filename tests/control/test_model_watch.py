@@ -65,7 +65,6 @@ class Watched:
             living=lambda: {"w"},
             stopping=self.stopping,
         )
-        await self.watch.begin()
         self.report()
 
     def report(self, worker: str = "w", **served: tuple[int, int]) -> None:
@@ -144,7 +143,6 @@ async def test_restarts_tell_nothing_twice_and_forget_nothing(tmp_path: Path) ->
     async with watched(tmp_path, model()) as world:
         for _ in range(20):  # no server lives for longer than five minutes
             await world.serve(5, 100, 80)
-            await world.watch.finish()
             await world.begin()
         assert world.told() == ["model chat objective critical"]
         await world.serve(CALM_SECONDS // 60 - 1, 100, 100)

@@ -109,7 +109,7 @@ async def test_a_client_that_reads_slowly_but_steadily_is_not_cut_off(start_gate
     length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
     got = b""
     while len(got) < length:
-        before = unread(gateway)
+        before = unread(gateway) if gateway.service.clients else 0  # none: the kernel has it all by now
         part = await connection.reader.read(64 * 1024)
         got += part
         while len(part) < 64 * 1024 and len(got) < length:

@@ -62,6 +62,7 @@ class AlertWorld:
             self.clock,
             self.sinks,
             standings=self.budgets.standings,
+            steps=self.budgets.stages.holding,
             say=self.said.append,
         )
         await self.budgets.refresh()
@@ -102,6 +103,7 @@ class AlertWorld:
     async def turn(self, seconds: float = 2.0) -> None:
         """Let time pass, and every loop have its turn and what it began come to rest, as far as it does."""
         self.clock.advance(seconds)
+        self.budgets.look()
         await self.desk.watch(self.clock.monotonic())
         for _ in range(2):  # what came of the tries is stored by the step after them
             await self.desk.deliveries.step(self.clock.monotonic())

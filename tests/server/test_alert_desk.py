@@ -148,8 +148,10 @@ async def test_the_alert_at_the_whole_amount_says_that_the_grace_is_being_spent(
         assert not world.spend(41)
         assert world.spend(40)
         await world.turn()
-        (last, *_) = await world.desk.rows(1)
-        assert last["threshold"] == "105%"
+        last, before, _ = await world.desk.rows(3)
+        assert (before["threshold"], last["threshold"], last["severity"]) == ("105%", "step block", "critical")
+        assert last["title"] == f"Tenant search has used up its budget and its grace of {TODAY}"
+        assert "Requests are refused until the period ends" in before["text"]
         assert "Requests are refused until the period ends" in last["text"]
 
 
@@ -158,9 +160,41 @@ async def test_what_is_refused_in_the_grace_is_told_as_used_up_at_once() -> None
         world.spend(990)
         assert not world.spend(100)
         await world.turn()
-        (alert,) = await world.desk.rows(1)
+        _, alert = await world.desk.rows(2)
         assert alert["title"] == f"Tenant search has used up its budget of {TODAY}"
         assert "What is left is less than the next requests may cost." in alert["text"]
+
+
+async def test_each_step_that_begins_is_told_once_in_a_period_over_restarts() -> None:
+    async with AlertWorld(budget="{usd: 10, period: day, alerts: [100%], at_limit: [shed_batch, throttle]}") as world:
+        for cents in (890, 10, 80, 19):
+            world.spend(cents)
+            await world.turn()
+        assert await world.fired() == [f"{TODAY} step shed_batch", f"{TODAY} step throttle"]
+        throttle, shed = await world.desk.rows(2)
+        assert shed["title"] == (
+            f"Tenant search has nearly used up its budget of {TODAY}: requests of priority batch are refused"
+        )
+        assert shed["text"].startswith(
+            "$9.00 of $10.00 is spent (90%). Requests of priority batch are refused until the period ends at "
+            f"{TOMORROW} 00:00 UTC."
+        )
+        assert (throttle["severity"], throttle["values"]["step"]) == ("warning", "throttle")
+        await world.begin()
+        world.spend(985)
+        await world.turn()
+        assert len(await world.desk.rows(9)) == 2
+        world.spend(15)
+        await world.turn()
+        assert (await world.fired())[2:] == [f"{TODAY} 100%"]  # which tells what `block` would
+
+
+async def test_a_budget_without_alerts_tells_of_no_step() -> None:
+    async with AlertWorld(budget="{usd: 10, period: day, alerts: [], at_limit: throttle}") as world:
+        world.spend(1000)
+        await world.turn()
+        assert await world.desk.rows(9) == []
+        assert [curb.steps for curb in world.budgets.stages.curbs] == [("throttle",)]
 
 
 async def test_a_rolling_budget_alerts_once_in_the_length_of_its_window_over_restarts() -> None:

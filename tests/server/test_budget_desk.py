@@ -24,7 +24,7 @@ async def test_workers_are_told_of_the_present_slot_and_the_next_and_the_rest_co
         assert world.budgets.limits[0] == coming
         assert world.spend(600)
         assert not world.spend(1)
-        (row,) = budget_rows(world.budgets.standings(), world.clock.unix())
+        (row,) = budget_rows(world.budgets.standings(), world.clock.unix(), world.budgets.stages.holding)
         assert (row["period"], row["spent_usd"], row["left_usd"], row["ends_unix"]) == (
             "rolling 24h", "10.000000000", "0.000000000", None,
         )  # fmt: skip

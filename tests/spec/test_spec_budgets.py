@@ -12,9 +12,17 @@ prices: {chat: {usd_per_million_prompt_tokens: 1}}
 organisation: {budget: %s}
 """
 
+VARIANTS = """
+models:
+  - {name: chat, engine: external, endpoints: ["http://127.0.0.1:9101"], cheaper_variant: small}
+  - {name: small, engine: external, endpoints: ["http://127.0.0.1:9102"]}
+prices: {chat: {usd_per_million_prompt_tokens: 2}, small: {usd_per_million_prompt_tokens: 1}}
+organisation: {budget: %s}
+"""
 
-def parse(budget: str) -> Spec:
-    return parse_spec(FILE % budget, origin="swell.yaml")
+
+def parse(budget: str, file: str = FILE) -> Spec:
+    return parse_spec(file % budget, origin="swell.yaml")
 
 
 def budget(text: str) -> BudgetSpec:
@@ -106,3 +114,89 @@ def test_a_rolling_budget_has_no_forecast_by_default() -> None:
 def test_a_period_that_makes_no_sense_is_refused_with_path_and_reason(text: str, expected: str) -> None:
     (problem,) = problems(text)
     assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("20", ()),
+        ("{usd: 20, at_limit: []}", ()),
+        ("{usd: 20, at_limit: block}", ("block 100%",)),
+        ("{usd: 20, at_limit: [throttle, Shed_Batch 80 %]}", ("shed_batch 80%", "throttle 98%")),
+        (
+            "{usd: 20, at_limit: [shed_batch, cheaper_variant, throttle, block 100%]}",
+            ("shed_batch 90%", "cheaper_variant 95%", "throttle 98%", "block 100%"),
+        ),
+        ("{usd: 20, grace: 10%, at_limit: [throttle 105%]}", ("throttle 105%",)),
+    ],
+)
+def test_steps_are_read_with_their_shares_in_rising_order(text: str, steps: tuple[str, ...]) -> None:
+    found = parse(text, VARIANTS).organisation.budget[0]
+    assert found.at_limit == steps
+    assert "block" not in [step.name for step in found.steps]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "{usd: 20, at_limit: [shed_batches]}",
+            "at_limit[0]: 'shed_batches' is not one of shed_batch, cheaper_variant",
+        ),
+        ("{usd: 20, at_limit: [shed_batches]}", "; did you mean shed_batch?"),
+        ("{usd: 20, at_limit: [throttle at 5%]}", "is not a step; write one such as shed_batch 80%"),
+        ("{usd: 20, at_limit: [throttle 0%]}", "must be from 1% to 200% of the budget"),
+        ("{usd: 20, at_limit: [block 90%]}", "has no share of its own: requests are refused when the amount and its"),
+        (
+            "{usd: 20, at_limit: [throttle, throttle 90%]}",
+            "at_limit: a list has throttle twice; keep the one that is meant",
+        ),
+        ("{usd: 20, at_limit: [throttle 101%]}", "at_limit: 'throttle 101%' is never reached: requests are refused"),
+        (
+            "{usd: 20, grace: 5%, at_limit: [shed_batch, throttle 106%]}",
+            "at_limit: 'throttle 106%' is never reached",
+        ),
+        ("{usd: 20, throttle_requests_per_minute: 5}", "throttle_requests_per_minute: has no effect without throttle"),
+        ("{usd: 20, at_limit: throttle, throttle_requests_per_minute: 0}", "throttle_requests_per_minute: 0"),
+        ("{usd: 20, at_limit: cheaper_variant}", "at_limit: cheaper_variant has nothing to go to: no model names one"),
+    ],
+)
+def test_steps_that_make_no_sense_are_refused_with_path_and_reason(text: str, expected: str) -> None:
+    (problem,) = problems(text)
+    assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("variant", "prices", "expected"),
+    [
+        ("small", "chat: {input: 2, output: 2}, small: {input: 1, output: 2}", ""),
+        ("smal", "chat: {input: 2}", "models[0].cheaper_variant: there is no model 'smal'; name one of: small"),
+        ("chat", "chat: {input: 2}", "models[0].cheaper_variant: 'chat' is not cheaper than 'chat'"),
+        ("small", "chat: {input: 2}, small: {input: 2}", "'small' is not cheaper than 'chat'; name one that is"),
+        ("small", "chat: {input: 2, output: 2}, small: {input: 1, output: 3}", "'small' is not cheaper than 'chat'"),
+    ],
+)
+def test_a_cheaper_variant_exists_and_is_cheaper(variant: str, prices: str, expected: str) -> None:
+    file = f"""
+models:
+  - {{name: chat, engine: external, endpoints: ["http://127.0.0.1:9101"], cheaper_variant: {variant}}}
+  - {{name: small, engine: external, endpoints: ["http://127.0.0.1:9102"]}}
+prices: {{{prices}}}
+"""
+    if not expected:
+        assert parse_spec(file, origin="swell.yaml").models[0].cheaper_variant == "small"
+        return
+    with pytest.raises(SpecError) as caught:
+        parse_spec(file, origin="swell.yaml")
+    assert expected in str(caught.value)
+
+
+def test_variants_in_a_circle_are_refused_since_one_of_them_is_not_cheaper() -> None:
+    file = """
+models:
+  - {name: a, engine: external, endpoints: ["http://127.0.0.1:9101"], cheaper_variant: b}
+  - {name: b, engine: external, endpoints: ["http://127.0.0.1:9102"], cheaper_variant: a}
+prices: {a: {input: 2}, b: {input: 1}}
+"""
+    with pytest.raises(SpecError, match="'a' is not cheaper than 'b'"):
+        parse_spec(file, origin="swell.yaml")

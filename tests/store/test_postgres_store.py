@@ -134,6 +134,21 @@ def test_partitions_are_made_ahead_and_take_what_had_to_wait_for_them(
     assert len(months()) == 7, "a clock that is plainly wrong makes nothing"
 
 
+def test_a_backup_that_locks_every_table_delays_partitions_and_nothing_else(
+    store: PostgresStore, postgres: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_database, "BUSY_TIMEOUT_SECONDS", 0.1)
+    postgres.end_sessions(database)  # the next connection waits for less long
+    january_2030_ms, name = 1_893_456_000_000, "req-203001-aa-00000001"
+    with postgres.admin(database) as backup, backup.transaction():
+        backup.execute("LOCK TABLE usage IN ACCESS SHARE MODE")
+        store.apply_usage([usage_change(name, "pair")], HERE)
+        assert store.roll_usage(january_2030_ms)
+        assert rows_by_table(postgres, database) == {OTHER: [name]}
+    store.roll_usage(january_2030_ms)
+    assert rows_by_table(postgres, database) == {"usage_203001": [name]}
+
+
 def test_a_month_begins_and_ends_where_it_should(store: PostgresStore, postgres: PostgresServer, database: str) -> None:
     store.roll_usage(1_798_761_599_000)  # the last second of 2026
     ids = [f"req-{month}-{tail}" for month in ("202612", "202701") for tail in ("", "00", "ffffffffffff-ffffffff")]

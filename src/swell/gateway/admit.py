@@ -1,7 +1,7 @@
 """A request's claim on the limits of its key and tenant, and how one that finds no place is refused."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from swell.gateway.budget_shares import BudgetShare, never_affordable
 from swell.gateway.request import Admitted
@@ -12,12 +12,32 @@ if TYPE_CHECKING:
     from swell.gateway.directory import Key
 
 
+class ShareHolder(Protocol):
+    """Whose shares a request takes from: a key, or one of which a budget is throttled."""
+
+    @property
+    def unit_shares(self) -> tuple[Share, ...]:
+        """A request takes one of each."""
+
+    @property
+    def request_shares(self) -> tuple[Share, ...]:
+        """Of them, those of rates."""
+
+    @property
+    def concurrency_shares(self) -> tuple[Share, ...]:
+        """Of them, those of places."""
+
+    @property
+    def token_shares(self) -> tuple[Share, ...]:
+        """A request takes its tokens of each."""
+
+
 class Claim:
     """One request, its tokens, its charge, and one place among the concurrent requests. All shares or none."""
 
     __slots__ = ("_budgets", "_charge", "_holds", "_key", "_tokens")
 
-    def __init__(self, key: "Key", tokens: int, charge: int = 0, budgets: Sequence[BudgetShare] = ()) -> None:
+    def __init__(self, key: ShareHolder, tokens: int, charge: int = 0, budgets: Sequence[BudgetShare] = ()) -> None:
         self._key = key
         self._tokens = tokens  # as estimated before it runs
         self._charge = charge  # nano-dollars, a bound
@@ -28,7 +48,11 @@ class Claim:
     def of(cls, key: "Key", admitted: Admitted, model: str, charge: int, unix_ms: int) -> "Claim":
         """The claim of a request for `model` that came at `unix_ms` and is charged at most `charge`."""
         tokens = admitted.prompt_tokens_estimate + admitted.completion_tokens_bound
-        return cls(key, tokens, charge, key.budgets(model, unix_ms) if charge else ())
+        budgets = key.budgets(model, unix_ms) if charge else ()
+        if key.curbs is None:
+            return cls(key, tokens, charge, budgets)
+        throttled = Throttled(key, key.curbs.throttles(model, unix_ms))
+        return CurbedClaim(throttled, tokens, charge, budgets, admitted.served_model)
 
     def take(self) -> tuple[Share | BudgetShare, int] | None:
         """Take from every share. If one is short, nothing is taken, and it is returned with what it must give."""
@@ -102,6 +126,35 @@ class Claim:
             share.forget(waiter)
         for budget in self._budgets:
             budget.forget(waiter)
+
+
+class Throttled:
+    """A key's shares, and those of its throttled budgets beside them."""
+
+    __slots__ = ("concurrency_shares", "request_shares", "token_shares", "unit_shares")
+
+    def __init__(self, key: ShareHolder, throttles: tuple[Share, ...]) -> None:
+        self.unit_shares = throttles + key.unit_shares
+        self.request_shares = throttles + key.request_shares
+        self.concurrency_shares = key.concurrency_shares
+        self.token_shares = key.token_shares
+
+
+class CurbedClaim(Claim):
+    """A claim while a budget is nearly used up: the answer says which model gave it, where another was asked for."""
+
+    __slots__ = ("_served_model",)
+
+    def __init__(
+        self, key: ShareHolder, tokens: int, charge: int, budgets: Sequence[BudgetShare], served_model: str
+    ) -> None:
+        super().__init__(key, tokens, charge, budgets)
+        self._served_model = served_model
+
+    def rate_headers(self) -> bytes:
+        """The lines of a claim, and the model's."""
+        lines = super().rate_headers()
+        return lines + b"x-swell-served-model: %b\r\n" % self._served_model.encode() if self._served_model else lines
 
 
 def never_fits(share: Share | BudgetShare, amount: int) -> Refusal:

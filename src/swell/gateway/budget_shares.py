@@ -201,10 +201,10 @@ def exceeded(limit: BudgetLimit, deny: LeaseDeny) -> Refusal:
     resets = ""
     if retry_after is not None:
         again = "Enough of it comes back" if limit.window_ms else "It begins anew"
-        resets = f" {again} in {_duration(retry_after)}."
+        resets = f" {again} in {duration(retry_after)}."
     return Refusal(
         429,
-        f"The budget of {_amount(limit)} for {_whose(limit)} {_when(limit)} is used up: "
+        f"The budget of {amount_of(limit)} for {whose(limit)} {when(limit)} is used up: "
         f"{usd_text(deny.remaining)} is left, and this request may cost more.{resets}",
         code="budget_exceeded",
         retry_after_seconds=retry_after,
@@ -215,8 +215,8 @@ def never_affordable(limit: BudgetLimit, amount: int) -> Refusal:
     """429 for a request that may cost more than the whole budget."""
     return Refusal(
         429,
-        f"This request may cost {usd_text(amount)}, more than the whole budget of {_amount(limit)} for "
-        f"{_whose(limit)}; lower max_tokens or shorten the prompt.",
+        f"This request may cost {usd_text(amount)}, more than the whole budget of {amount_of(limit)} for "
+        f"{whose(limit)}; lower max_tokens or shorten the prompt.",
         code="budget_exceeded",
     )
 
@@ -225,30 +225,34 @@ def busy(limit: BudgetLimit) -> Refusal:
     """429 for a budget whose rest other running requests have reserved."""
     return Refusal(
         429,
-        f"What is left of the budget of {_amount(limit)} for {_whose(limit)} {_when(limit)} is "
+        f"What is left of the budget of {amount_of(limit)} for {whose(limit)} {when(limit)} is "
         "reserved by running requests; try again shortly, or lower max_tokens.",
         code="budget_reserved",
         retry_after_seconds=BUSY_RETRY_SECONDS,
     )
 
 
-def _amount(limit: BudgetLimit) -> str:
+def amount_of(limit: BudgetLimit) -> str:
+    """The amount and its grace, for people."""
     grace = f" and its grace of {usd_text(limit.grace_usd_nanos)}" if limit.grace_usd_nanos else ""
     return f"{usd_text(limit.cap_usd_nanos)}{grace}"
 
 
-def _when(limit: BudgetLimit) -> str:
+def when(limit: BudgetLimit) -> str:
+    """Its period, for people."""
     return f"({limit.label})" if limit.window_ms else f"in {limit.label}"
 
 
-def _whose(limit: BudgetLimit) -> str:
-    whose = {Scope.ORGANISATION: "the organisation", Scope.TENANT: f"tenant '{limit.owner}'"}.get(
+def whose(limit: BudgetLimit) -> str:
+    """Whose requests count, and for which model, for people."""
+    owner = {Scope.ORGANISATION: "the organisation", Scope.TENANT: f"tenant '{limit.owner}'"}.get(
         Scope(limit.scope), f"key '{limit.owner}'"
     )
-    return f"{whose} on model '{limit.model}'" if limit.model else whose
+    return f"{owner} on model '{limit.model}'" if limit.model else owner
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A length of time in whole units, for people."""
     for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"

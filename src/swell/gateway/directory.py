@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 
 from swell.errors import KeyFormatError
 from swell.gateway.budget_shares import Budgets, BudgetShare
+from swell.gateway.curbs import Curbs
 from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
 from swell.gateway.shares import Share, Shares
 from swell.policy.queueing import PRIORITIES
 from swell.security.keys import digest_key, parse_key
 from swell.state.budgets import BudgetLimit, Scope
+from swell.state.curbs import Curb
 from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, Snapshot, TenantEntry
 
 DEFAULT_PRIORITY = "standard"
@@ -25,6 +27,7 @@ class Key:
         "_by_model",
         "_make_share",
         "concurrency_shares",
+        "curbs",
         "entry",
         "expires_at_unix",
         "has_one_secret",
@@ -41,6 +44,7 @@ class Key:
     ) -> None:
         self.entry = entry
         self.live = True
+        self.curbs: Curbs | None = None  # unless a budget of its is nearly used up
         self.expires_at_unix = math.inf if entry.expires_at_unix is None else entry.expires_at_unix
         self.has_one_secret = len(entry.digests) == 1 and entry.digests[0].expires_at_unix is None
         priority = entry.priority or (tenant.priority if tenant else DEFAULT_PRIORITY)
@@ -78,6 +82,11 @@ def _shares_of(scopes: list[tuple[str, Limits]], measure: str, shares: Shares) -
     return tuple(found)
 
 
+def _scopes(entry: KeyEntry) -> tuple[tuple[str, str], ...]:
+    """Whose budgets a key's requests count against."""
+    return (Scope.ORGANISATION, ""), (Scope.TENANT, entry.tenant), (Scope.KEY, entry.key_id)
+
+
 class Directory:
     """Applies snapshots and deltas; answers who a key is and where a model runs."""
 
@@ -91,6 +100,7 @@ class Directory:
         self._keys: dict[str, Key] = {}
         self._tenants: dict[str, TenantEntry] = {}
         self._budgets: dict[tuple[str, str], list[BudgetLimit]] = {}  # by scope and owner
+        self._curbs: dict[tuple[str, str], list[Curb]] = {}  # as well
         self.models: dict[str, ModelRoute] = {}
         self.epoch = 0
         self.sequence = 0
@@ -117,6 +127,7 @@ class Directory:
         self.epoch, self.sequence, self.workers = snapshot.epoch, snapshot.sequence, max(1, snapshot.workers)
         self._tenants = {entry.name: entry for entry in snapshot.tenants}
         self._set_budgets(snapshot.budgets)
+        self._set_curbs(snapshot.curbs)
         stale = self._keys
         self._keys = {entry.key_id: self._key(entry) for entry in snapshot.keys}
         for key in stale.values():
@@ -142,6 +153,8 @@ class Directory:
             self._tenants[tenant.name] = tenant
         if delta.budgets is not None:
             self._set_budgets(delta.budgets)
+        if delta.curbs is not None:
+            self._set_curbs(delta.curbs)
         if delta.tenants or delta.removed_tenants or delta.budgets is not None:
             for key in list(self._keys.values()):
                 self._put_key(key.entry)
@@ -157,9 +170,23 @@ class Directory:
         return True
 
     def _key(self, entry: KeyEntry) -> Key:
-        scopes = ((Scope.ORGANISATION, ""), (Scope.TENANT, entry.tenant), (Scope.KEY, entry.key_id))
-        budgets = [limit for scope in scopes for limit in self._budgets.get(scope, ())]
-        return Key(entry, self._tenants.get(entry.tenant), self._shares, budgets)
+        budgets = [limit for scope in _scopes(entry) for limit in self._budgets.get(scope, ())]
+        key = Key(entry, self._tenants.get(entry.tenant), self._shares, budgets)
+        key.curbs = self._curbs_of(entry)
+        return key
+
+    def _curbs_of(self, entry: KeyEntry) -> Curbs | None:
+        if not self._curbs:
+            return None
+        curbs = [curb for scope in _scopes(entry) for curb in self._curbs.get(scope, ())]
+        return Curbs(curbs, self._shares) if curbs else None
+
+    def _set_curbs(self, curbs: Sequence[Curb]) -> None:
+        self._curbs = {}
+        for curb in curbs:
+            self._curbs.setdefault((curb.limit.scope, curb.limit.owner), []).append(curb)
+        for key in self._keys.values():
+            key.curbs = self._curbs_of(key.entry)
 
     def _set_budgets(self, limits: Sequence[BudgetLimit]) -> None:
         self._budgets = {}

@@ -61,6 +61,7 @@ class Admitted(msgspec.Struct, frozen=True):
     prompt_tokens_estimate: int  # for rate limits: four bytes a token
     prefix: bytes
     session: bytes
+    served_model: str = ""  # where it is another one than was asked for
 
 
 Members = dict[str, msgspec.Raw]

@@ -147,16 +147,18 @@ class Service:
                 raise Refusal(
                     404, f"The model '{route.name}' does not offer {request.path}.", code="endpoint_not_offered"
                 )
-            admitted = admit(request.path, members, route.entry)
+            if key.curbs is None:
+                admitted = admit(request.path, members, route.entry)
+            else:
+                route, admitted = key.curbs.admit(
+                    request.path, members, route, _priority(key, request), self.unix_ms(), self.directory.models
+                )
         except BadRequest as error:
             raise Refusal(400, error.message, code=error.code, param=error.param) from None
         headers = request.headers
         if "session" in headers and route.entry.routing == "session_affinity":
             admitted = msgspec.structs.replace(admitted, session=headers["session"])
-        priority = key.priority
-        if "priority" in headers:
-            priority = best_allowed(headers["priority"].decode("latin-1"), priority)
-        return Exchange(self, client, key, request.path, route, admitted, priority, request.started)
+        return Exchange(self, client, key, request.path, route, admitted, _priority(key, request), request.started)
 
     def _models(self) -> list[ModelRoute]:
         return [self.directory.models[name] for name in sorted(self.directory.models)]
@@ -247,6 +249,12 @@ class Service:
 
     def _make_replica(self, entry: ReplicaEntry) -> Replica:
         return Replica(entry, self.now, UpstreamPool(entry, self.timeouts, self.bounds, pacer=self.pacer, now=self.now))
+
+
+def _priority(key: Key, request: Head) -> str:
+    """The class that a request asks for, as far as its key allows."""
+    headers = request.headers
+    return best_allowed(headers["priority"].decode("latin-1"), key.priority) if "priority" in headers else key.priority
 
 
 def _card(route: ModelRoute) -> dict[str, object]:

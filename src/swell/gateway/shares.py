@@ -12,6 +12,7 @@ from typing import Protocol
 from swell.gateway.budget_shares import BudgetShare
 from swell.gateway.responses import Refusal
 from swell.state.budgets import BudgetLimit
+from swell.state.curbs import THROTTLE_PREFIX
 from swell.state.messages import FromWorker, LeaseDeny, LeaseGrant, LeaseReport, LeaseRequest, LimitBalance
 
 REPORT_SECONDS = 0.25  # how often use is reported; also the spacing of asks after a denial
@@ -328,6 +329,14 @@ class Shares:
 
 def limit_refusal(share: Share, retry_after_seconds: float) -> Refusal:
     """429 for a limit that is used up."""
+    if share.limit.startswith(THROTTLE_PREFIX):
+        return Refusal(
+            429,
+            f"A budget that this request counts against is nearly used up, and lets {share.limit_value} requests per "
+            f"minute through; try again in {max(1, round(retry_after_seconds))} s.",
+            code="budget_throttled",
+            retry_after_seconds=retry_after_seconds,
+        )
     scope, _, rest = share.limit.partition(":")
     name, _, measure = rest.rpartition(":")
     return Refusal(

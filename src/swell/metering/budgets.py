@@ -185,9 +185,12 @@ class BudgetBook:
         """Limits whose cap was lowered below what is spent and held: what lies idle shall come back."""
         return self._accounts.overdrawn()
 
-    def standings(self, now_unix: float = math.inf) -> list[Standing]:
-        """Of every limit, by name, and of every rolling budget as one, as it stands then (at its last slot without)."""
-        return self._accounts.standings(now_unix)
+    def standings(self, now_unix: float = math.inf, of: frozenset[str] | None = None) -> list[Standing]:
+        """Of every limit, by name, and of every rolling budget as one, as it stands then (at its last slot without).
+
+        `of` names the budgets that are asked about, by their ids; None: all.
+        """
+        return self._accounts.standings(now_unix, of)
 
     def _set(self, account: Account, incarnation: str, granted: int, used: int | None = None) -> None:
         name = account.limit.name

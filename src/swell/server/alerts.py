@@ -11,7 +11,7 @@ Limits that a period's end leaves in the book are watched until they leave it: t
 
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from swell.clock import Clock
@@ -22,13 +22,15 @@ from swell.ports.store import Store
 from swell.server.alert_book import AlertBook, new_alert_id
 from swell.server.alert_deliveries import AlertDeliveries
 from swell.server.alert_rows import alert_rows
-from swell.server.alert_wording import budget_alert
+from swell.server.alert_wording import StepBegun, budget_alert, step_alert
 from swell.server.budget_limits import key_thresholds, thresholds_by_budget
 from swell.server.budgets import KEPT_SECONDS
 from swell.server.loops import Loop
 from swell.server.spend_history import SpendHistory
+from swell.server.spending import infrastructure_thresholds
 from swell.server.writer import Writer
 from swell.spec import Spec
+from swell.spec.steps import BLOCK
 from swell.spec.thresholds import Threshold
 from swell.state.alerts import Alert, AlertRecord
 from swell.state.budgets import BudgetLimit, Scope
@@ -41,11 +43,14 @@ MAX_NEW = 500  # alerts in one turn; the next takes the rest
 FORGET_SECONDS = 86_400.0  # between two times that old alerts are forgotten
 HUNDRED = Threshold(100, is_forecast=False)
 
-_Due = tuple[Standing, Threshold, Forecast | None]
+_Due = tuple[Standing, Threshold | StepBegun, Forecast | None]
 
 
 class AlertDesk:
-    """Made once per server. `standings` tells what is spent; `say` reaches the person who started the server."""
+    """Made once per server.
+
+    `standings` tells what is spent, `steps` which steps of a budget hold; `say` reaches who started the server.
+    """
 
     def __init__(
         self,
@@ -57,12 +62,17 @@ class AlertDesk:
         *,
         standings: Callable[[], Sequence[Standing]],
         say: Callable[[str], None],
+        steps: Callable[[Standing], Sequence[str]] = lambda standing: (),
+        infrastructure_hours: Callable[[BudgetLimit, float], Awaitable[list[int]]] | None = None,
     ) -> None:
-        self._thresholds = thresholds_by_budget(spec)
+        """`infrastructure_hours` gives what replicas cost by the hour, as `SpendHistory.hours` what requests did."""
+        self._thresholds = thresholds_by_budget(spec) | infrastructure_thresholds(spec)
+        self._infrastructure_hours = infrastructure_hours
         self._store = store
         self._writer = writer
         self._clock = clock
         self._standings = standings
+        self._steps = steps
         self._names: set[str] = set()  # of limits that something was spent of
         self._fired: dict[str, set[str]] = {}  # by limit, of limits that came near one
         self._quiet: dict[str, tuple[object, ...]] = {}  # by limit: what nothing was due of, so that most cost nothing
@@ -139,7 +149,22 @@ class AlertDesk:
             for threshold in self._due_of(standing, forecasts.get(standing.limit.name))
         ]
 
-    def _due_of(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold]:
+    def _due_of(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold | StepBegun]:
+        begun = self._begun(standing)
+        return (
+            (*self._thresholds_due(standing, forecast), *begun) if begun else self._thresholds_due(standing, forecast)
+        )
+
+    def _begun(self, standing: Standing) -> list[StepBegun]:
+        """Steps that hold and were not told yet. That all is spent says the threshold of 100%, where it is the end."""
+        names = self._steps(standing)
+        if not names:
+            return []
+        fired = self._fired_of(standing)
+        begun = (StepBegun(name) for name in names if name != BLOCK or standing.limit.grace_usd_nanos)
+        return [step for step in begun if step.text not in fired]
+
+    def _thresholds_due(self, standing: Standing, forecast: Forecast | None) -> Sequence[Threshold]:
         limit = standing.limit
         looked = (limit.cap_usd_nanos, standing.spent_usd_nanos, standing.is_used_up, standing.names)
         if forecast is None and self._quiet.get(limit.name) == looked:
@@ -168,7 +193,10 @@ class AlertDesk:
 
     def _record(self, found: _Due, at_unix: float) -> AlertRecord:
         standing, threshold, forecast = found
-        alert = budget_alert(standing, threshold, forecast, alert_id=new_alert_id(), at_unix=at_unix)
+        if isinstance(threshold, StepBegun):
+            alert = step_alert(standing, threshold, alert_id=new_alert_id(), at_unix=at_unix)
+        else:
+            alert = budget_alert(standing, threshold, forecast, alert_id=new_alert_id(), at_unix=at_unix)
         return self.book.record(alert, standing.limit.name, threshold.text)
 
     async def _forecasts(self, standings: Sequence[Standing], now: float, at_unix: float) -> dict[str, Forecast]:
@@ -179,12 +207,17 @@ class AlertDesk:
         for standing in waiting[:MAX_FORECASTS]:
             limit = standing.limit
             self._forecast_at[limit.name] = now
-            hours = await self._history.hours(limit, at_unix)
+            hours = await self._hours(limit, at_unix)
             start, end = limit.start_unix_ms / 1000, (limit.end_unix_ms or 0) / 1000
             forecast = forecast_spend(hours, at_unix - start, end - start, standing.spent_usd_nanos)
             if forecast is not None:
                 found[limit.name] = forecast
         return found
+
+    async def _hours(self, limit: BudgetLimit, at_unix: float) -> list[int]:
+        if limit.scope != Scope.INFRASTRUCTURE:
+            return await self._history.hours(limit, at_unix)
+        return [] if self._infrastructure_hours is None else await self._infrastructure_hours(limit, at_unix)
 
     def _wants_forecast(self, standing: Standing, now: float, at_unix: float) -> bool:
         limit = standing.limit

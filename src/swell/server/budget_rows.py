@@ -1,19 +1,30 @@
 """Budgets as people and scripts are shown them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from swell.metering.accounts import Standing
+from swell.metering.ladder import steps_now
 from swell.ports.store import Store
 from swell.server.budget_limits import limits_at
+from swell.server.stages import Stages
 from swell.spec import Spec
 from swell.state.budgets import BudgetLimit
 from swell.state.records import window_of
 from swell.units import usd
 
 
-def budget_rows(standings: Sequence[Standing], now_unix: float) -> list[dict[str, Any]]:
-    """The limits that hold now, for people and scripts: amounts in nano-dollars, and as decimal dollars."""
+def budget_rows(
+    standings: Sequence[Standing], now_unix: float, holding: Callable[[Standing], tuple[str, ...]]
+) -> list[dict[str, Any]]:
+    """The limits that hold now, for people and scripts: amounts in nano-dollars, and as decimal dollars.
+
+    `holding` names the steps that hold for one, the furthest last.
+    """
+
+    def steps_of(standing: Standing) -> tuple[str, ...]:
+        return holding(standing) or steps_now(standing, (), ())  # one without steps is blocked at its end as well
+
     return [
         {
             "scope": standing.limit.scope,
@@ -22,6 +33,8 @@ def budget_rows(standings: Sequence[Standing], now_unix: float) -> list[dict[str
             "period": standing.limit.label,
             "ends_unix": _ends_unix(standing.limit),
             "frees_unix": None if standing.frees_unix_ms is None else standing.frees_unix_ms / 1000,
+            "steps": steps_of(standing),
+            "stage": steps_of(standing)[-1] if steps_of(standing) else "",
             **{
                 f"{name}_{unit}": value
                 for name, nanos in (
@@ -55,4 +68,6 @@ def ledger_rows(spec: Spec, store: Store, now_unix: float) -> list[dict[str, Any
         Standing(limit, sum(total.charge_usd_nanos for total in store.total_usage(window_of(limit))), 0)
         for limit in present
     ]
-    return budget_rows(standings, now_unix)
+    stages = Stages(spec)
+    stages.look(standings, now_unix)
+    return budget_rows(standings, now_unix, stages.holding)

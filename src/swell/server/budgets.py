@@ -17,6 +17,7 @@ from swell.metering.budgets import BudgetBook
 from swell.metering.ingest import Ingested
 from swell.ports.store import Store
 from swell.server.budget_limits import changes_at, limits_at
+from swell.server.stages import Stages
 from swell.server.writer import Writer
 from swell.spec import Spec
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
@@ -46,6 +47,7 @@ class BudgetDesk:
         self._settled: set[str] = set()  # on the writer's thread: workers whose leases were ended
         self._finished: list[str] = []  # there too: whose spools are finished and whose leases are not ended yet
         self.book = BudgetBook()
+        self.stages = Stages(spec)
         self.limits: tuple[BudgetLimit, ...] = ()
 
     async def begin(self, spools: Path, living: Collection[str]) -> None:
@@ -90,6 +92,11 @@ class BudgetDesk:
         changed, self.limits = limits != self.limits, limits
         self._refreshed_unix, self._changes_unix = now, changes
         return changed
+
+    def look(self) -> bool:
+        """Decide which steps of budgets hold; whether that changed what workers are to know."""
+        now = self._clock.unix()
+        return self.stages.look(self.book.standings(now, self.stages.budget_ids), now)
 
     def standings(self) -> list[Standing]:
         """What has become of every limit by now."""

@@ -51,15 +51,12 @@ class ModelWatch:
         self._episodes = episodes
         self._living = living
         self._stopping = stopping
+        self._knows_episodes = False  # those that an earlier server left open
         self._objectives = ObjectiveWatch(models, names, file, clock)
+        self._objectives.restore()
         self._ceilings = CeilingWatch({model.name: model.replicas.max for model in models if model.scales}, clock)
         self._ready = ReadyWatch(clock)
         self.loops = (Loop("model alerts", self.step, WATCH_SECONDS, clock),)
-
-    async def begin(self) -> None:
-        """Take up what an earlier server saw."""
-        self._objectives.restore()
-        await self._episodes.begin(("objective", "capacity", "replicas"))
 
     def report(self, incarnation: str, load: Load) -> None:
         """Take a worker's report."""
@@ -73,6 +70,9 @@ class ModelWatch:
         """One turn: tell what has begun and what is over."""
         if self._stopping.is_set():
             return
+        if not self._knows_episodes:
+            await self._episodes.begin(("objective", "capacity", "replicas"))
+            self._knows_episodes = True
         self._objectives.forget(self._living())
         models = [workload for workload in self._fleet.workloads if workload.kind != GATEWAY_WORKER]
         found = [
@@ -82,7 +82,3 @@ class ModelWatch:
         ]
         await self._episodes.see(found)
         await self._objectives.save()
-
-    async def finish(self) -> None:
-        """Keep what was counted."""
-        await self._objectives.save(only_if_due=False)

@@ -97,10 +97,10 @@ class ObjectiveWatch:
             aged = [(age + away, judged, missed) for age, judged, missed in kept.counts[model]]
             self._logs[model].restore(aged, now)
 
-    async def save(self, *, only_if_due: bool = True) -> None:
+    async def save(self) -> None:
         """Write what was counted, every KEEP_SECONDS. A disk that does not take it is logged: alerts go on without."""
         now = self._clock.monotonic()
-        if not self._attainments or (only_if_due and now < self._keep_at):
+        if not self._attainments or now < self._keep_at:
             return
         self._keep_at = now + KEEP_SECONDS
         counts = {model: log.kept(now) for model, log in self._logs.items()}

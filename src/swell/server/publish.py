@@ -14,8 +14,9 @@ from swell.control.replica import Replica
 from swell.server.administration import DEFAULT_TENANT, limits_problem
 from swell.spec import Engine, Late, ModelSpec, TenantSpec
 from swell.state.budgets import BudgetLimit
+from swell.state.curbs import Curb
 from swell.state.records import KeyRecord
-from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
+from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, NextRates, ReplicaEntry, Snapshot, TenantEntry
 
 MAX_PROMPTS = 128  # in one request for completions
 
@@ -33,10 +34,11 @@ class Picture:
     keys: tuple[KeyEntry, ...] = ()
     tenants: tuple[TenantEntry, ...] = ()
     budgets: tuple[BudgetLimit, ...] = ()
+    curbs: tuple[Curb, ...] = ()
 
     def numbered(self, epoch: int, sequence: int) -> Snapshot:
         """As the message that a worker is sent."""
-        return Snapshot(epoch, sequence, self.workers, self.models, self.keys, self.tenants, self.budgets)
+        return Snapshot(epoch, sequence, self.workers, self.models, self.keys, self.tenants, self.budgets, self.curbs)
 
 
 def change(old: Picture, new: Picture, epoch: int, sequence: int) -> Delta | None:
@@ -54,6 +56,7 @@ def change(old: Picture, new: Picture, epoch: int, sequence: int) -> Delta | Non
         keys=keys,
         tenants=tenants,
         budgets=new.budgets if new.budgets != old.budgets else None,
+        curbs=new.curbs if new.curbs != old.curbs else None,
         removed_models=removed_models,
         removed_keys=removed_keys,
         removed_tenants=removed_tenants,
@@ -87,11 +90,14 @@ def picture_of(
     created_unix: int,
     now_unix: float,
     price_of: Callable[[str], tuple[int, int]] = lambda model: (0, 0),
+    next_rates: Callable[[str], NextRates | None] = lambda model: None,
     budgets: tuple[BudgetLimit, ...] = (),
+    curbs: tuple[Curb, ...] = (),
 ) -> Picture:
-    """What workers are to know: routable replicas, live keys, the tenants with their limits, and budgets.
+    """What workers are to know: routable replicas, live keys, the tenants with their limits, budgets and their steps.
 
-    `price_of` a model is its rates, in nano-dollars per million prompt and completion tokens.
+    `price_of` a model is its rates, in nano-dollars per million prompt and completion tokens; `next_rates` those that
+    are known to follow.
     """
     routable: dict[str, list[Replica]] = {}
     for replica in replicas:
@@ -104,11 +110,12 @@ def picture_of(
         models=tuple(
             entry
             for model in models
-            for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix, price_of)
+            for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix, price_of, next_rates)
         ),
         keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not _key_problem(key, names)),
         tenants=tuple(_tenant_entry(tenant) for tenant in known),
         budgets=budgets,
+        curbs=curbs,
     )
 
 
@@ -135,7 +142,11 @@ def with_default_tenant(tenants: Sequence[TenantSpec]) -> tuple[TenantSpec, ...]
 
 
 def _model_entries(
-    model: Served, replicas: Iterable[Replica], created_unix: int, price_of: Callable[[str], tuple[int, int]]
+    model: Served,
+    replicas: Iterable[Replica],
+    created_unix: int,
+    price_of: Callable[[str], tuple[int, int]],
+    next_rates: Callable[[str], NextRates | None],
 ) -> Iterator[ModelEntry]:
     """The model itself, and each of its adapters under its own name on the same replicas."""
     spec = model.spec
@@ -161,7 +172,12 @@ def _model_entries(
             itl_ms=spec.objectives.itl_ms,
             prompt_rate=prompt_rate,
             completion_rate=completion_rate,
+            next_rates=next_rates(name),
             refuses_late=spec.objectives.late is Late.REFUSE,
+            cheaper_variant=(spec.cheaper_variant or "")
+            if name == spec.name
+            else "",  # an adapter was made for this one
+            context_tokens=spec.context_tokens or 0,
             replicas=entries,
         )
 
@@ -188,7 +204,8 @@ def limits_of(picture: Picture) -> dict[str, int]:
     """Every limit in `picture` under the name that leases know it by, `<scope>:<id>:<measure>`."""
     scopes = [(f"key:{key.key_id}", key.limits) for key in picture.keys]
     scopes += [(f"tenant:{tenant.name}", tenant.limits) for tenant in picture.tenants]
-    return {f"{scope}:{measure}": value for scope, limits in scopes for measure, value in limits.counts.items()}
+    found = {f"{scope}:{measure}": value for scope, limits in scopes for measure, value in limits.counts.items()}
+    return found | {each.throttle_limit: each.requests_per_minute for each in picture.curbs if each.requests_per_minute}
 
 
 class Publication:

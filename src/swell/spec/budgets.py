@@ -1,6 +1,7 @@
 """What may be spent: amounts, periods, and what is told before they are used up."""
 
 import difflib
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -9,8 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from swell.spec.aliases import AliasTable
-from swell.spec.base import Conflict, SpecModel, Text
+from swell.spec.base import Conflict, Count, SpecModel, Text
 from swell.spec.money import Usd
+from swell.spec.steps import BLOCK, STEPS, THROTTLE, Step, parse_step
 from swell.spec.thresholds import parse_percent, parse_threshold
 from swell.spec.windows import is_rolling, window_hours, window_name
 from swell.units import usd_nanos
@@ -18,6 +20,8 @@ from swell.units import usd_nanos
 MAX_BUDGETS = 16  # of one owner
 MAX_THRESHOLDS = 20  # of one budget
 DEFAULT_THRESHOLDS = ("50%", "80%", "100%", "forecast 100%")
+DEFAULT_THROTTLE = 10  # requests per minute of a budget that is throttled
+MAX_THROTTLE = 10**6
 MAX_GRACE_PERCENT = 100  # of the amount
 
 
@@ -86,6 +90,16 @@ def _known_zone(value: str) -> str:
     return value
 
 
+def _calendar_period(value: object) -> object:
+    return _PERIODS.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+PeriodName = Annotated[BudgetPeriod, BeforeValidator(_calendar_period)]
+"""A calendar's period or `once`, however it is written."""
+ZoneName = Annotated[Text, AfterValidator(_known_zone)]
+"""A time zone of the IANA database."""
+
+
 def _several(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
 
@@ -106,6 +120,31 @@ def _grace(value: str) -> str:
         raise PydanticCustomError("grace", "{problem}", {"problem": f"{error}; or an amount in grace_usd"}) from None
 
 
+def _step(value: str) -> str:
+    """The canonical text of a step."""
+    try:
+        return parse_step(value).text
+    except ValueError as error:
+        raise PydanticCustomError("step", "{problem}", {"problem": str(error)}) from None
+
+
+def _rising(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """In the order of their shares; each may stand once."""
+    steps = sorted(map(parse_step, texts))
+    names = [step.name for step in steps]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise PydanticCustomError("steps", "{problem}", {"problem": f"has {twice} twice; keep the one that is meant"})
+    return tuple(step.text for step in steps)
+
+
+Ladder = Annotated[
+    tuple[Annotated[Text, AfterValidator(_step)], ...],
+    Field(max_length=len(STEPS)),
+    BeforeValidator(_several),
+    AfterValidator(_rising),
+]
+"""One step, or a list of them."""
 Thresholds = Annotated[
     tuple[Annotated[Text, AfterValidator(_threshold)], ...],
     Field(max_length=MAX_THRESHOLDS),
@@ -136,6 +175,13 @@ class BudgetSpec(SpecModel):
         default=None, description="The same as a share of the amount, such as 5%."
     )
 
+    at_limit: Ladder = Field(
+        default=(), description="Steps before requests are refused, such as shed_batch 90%, cheaper_variant, throttle."
+    )
+    throttle_requests_per_minute: Annotated[Count, Field(ge=1, le=MAX_THROTTLE)] | None = Field(
+        default=None, description=f"What the step throttle lets through; {DEFAULT_THROTTLE} without it."
+    )
+
     @classmethod
     def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
         if "alerts" not in given and _has_no_end(given.get("period")):
@@ -148,6 +194,7 @@ class BudgetSpec(SpecModel):
             found.append(("grace", "contradicts grace_usd; keep one of them"))
         elif self.grace_usd_nanos > self.usd_nanos:
             found.append(("grace_usd", f"{self.grace_usd} is more than the budget itself; raise usd instead"))
+        found += self._useless_steps()
         if self.is_rolling and self.time_zone != "UTC":
             found.append(("time_zone", "is of no use: a rolling window follows no calendar; leave it out"))
         if not _has_no_end(self.period):
@@ -159,6 +206,27 @@ class BudgetSpec(SpecModel):
             for i, text in enumerate(self.alerts)
             if parse_threshold(text).is_forecast
         ]
+
+    def _useless_steps(self) -> Iterator[Conflict]:
+        most = self.usd_nanos + self.grace_usd_nanos
+        for step in self.steps:
+            if step.share_percent * self.usd_nanos > most * 100:
+                yield "at_limit", f"{step.text!r} is never reached: requests are refused before that; lower it"
+        if self.throttle_requests_per_minute is not None and all(step.name != THROTTLE for step in self.steps):
+            yield (
+                "throttle_requests_per_minute",
+                "has no effect without throttle in at_limit; add it, or leave this out",
+            )
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What begins before requests are refused, in the order of the shares."""
+        return tuple(step for step in map(parse_step, self.at_limit) if step.name != BLOCK)
+
+    @property
+    def throttled_requests_per_minute(self) -> int:
+        """What the step throttle lets through."""
+        return self.throttle_requests_per_minute or DEFAULT_THROTTLE
 
     @classmethod
     def expand(cls, given: object) -> object:
@@ -206,8 +274,61 @@ Budgets = Annotated[
 """One budget, or a list of them."""
 
 
+class InfrastructureBudgetSpec(SpecModel):
+    """What replicas may cost in a period, whatever requests are charged. No more runs than it pays for."""
+
+    aliases: ClassVar[AliasTable] = {"max_budget": ("usd",), "budget_duration": ("period",), "timezone": ("time_zone",)}
+
+    usd: Usd = Field(description="The amount, in US dollars.")
+    period: Period = Field(default=BudgetPeriod.MONTH.value, description="When it begins anew, by the calendar.")
+    time_zone: Annotated[Text, AfterValidator(_known_zone)] = Field(
+        default="UTC", description="Whose calendar the period follows, such as Europe/Berlin."
+    )
+    alerts: Thresholds = Field(
+        default=DEFAULT_THRESHOLDS, description="Shares to alert at, such as 80%, or forecast 100%; [] for none."
+    )
+
+    @classmethod
+    def expand(cls, given: object) -> object:
+        """The short forms of `budget`."""
+        return BudgetSpec.expand(given)
+
+    def conflicts(self) -> list[Conflict]:
+        if not _has_no_end(self.period):
+            return []
+        periods = ", ".join(name for name in _NAMES if name != BudgetPeriod.ONCE)
+        return [("period", f"{self.period} has no end that the money could be made to last to; give one of {periods}")]
+
+    @property
+    def usd_nanos(self) -> int:
+        """The amount in nano-dollars."""
+        return usd_nanos(self.usd)
+
+
+def _unlike(budgets: tuple[InfrastructureBudgetSpec, ...]) -> tuple[InfrastructureBudgetSpec, ...]:
+    seen: set[tuple[str, str]] = set()
+    for budget in budgets:
+        if (budget.period, budget.time_zone) in seen:
+            problem = f"has two budgets per {budget.period} for the same replicas; keep the one that is meant"
+            raise PydanticCustomError("budgets", "{problem}", {"problem": problem})
+        seen.add((budget.period, budget.time_zone))
+    return budgets
+
+
+InfrastructureBudgets = Annotated[
+    tuple[InfrastructureBudgetSpec, ...],
+    Field(max_length=MAX_BUDGETS),
+    BeforeValidator(_several),
+    AfterValidator(_unlike),
+]
+"""One budget of what replicas cost, or a list of them."""
+
+
 class OrganisationSpec(SpecModel):
     """Everybody who uses this installation."""
 
     name: Text = "organisation"
     budget: Budgets = Field(default=(), description="What all requests together may cost; one budget, or several.")
+    infrastructure_budget: InfrastructureBudgets = Field(
+        default=(), description="What the replicas of all models together may cost; one budget, or several."
+    )

@@ -7,6 +7,7 @@ reconnects names the last pair it has; the server answers with the deltas since,
 import msgspec
 
 from swell.state.budgets import BudgetLimit, KeyBudget
+from swell.state.curbs import Curb
 
 COUNTS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 
@@ -64,6 +65,14 @@ class ReplicaEntry(msgspec.Struct, frozen=True):
     max_in_flight: int = 64  # over all workers
 
 
+class NextRates(msgspec.Struct, frozen=True):
+    """What a model's tokens are charged at from a moment on; nano-dollars per million."""
+
+    from_unix_ms: int
+    prompt_rate: int
+    completion_rate: int
+
+
 class ModelEntry(msgspec.Struct, frozen=True):
     """A model as the gateway sees it."""
 
@@ -83,7 +92,10 @@ class ModelEntry(msgspec.Struct, frozen=True):
     itl_ms: float = 100.0
     prompt_rate: int = 0  # nano-dollars per million tokens
     completion_rate: int = 0
+    next_rates: NextRates | None = None  # told ahead, so that they hold from their moment on
     refuses_late: bool = False  # who waits and cannot meet ttft_ms any more is refused, not demoted
+    cheaper_variant: str = ""  # the model that answers where a budget is nearly used up; empty: none
+    context_tokens: int = 0  # of one request; 0: not known
     replicas: tuple[ReplicaEntry, ...] = ()
 
 
@@ -97,6 +109,7 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     keys: tuple[KeyEntry, ...]
     tenants: tuple[TenantEntry, ...]
     budgets: tuple[BudgetLimit, ...] = ()
+    curbs: tuple[Curb, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
@@ -109,6 +122,7 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
     keys: tuple[KeyEntry, ...] = ()
     tenants: tuple[TenantEntry, ...] = ()
     budgets: tuple[BudgetLimit, ...] | None = None  # all of them, where any changed
+    curbs: tuple[Curb, ...] | None = None  # as well
     removed_models: tuple[str, ...] = ()
     removed_keys: tuple[str, ...] = ()
     removed_tenants: tuple[str, ...] = ()

@@ -102,6 +102,11 @@ class PostgresServer:
             )  # fmt: skip
         self.wait_ready()
 
+    @property
+    def pid(self) -> int:
+        """Of its first process; 0 where it does not run."""
+        return 0 if self._process is None else self._process.pid
+
     def wait_ready(self) -> None:
         """Wait until it answers, after it was started or has lost one of its processes."""
         deadline = time.monotonic() + START_SECONDS

@@ -134,6 +134,8 @@ class PostgresDatabase:
         from swell.adapters.stores.migrate import migrate  # alembic takes 100 ms to import; a migrated store skips it
 
         with self._translated(), self._open_engine().begin() as connection:
+            # A new index over a large ledger takes as long as it takes.
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION}, {_SCHEMA})")
             migrate(connection, f"at {self.shown}")
 
