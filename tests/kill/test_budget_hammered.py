@@ -29,6 +29,7 @@ CLIENTS, WORKERS = 64, 4
 RATES = (10 * NANOS_PER_USD, 40 * NANOS_PER_USD)  # $10 and $40 per million: a request's bound is under a cent
 BLOCKED = 200  # refusals in a row after which the budget counts as used up
 START_SECONDS = 30.0
+_BUDGETS = ("usd: 1.00, period: once", "usd: 1.00, period: rolling 1h", "usd: 0.90, grace_usd: 0.10, period: year")
 _SPEC = """
 models:
   - {{name: m, engine: external, endpoints: ["{url}"], max_tokens: {{default: 100, max: 200}}}}
@@ -53,7 +54,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpstreamProce
 @pytest.fixture(scope="module")
 def server(shared_swell_up: StartSwell, upstream: UpstreamProcess) -> SwellProcess:
     """One server with a tenant of a dollar for each run."""
-    tenants = "\n".join(f"  - {{name: t{run}, budget: {{usd: 1.00, period: once}}}}" for run in range(RUNS))
+    tenants = "\n".join(f"  - {{name: t{run}, budget: {{{_BUDGETS[run % 3]}}}}}" for run in range(RUNS))
     server = shared_swell_up(_SPEC.format(url=upstream.url, tenants=tenants), workers=WORKERS)
     _until_serving(server)
     return server

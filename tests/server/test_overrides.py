@@ -141,7 +141,7 @@ def test_the_budget_is_found_by_scope_model_and_period(office: Overrides, store:
         (wanted("batch", model="caht"), "tenant:batch has no budget for model 'caht'"),
         (
             wanted("batch"),
-            "several budgets; say which with --period. there are: tenant:batch --period day; tenant:batch",
+            "several budgets; say which with --period; there are: tenant:batch --period day; tenant:batch",
         ),
         (
             wanted("batch", period="month"),

@@ -12,6 +12,7 @@ from swell.testing.alert_suite import AlertSuite
 from swell.testing.budget_suite import BudgetSuite
 from swell.testing.memory_store import MemoryStore
 from swell.testing.override_suite import OverrideSuite
+from swell.testing.rate_suite import RateSuite
 from swell.testing.run_suite import RunSuite
 from swell.testing.store_suite import StoreSuite
 from swell.testing.usage_group_suite import UsageGroupSuite
@@ -27,7 +28,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class TestSqliteStore(StoreSuite, BudgetSuite, OverrideSuite, AlertSuite, UsageGroupSuite, RunSuite):
+class TestSqliteStore(StoreSuite, BudgetSuite, OverrideSuite, AlertSuite, UsageGroupSuite, RunSuite, RateSuite):
     @pytest.fixture
     def store(self, tmp_path: Path, empty_database: Path) -> Iterator[Store]:
         store = open_store(Path(shutil.copy(empty_database, tmp_path)), KEY)
@@ -35,7 +36,7 @@ class TestSqliteStore(StoreSuite, BudgetSuite, OverrideSuite, AlertSuite, UsageG
         store.close()
 
 
-class TestMemoryStore(StoreSuite, BudgetSuite, OverrideSuite, AlertSuite, UsageGroupSuite, RunSuite):
+class TestMemoryStore(StoreSuite, BudgetSuite, OverrideSuite, AlertSuite, UsageGroupSuite, RunSuite, RateSuite):
     @pytest.fixture
     def store(self) -> Store:
         return MemoryStore()

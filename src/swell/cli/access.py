@@ -13,6 +13,7 @@ from swell.errors import StateError, SwellError, UserError
 from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal, key_facts
 from swell.server.state_directory import StateDirectory
+from swell.state.posted_rates import PostedRate
 from swell.state.records import UsageFilter
 from swell.state.replica_runs import ReplicaRun
 from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
@@ -51,6 +52,9 @@ class Access(Protocol):
 
     def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> list[ReplicaRun]:
         """Lives of replicas in some time."""
+
+    def rates(self, model: str | None, limit: int) -> list[PostedRate]:
+        """Posted rates, newest first."""
 
     def group_usage(
         self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
@@ -124,6 +128,9 @@ class ServerAccess:
     def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> list[ReplicaRun]:
         query = {"since_unix_ms": since_unix_ms, "until_unix_ms": until_unix_ms}
         return msgspec.convert(self._ask("POST", "/api/runs", query), list[ReplicaRun])
+
+    def rates(self, model: str | None, limit: int) -> list[PostedRate]:
+        return msgspec.convert(self._ask("POST", "/api/rates", {"model": model, "limit": limit}), list[PostedRate])
 
     def test_alerts(self, sink: str | None) -> Any:
         """Have a test alert sent now; what came of it, per sink."""
@@ -200,10 +207,12 @@ class StoreAccess:
         """Of the file, since no server knows them: what the ledger holds of each period."""
         from swell.server.budget_rows import ledger_rows
         from swell.server.leftovers import enter_spools
+        from swell.server.spending import stored_rows
         from swell.spec import load_spec
 
         enter_spools(self._state, self._office.store)
-        return ledger_rows(load_spec(file), self._office.store, self._office.clock.unix())
+        spec, store, now = load_spec(file), self._office.store, self._office.clock.unix()
+        return [*ledger_rows(spec, store, now), *stored_rows(spec, store.list_runs, now)]
 
     def raise_budget(self, request: "NewOverride", file: Path) -> Any:
         return _plain(self._overrides(file).raise_budget(request, current_principal()))
@@ -227,6 +236,9 @@ class StoreAccess:
 
     def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> list[ReplicaRun]:
         return self._office.store.list_runs(since_unix_ms, until_unix_ms)
+
+    def rates(self, model: str | None, limit: int) -> list[PostedRate]:
+        return self._office.store.list_rates(model, limit)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def budget(
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is spent, reserved and left of every budget in its present period."""
+    """Show what is spent, reserved and left of every budget in its present period, and how long the money lasts."""
     if context.invoked_subcommand is not None:
         return
     from swell.cli.access import server_or_store
@@ -39,6 +39,16 @@ def budget(
         rows = [row for row in rows if row["scope"] == "tenant" and row["owner"] == tenant]
     if as_json:
         print_json(rows)
+        return
+    infrastructure = [row for row in rows if row["scope"] == "infrastructure"]
+    rows = [row for row in rows if row["scope"] != "infrastructure"]
+    if infrastructure:
+        print_table(
+            ("replicas of", "period", "budget", "spent", "used", "left", "an hour", "at most", "would cost", "lasts",
+             "until"),
+            map(_spending, infrastructure), empty="",
+        )  # fmt: skip
+    if infrastructure and not rows:
         return
     print_table(
         ("of", "model", "period", "budget", "grace", "spent", "used", "reserved", "left", "stage", "until"),
@@ -131,6 +141,27 @@ def _row(row: dict[str, Any]) -> tuple[object, ...]:
         _whose(row), row["model"] or "all", row["period"], amounts[0], _grace(row), amounts[1],
         f"{_percent(spent, cap)}%", amounts[2], amounts[3], row["stage"], _until(row),
     )  # fmt: skip
+
+
+def _spending(row: dict[str, Any]) -> tuple[object, ...]:
+    """What replicas cost: now, at most by what the budget allows now, and the rest of the period were there none."""
+    cap, spent, runs_out = row["cap_usd_nanos"], row["spent_usd_nanos"], row["runs_out_unix"]
+    return (
+        row["owner"] or "all models", row["period"], _dollars(cap), _dollars(spent), f"{_percent(spent, cap)}%",
+        _dollars(row["left_usd_nanos"]), _dollars(row["rate_usd_nanos"]), _dollars(row["ceiling_usd_nanos"], "any"),
+        _dollars(row["wanted_usd_nanos"], "unknown"), "to its end" if runs_out is None else moment(runs_out),
+        moment(row["ends_unix"]),
+    )  # fmt: skip
+
+
+def _dollars(nanos: int | None, without: str = "") -> str:
+    """To the cent where it is a dollar or more: replicas are billed by the millisecond."""
+    from swell.units import NANOS_PER_USD, usd_text
+
+    if nanos is None:
+        return without
+    cent = NANOS_PER_USD // 100
+    return usd_text(nanos // cent * cent if abs(nanos) >= NANOS_PER_USD else nanos)
 
 
 def _until(row: dict[str, Any]) -> str:

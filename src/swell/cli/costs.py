@@ -11,15 +11,14 @@ from swell.cli.usage import SpecOption, ZoneOption
 from swell.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from swell.cli.access import Access
     from swell.cli.usage_report import Wish
     from swell.metering.attribution import Capability
     from swell.metering.costs import CostQuestion
-    from swell.spec import ModelSpec, Spec
+    from swell.spec import Spec
     from swell.state.replica_runs import ReplicaRun
-    from swell.state.scaling import LatencyProfile
 
 _GROUPS = {"model": "model", "tenant": "tenant", "key": "key_id"}
 
@@ -79,6 +78,7 @@ def _groups(text: str) -> list[str]:
 def cost_question(access: "Access", wish: "Wish", spec: "Spec | None", profiles: Path | None) -> "CostQuestion":
     """What is asked about replicas' costs: their lives in the period, and how much each model's replica can do."""
     from swell.cli.usage_report import period_of
+    from swell.metering.capability import capability_of
     from swell.metering.costs import CostQuestion, span_of
     from swell.metering.reports import ALL
     from swell.state import catalogue
@@ -95,7 +95,7 @@ def cost_question(access: "Access", wish: "Wish", spec: "Spec | None", profiles:
     own = {} if profiles is None else catalogue.load_profiles(profiles, extend=False)
 
     def capability(model: str) -> "Capability":
-        return _capability(model, declared.get(model), _accelerator(runs, model), own)
+        return capability_of(model, declared.get(model), _accelerator(runs, model), own)
 
     return CostQuestion(runs, period, wish.zone, capability, lambda name: adapters.get(name, name))
 
@@ -107,29 +107,6 @@ def _accelerator(runs: "Sequence[ReplicaRun]", model: str) -> str:
         if run.model == model and run.accelerator:
             lived[run.accelerator] = lived.get(run.accelerator, 0) + run.until_unix_ms - run.started_unix_ms
     return max(lived, key=lambda name: (lived[name], name), default="")
-
-
-def _capability(
-    model: str, declared: "ModelSpec | None", accelerator: str, own: "Mapping[str, LatencyProfile]"
-) -> "Capability":
-    """The model's profile and objective, as far as they are known. UserError where two profiles of a file would do."""
-    from swell.metering.attribution import Capability
-    from swell.state import catalogue
-    from swell.state.scaling import Objective
-
-    names = {catalogue.plain_model(name) for name in (model, (declared and declared.source) or model)}
-    known = {**catalogue.profiles(), **own} if accelerator else own
-    fits = [profile for profile in known.values() if catalogue.plain_model(profile.model) in names]
-    if accelerator:
-        fits = [profile for profile in fits if profile.name.rpartition("@")[2].casefold() == accelerator.casefold()]
-    if len(fits) > 1:
-        listed = ", ".join(sorted(profile.name for profile in fits))
-        raise UserError(f"several profiles fit {model}: {listed}; give --profiles a file with the one that holds here")
-    objective = Objective()
-    if declared is not None:
-        wanted = declared.objectives
-        objective = Objective(wanted.ttft_ms, wanted.itl_ms, wanted.attainment, wanted.ttft_ms_per_1k_prompt_tokens)
-    return Capability(fits[0] if fits else None, objective)
 
 
 def _measure(capability: "Capability") -> str:

@@ -1,4 +1,4 @@
-"""`swell prices`, `swell prices import`, `swell prices own`."""
+"""`swell prices`, `swell prices import`, `swell prices own`; `swell prices posted` is in `cli/posted.py`."""
 
 import sys
 import textwrap
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swell.cli import posted
 from swell.cli.output import JsonOption, command, print_json
 from swell.errors import SpecError, UserError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What machines cost: what ships, your own list, and hardware that you own.")
 
+app.command("posted")(posted.posted)
 _COLUMNS = 100
 _MAX_TABLE_BYTES = 64 * 2**20
 

@@ -59,6 +59,12 @@ FractionOption = Annotated[
 ]
 BaseOption = Annotated[int | None, typer.Option(help="On-demand replicas at least. Default: 0.", min=0)]
 CeilingOption = Annotated[float | None, typer.Option(help="Swell's policy spends no more.", min=0)]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What replicas may cost, such as '300 / week', counted from the trace's start.", metavar="USD/PERIOD"
+    ),
+]
 CountOption = Annotated[
     int | None,
     typer.Option(help="Accelerators of a replica. Default: the fewest with a profile.", min=1, max=64),
@@ -102,6 +108,7 @@ def simulate(
     max_spot_fraction: FractionOption = None,
     on_demand_base: BaseOption = None,
     usd_per_hour: CeilingOption = None,
+    budget: BudgetOption = None,
     start_seconds: StartOption = None,
     peak_replicas: PeakOption = None,
     min_replicas: FewestOption = None,
@@ -118,13 +125,14 @@ def simulate(
     from swell.simulator.machines import Bought
     from swell.simulator.setting import Wishes, build
 
-    _check(policy, compare, knob, report)
+    _check(policy, compare, knob, report, budget)
     names = None if accelerators is None else tuple(name.strip() for name in accelerators.split(",") if name.strip())
     bought = Bought(names, spot, spot_events, max_spot_fraction, on_demand_base, usd_per_hour)
     scenario = build(
         Wishes(
             trace, trace_format, history, file, model, accelerator, accelerator_count, start_seconds, wait_seconds,
             itl_ms, attainment, peak_replicas, min_replicas, max_replicas, profiles, prices, seed, bought,
+            budget,
         )
     )  # fmt: skip
     from swell.simulator.feasibility import why_excluded
@@ -140,7 +148,9 @@ def simulate(
     _say(result, excluded, report, is_one=compare is None, as_json=as_json)
 
 
-def _check(policy: str | None, compare: str | None, knob: float | None, report: Path | None) -> None:
+def _check(
+    policy: str | None, compare: str | None, knob: float | None, report: Path | None, budget: str | None
+) -> None:
     """What can be refused before anything long begins."""
     from swell.simulator.contenders import chosen, contender
 
@@ -152,6 +162,8 @@ def _check(policy: str | None, compare: str | None, knob: float | None, report: 
         chosen(compare)
     if policy is not None:
         contender(policy)
+    if budget is not None and (compare is not None or policy not in (None, "swell")):
+        raise UserError("--budget bounds Swell's own policy; leave --compare and other policies out")
     if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
         raise UserError(f"--report {report}: give a file in a folder that exists")
 

@@ -65,7 +65,7 @@ class Exchange:
     _retries = 0
     _was_stale = False  # a kept connection failed it; from then on it gets fresh ones
     _failed_on: frozenset[str] = frozenset()
-    _admitted_unix_ms = 0  # where budgets count it: the period that it belongs to follows from that
+    _admitted_unix_ms = 0  # where budgets or a change of rates count it: its period and its rates follow from that
     _lease_seconds = 0.0  # on top of the usual, for a share to arrive
 
     def __init__(
@@ -83,7 +83,7 @@ class Exchange:
         self.sent_at = started
         self.request_id = service.next_request_id()
         self.tokens_bound = admitted.prompt_tokens_bound + admitted.completion_tokens_bound
-        self.rates = Rates.of(route.entry)
+        self._admitted_unix_ms, self.rates = Rates.of(route.entry, service.unix_ms)
         self.charge_bound = self.rates.bound(admitted)
         self._phase_since = started
 
@@ -93,7 +93,7 @@ class Exchange:
         """Take shares, then go out or wait for a replica."""
         self.service.exchanges.add(self)
         if self.key.is_limited:
-            self._admitted_unix_ms = unix_ms = self.service.unix_ms()
+            self._admitted_unix_ms = unix_ms = self._admitted_unix_ms or self.service.unix_ms()
             self._claim = Claim.of(self.key, self.admitted, self.route.name, self.charge_bound, unix_ms)
             self.share_arrived()
         else:

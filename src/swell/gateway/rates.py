@@ -1,5 +1,6 @@
 """What a model's tokens are charged at, as it was when a request came."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from swell.gateway.request import Admitted
@@ -16,9 +17,19 @@ class Rates(NamedTuple):
     completion: int
 
     @classmethod
-    def of(cls, model: ModelEntry) -> "Rates":
-        """The model's."""
-        return cls(model.prompt_rate, model.completion_rate)
+    def of(cls, model: ModelEntry, clock: Callable[[], int]) -> tuple[int, "Rates"]:
+        """The moment of admission and the model's rates in it.
+
+        `clock` gives Unix milliseconds. It is asked only where the rates will change; else the moment is 0, for the
+        time does not decide anything yet.
+        """
+        after = model.next_rates
+        if after is None:
+            return 0, cls(model.prompt_rate, model.completion_rate)
+        now = clock()
+        if now < after.from_unix_ms:
+            return now, cls(model.prompt_rate, model.completion_rate)
+        return now, cls(after.prompt_rate, after.completion_rate)
 
     def bound(self, admitted: Admitted) -> int:
         """The most that a request can be charged, in nano-dollars."""

@@ -208,10 +208,10 @@ class Accounts:
         if of is not None and not of:
             return []
         found = []
-        for name, account in sorted(self._by_name.items()):
-            if not account.limit.window_ms and (of is None or account.limit.budget_id in of):
-                final = account.final
-                found.append(Standing(account.limit, final, account.committed - final, account.has_refused, (name,)))
+        asked = (each for each in self if not each.limit.window_ms and (of is None or each.limit.budget_id in of))
+        for account in sorted(asked, key=lambda each: each.limit.name):
+            limit, final = account.limit, account.final
+            found.append(Standing(limit, final, account.committed - final, account.has_refused, (limit.name,)))
         for budget_id, slots in sorted(self._slots.items()):
             if of is not None and budget_id not in of:
                 continue
@@ -220,7 +220,7 @@ class Accounts:
             inside = self.together(account)
             final, committed = _sums(inside)
             names = tuple(each.limit.name for each in inside)
-            frees = next((each.limit.leaves_unix_ms for each in inside if each.final), None)
+            frees = next((each.limit.leaves_unix_ms for each in inside if each.final), None) if final else None
             found.append(Standing(account.limit, final, committed - final, account.has_refused, names, frees))
         return found
 
@@ -229,8 +229,12 @@ def _sums(accounts: Iterable[Account]) -> tuple[int, int]:
     """What is spent for good, and spent or held."""
     final = committed = 0
     for account in accounts:
-        final += account.final
-        committed += account.committed
+        if account.granted:
+            final += account.final
+            committed += account.committed
+        else:  # as most slots of most budgets: there may be very many
+            final += account.spent
+            committed += account.spent
     return final, committed
 
 

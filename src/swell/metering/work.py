@@ -53,6 +53,14 @@ def work_microseconds(loads: Mapping[_Key, Load], profile: LatencyProfile, objec
     }
 
 
+def token_work(load: Load, profile: LatencyProfile | None, objective: Objective) -> tuple[int, int]:
+    """Of all requests together, the work of their prompts and that of their completions; in the same unit."""
+    if profile is None:
+        return load.prompt_tokens, COMPLETION_WEIGHT * load.completion_tokens
+    decode = load.completion_tokens * _token_ms(load, profile, objective)
+    return round(_MICROSECONDS_PER_MS * _prefill_ms(load, profile)), round(_MICROSECONDS_PER_MS * decode)
+
+
 def weighted_tokens(loads: Mapping[_Key, Load]) -> dict[_Key, int]:
     """Work by group where there is no profile."""
     return {key: load.prompt_tokens + COMPLETION_WEIGHT * load.completion_tokens for key, load in loads.items()}

@@ -17,6 +17,7 @@ from swell.errors import UserError
 from swell.state.alerts import Alert, AlertDelivery, AlertRecord
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
 from swell.state.overrides import BudgetOverride
+from swell.state.posted_rates import PostedRate
 from swell.state.records import (
     AuditEntry,
     DecisionRecord,
@@ -247,6 +248,16 @@ class RunStore(Protocol):
         """Runs without an end, by their start and id. Raises UserError where there are more than MAX_RUNS."""
 
 
+class RateStore(Protocol):
+    """Rates that were posted. They are kept for good, as the ledger is, and none is ever changed."""
+
+    def post_rate(self, rate: PostedRate, audit: AuditEntry) -> PostedRate:
+        """Add a rate, unless the model has one from that moment on: then that one stays and is returned."""
+
+    def list_rates(self, model: str | None, limit: int) -> list[PostedRate]:
+        """The `limit` (at most MAX_LISTED) rates that begin last, newest first and by model; of one, or of all."""
+
+
 class DecisionStore(Protocol):
     """The trail of scaling decisions, bounded per model."""
 
@@ -258,7 +269,16 @@ class DecisionStore(Protocol):
 
 
 class Store(
-    KeyStore, UsageStore, BudgetStore, OverrideStore, AlertStore, ProcessStore, RunStore, DecisionStore, Protocol
+    KeyStore,
+    UsageStore,
+    BudgetStore,
+    OverrideStore,
+    AlertStore,
+    ProcessStore,
+    RunStore,
+    RateStore,
+    DecisionStore,
+    Protocol,
 ):
     """Everything the server keeps."""
 

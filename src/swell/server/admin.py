@@ -26,6 +26,7 @@ from swell.ports.store import UsageStore
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
 from swell.server.overrides import NewOverride, OverrideEnd, Overrides
 from swell.server.private_socket import private_socket, remove_socket
+from swell.state.posted_rates import PostedRate
 from swell.state.records import DecisionRecord, UsageFilter
 from swell.state.replica_runs import ReplicaRun
 from swell.state.usage_groups import Bucket, GroupColumn
@@ -58,6 +59,9 @@ class Platform(Protocol):
 
     async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
         """Lives of replicas, up to now."""
+
+    async def rates(self, model: str | None, limit: int) -> list[PostedRate]:
+        """Rates that were posted, newest first."""
 
     async def alerts(self, limit: int) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
@@ -96,6 +100,13 @@ class RunsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     since_unix_ms: int | None = None
     until_unix_ms: int | None = None
+
+
+class RatesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a query for posted rates."""
+
+    model: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 100
 
 
 class AlertsTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,10 +173,6 @@ def application(platform: Platform) -> Starlette:
         query = await _body(request, TrailQuery)
         return _json(await platform.decisions(query.model, query.limit))
 
-    async def runs(request: Request) -> Response:
-        query = await _body(request, RunsQuery)
-        return _json(await platform.runs(query.since_unix_ms, query.until_unix_ms))
-
     async def alerts(request: Request) -> Response:
         return _json(await platform.alerts((await _body(request, AlertsQuery)).limit))
 
@@ -183,7 +190,7 @@ def application(platform: Platform) -> Starlette:
             Route("/api/keys/{key_id}/revoke", _told(revoke_key), methods=["POST"]),
             *_usage_routes(platform),
             *_budget_routes(platform),
-            Route("/api/runs", _told(runs), methods=["POST"]),
+            *_cost_routes(platform),
             Route("/api/alerts", _told(alerts), methods=["POST"]),
             Route("/api/alerts/test", _told(test_alerts), methods=["POST"]),
             Route("/api/decisions", _told(decisions), methods=["POST"]),
@@ -231,6 +238,21 @@ def _budget_routes(platform: Platform) -> list[Route]:
         Route("/api/budgets/raise", _told(raise_budget), methods=["POST"]),
         Route("/api/budgets/overrides", _told(overrides), methods=["POST"]),
         Route("/api/budgets/end-override", _told(end_override), methods=["POST"]),
+    ]
+
+
+def _cost_routes(platform: Platform) -> list[Route]:
+    async def runs(request: Request) -> Response:
+        query = await _body(request, RunsQuery)
+        return _json(await platform.runs(query.since_unix_ms, query.until_unix_ms))
+
+    async def rates(request: Request) -> Response:
+        query = await _body(request, RatesQuery)
+        return _json(await platform.rates(query.model, query.limit))
+
+    return [
+        Route("/api/runs", _told(runs), methods=["POST"]),
+        Route("/api/rates", _told(rates), methods=["POST"]),
     ]
 
 

@@ -60,19 +60,21 @@ def budget_alert(
     limit, spent = standing.limit, standing.spent_usd_nanos
     subject, so_far, values = _subject(limit), _so_far(standing), _values(standing, threshold.text)
     and_so = ""
+    is_infrastructure = limit.scope == Scope.INFRASTRUCTURE
+    is_, has, its = ("are", "have", "their") if is_infrastructure else ("is", "has", "its")
     if threshold.is_forecast and forecast is not None:
-        does = f"is forecast to spend {threshold.share_percent}% of its budget"
+        does = f"{is_} forecast to spend {threshold.share_percent}% of {its} budget"
         so_far += _coming(forecast)
         values |= money_values("forecast", forecast.expected_usd_nanos)
         values |= money_values("forecast_low", forecast.low_usd_nanos)
         values |= money_values("forecast_high", forecast.high_usd_nanos)
     elif threshold.share_percent == 100:
-        does = "has used up its budget"
+        does = f"{has} used up {its} budget"
         and_so = " and spends its grace" if _is_in_grace(standing) else ""
-        if spent < limit.most_usd_nanos and not _is_in_grace(standing):
+        if spent < limit.most_usd_nanos and not _is_in_grace(standing) and not is_infrastructure:
             so_far += " What is left is less than the next requests may cost."
     else:
-        does = f"has spent {threshold.share_percent}% of its budget"
+        does = f"{has} spent {threshold.share_percent}% of {its} budget"
     return Alert(
         alert_id=alert_id,
         kind="budget",
@@ -95,7 +97,7 @@ def _values(standing: Standing, threshold: str) -> dict[str, str | int]:
     values: dict[str, str | int] = {
         "scope": limit.scope,
         "owner": limit.owner,
-        "model": limit.model,
+        "model": limit.owner if limit.scope == Scope.INFRASTRUCTURE else limit.model,
         "period": limit.label,
         "threshold": threshold,
         **money_values("cap", limit.cap_usd_nanos),
@@ -117,6 +119,8 @@ def _severity(threshold: Threshold) -> Severity:
 
 
 def _subject(limit: BudgetLimit) -> str:
+    if limit.scope == Scope.INFRASTRUCTURE:
+        return f"replicas of {limit.owner}" if limit.owner else "replicas of all models"
     holder = f"{_HOLDERS[Scope(limit.scope)]} {limit.owner}" if limit.scope in _HOLDERS else "the organisation"
     return f"{holder} on model {limit.model}" if limit.model else holder
 
@@ -145,6 +149,8 @@ def _is_in_grace(standing: Standing) -> bool:
 def _consequence(standing: Standing, threshold: Threshold) -> str:
     limit = standing.limit
     grace = f"its grace of {usd_text(limit.grace_usd_nanos)}" if limit.grace_usd_nanos else ""
+    if limit.scope == Scope.INFRASTRUCTURE:
+        return "Fewer replicas run where it would not last, and none once it is used up."
     if threshold.is_forecast or threshold.share_percent < 100:
         return f"Requests are refused once it {f'and {grace} are' if grace else 'is'} used up."
     if _is_in_grace(standing):
@@ -167,6 +173,8 @@ def _refused_until(limit: BudgetLimit) -> str:
 
 
 def _advice(limit: BudgetLimit) -> str:
+    if limit.scope == Scope.INFRASTRUCTURE:
+        return "What is given up: swell status --why. To allow more, raise infrastructure_budget in swell.yaml."
     options = [f"{_OPTIONS[Scope(limit.scope)]} {limit.owner}"] if limit.scope in _OPTIONS else []
     options += [f"--model {limit.model}"] if limit.model else []
     scope = f"{limit.scope}:{limit.owner}" if limit.owner else limit.scope

@@ -12,7 +12,7 @@ Limits that a period's end leaves in the book are watched until they leave it: t
 import logging
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from swell.clock import Clock
@@ -27,11 +27,13 @@ from swell.server.budget_limits import thresholds_by_budget
 from swell.server.budgets import KEPT_SECONDS
 from swell.server.loops import Loop
 from swell.server.spend_history import SpendHistory
+from swell.server.spending import infrastructure_thresholds
 from swell.server.writer import Writer
 from swell.spec import Spec
 from swell.spec.steps import BLOCK
 from swell.spec.thresholds import Threshold
 from swell.state.alerts import Alert, AlertDelivery, AlertRecord
+from swell.state.budgets import BudgetLimit, Scope
 
 WATCH_SECONDS = 2.0
 DELIVER_SECONDS = 2.0
@@ -63,8 +65,11 @@ class AlertDesk:
         standings: Callable[[], Sequence[Standing]],
         say: Callable[[str], None],
         steps: Callable[[Standing], Sequence[str]] = lambda standing: (),
+        infrastructure_hours: Callable[[BudgetLimit, float], Awaitable[list[int]]] | None = None,
     ) -> None:
-        self._thresholds = thresholds_by_budget(spec)
+        """`infrastructure_hours` gives what replicas cost by the hour, as `SpendHistory.hours` what requests did."""
+        self._thresholds = thresholds_by_budget(spec) | infrastructure_thresholds(spec)
+        self._infrastructure_hours = infrastructure_hours
         self._store = store
         self._writer = writer
         self._clock = clock
@@ -204,12 +209,17 @@ class AlertDesk:
         for standing in waiting[:MAX_FORECASTS]:
             limit = standing.limit
             self._forecast_at[limit.name] = now
-            hours = await self._history.hours(limit, at_unix)
+            hours = await self._hours(limit, at_unix)
             start, end = limit.start_unix_ms / 1000, (limit.end_unix_ms or 0) / 1000
             forecast = forecast_spend(hours, at_unix - start, end - start, standing.spent_usd_nanos)
             if forecast is not None:
                 found[limit.name] = forecast
         return found
+
+    async def _hours(self, limit: BudgetLimit, at_unix: float) -> list[int]:
+        if limit.scope != Scope.INFRASTRUCTURE:
+            return await self._history.hours(limit, at_unix)
+        return [] if self._infrastructure_hours is None else await self._infrastructure_hours(limit, at_unix)
 
     def _wants_forecast(self, standing: Standing, now: float, at_unix: float) -> bool:
         limit = standing.limit

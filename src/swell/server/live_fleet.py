@@ -5,10 +5,12 @@ order is relative to what was seen: what was ordered and has no place yet is sho
 draining, from the moment on that it was said.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from swell.control.decide import LEAVING
 from swell.control.fleet import Fleet
 from swell.control.replica import Replica
+from swell.state.funding import Funding
 from swell.state.messages import Load
 from swell.state.replica import Phase
 from swell.state.scaling import Observation, ReplicaState, ReplicaView, Window
@@ -28,6 +30,7 @@ class LiveFleet:
         loads: Callable[[], Mapping[str, Load]],
         unix: Callable[[], float],
         drain_seconds: float,
+        funding: Callable[[Sequence[ReplicaView], float], Funding | None] = lambda views, now: None,
     ) -> None:
         self._model = model
         self._pool = pool
@@ -36,6 +39,7 @@ class LiveFleet:
         self._loads = loads
         self._unix = unix
         self._drain_seconds = drain_seconds
+        self._funding = funding
         self._engines: dict[str, tuple[int, float]] = {}
         self.seen = Observation(0.0, None, ())
 
@@ -46,10 +50,14 @@ class LiveFleet:
     def observe(self, now: float) -> Observation:
         """What there is now, and what happened since the last call."""
         window = self._window(now)
-        views = tuple(self._views(now))
+        views = self.views(now, self._loads())
         self._engines = {view.replica_id: self._engines.get(view.replica_id, (0, 0.0)) for view in views}
-        self.seen = Observation(now, window, views, self._unix())
+        self.seen = Observation(now, window, views, self._unix(), self._funding(views, now))
         return self.seen
+
+    def views(self, now: float, loads: Mapping[str, Load]) -> tuple[ReplicaView, ...]:
+        """The replicas, as they are shown under what workers report."""
+        return tuple(self._views(now, loads))
 
     def start(self, pool: str, count: int) -> None:
         """Order `count` more."""
@@ -66,9 +74,9 @@ class LiveFleet:
     def _change_count(self, by: int) -> None:
         self._fleet.set_count(self._model, max(0, self._fleet.workload(self._model).count + by))
 
-    def _views(self, now: float) -> Iterator[ReplicaView]:
+    def _views(self, now: float, loads: Mapping[str, Load]) -> Iterator[ReplicaView]:
         workload = self._fleet.workload(self._model)
-        in_flight, tokens = _open_requests(self._loads())
+        in_flight, tokens = _open_requests(loads)
         missing = workload.count
         for replica in self._fleet.replicas:
             if replica.workload != self._model:
@@ -80,7 +88,7 @@ class LiveFleet:
                 replica_id=replica.child_id,
                 pool=self._pool,
                 state=state,
-                since=replica.since,
+                since=now if is_going_yet(state, replica) else replica.since,
                 in_flight=in_flight.get(replica.child_id, 0),
                 waiting=waiting,
                 outstanding_tokens=tokens.get(replica.child_id, 0),
@@ -95,6 +103,11 @@ class LiveFleet:
         if not self._fleet.stays(replica) or replica.fingerprint != fingerprint:
             return ReplicaState.DRAINING
         return ReplicaState.READY if replica.phase is Phase.READY else ReplicaState.STARTING
+
+
+def is_going_yet(state: ReplicaState, replica: Replica) -> bool:
+    """Shown as draining, though it does not yet: its time to drain has not begun."""
+    return state is ReplicaState.DRAINING and replica.phase not in LEAVING
 
 
 def _open_requests(loads: Mapping[str, Load]) -> tuple[dict[str, int], dict[str, int]]:

@@ -127,7 +127,7 @@ class Overrides:
         if not right:
             raise UserError(f"{_scoped(found[0])} has no budget per {request.period[:100]!r}; {_which('', found)}")
         if len(right) > 1:
-            raise UserError(f"{_scoped(right[0])} has several budgets; say which with --period. {_which('', right)}")
+            raise UserError(f"{_scoped(right[0])} has several budgets; say which with --period; {_which('', right)}")
         return right[0]
 
     def _amount(self, request: NewOverride, budget: Budget, now: float) -> int:

@@ -16,7 +16,7 @@ from swell.spec import Engine, Late, ModelSpec, TenantSpec
 from swell.state.budgets import BudgetLimit
 from swell.state.curbs import Curb
 from swell.state.records import KeyRecord
-from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
+from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, NextRates, ReplicaEntry, Snapshot, TenantEntry
 
 MAX_PROMPTS = 128  # in one request for completions
 
@@ -90,12 +90,14 @@ def picture_of(
     created_unix: int,
     now_unix: float,
     price_of: Callable[[str], tuple[int, int]] = lambda model: (0, 0),
+    next_rates: Callable[[str], NextRates | None] = lambda model: None,
     budgets: tuple[BudgetLimit, ...] = (),
     curbs: tuple[Curb, ...] = (),
 ) -> Picture:
     """What workers are to know: routable replicas, live keys, the tenants with their limits, budgets and their steps.
 
-    `price_of` a model is its rates, in nano-dollars per million prompt and completion tokens.
+    `price_of` a model is its rates, in nano-dollars per million prompt and completion tokens; `next_rates` those that
+    are known to follow.
     """
     routable: dict[str, list[Replica]] = {}
     for replica in replicas:
@@ -108,7 +110,7 @@ def picture_of(
         models=tuple(
             entry
             for model in models
-            for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix, price_of)
+            for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix, price_of, next_rates)
         ),
         keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not _key_problem(key, names)),
         tenants=tuple(_tenant_entry(tenant) for tenant in known),
@@ -140,7 +142,11 @@ def with_default_tenant(tenants: Sequence[TenantSpec]) -> tuple[TenantSpec, ...]
 
 
 def _model_entries(
-    model: Served, replicas: Iterable[Replica], created_unix: int, price_of: Callable[[str], tuple[int, int]]
+    model: Served,
+    replicas: Iterable[Replica],
+    created_unix: int,
+    price_of: Callable[[str], tuple[int, int]],
+    next_rates: Callable[[str], NextRates | None],
 ) -> Iterator[ModelEntry]:
     """The model itself, and each of its adapters under its own name on the same replicas."""
     spec = model.spec
@@ -166,6 +172,7 @@ def _model_entries(
             itl_ms=spec.objectives.itl_ms,
             prompt_rate=prompt_rate,
             completion_rate=completion_rate,
+            next_rates=next_rates(name),
             refuses_late=spec.objectives.late is Late.REFUSE,
             cheaper_variant=(spec.cheaper_variant or "")
             if name == spec.name

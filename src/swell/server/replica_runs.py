@@ -9,7 +9,7 @@ otherwise. Nothing is ever counted that is not known to have run.
 A price holds for the runs that begin under it: a changed file changes nothing that runs already.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -29,13 +29,21 @@ SEEN_SECONDS = 30.0
 
 
 class RunDesk:
-    """Made once per server. Everything is called on the event loop; `loop` is to be run."""
+    """Made once per server. Everything is called on the event loop; `loop` is to be run. `noted` gets every change."""
 
-    def __init__(self, models: Sequence[ModelSpec], store: Store, writer: Writer, clock: Clock) -> None:
+    def __init__(
+        self,
+        models: Sequence[ModelSpec],
+        store: Store,
+        writer: Writer,
+        clock: Clock,
+        noted: Callable[[ReplicaRun], None] = lambda run: None,
+    ) -> None:
         self._models = {model.name: model for model in models}
         self._store = store
         self._writer = writer
         self._clock = clock
+        self._noted = noted
         self._runs: dict[str, ReplicaRun] = {}  # that go on, or whose end is not stored yet
         self._unsaved: set[str] = set()
         self.loop = Loop("replica runs", self.step, SEEN_SECONDS, clock)
@@ -103,6 +111,7 @@ class RunDesk:
     def _put(self, run: ReplicaRun) -> None:
         self._runs[run.replica_id] = run
         self._unsaved.add(run.replica_id)
+        self._noted(run)
 
     def _now_ms(self) -> int:
         return int(self._clock.unix() * 1000)

@@ -21,6 +21,7 @@ from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal
 from swell.server.alerts import AlertDesk
+from swell.server.background import Background
 from swell.server.budget_rows import budget_rows
 from swell.server.budgets import TURN_SECONDS, BudgetDesk
 from swell.server.channel import ControlChannel
@@ -29,6 +30,7 @@ from swell.server.gateway_workload import forget_settings, require_port
 from swell.server.loops import Loop
 from swell.server.overrides import Overrides
 from swell.server.parts import Parts
+from swell.server.posted_rates import RateDesk
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
 from swell.server.replica_runs import RunDesk
@@ -36,12 +38,14 @@ from swell.server.rolling import roll_usage
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
+from swell.server.spending import SpendingDesk
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
 from swell.server.views import gateway_url, in_flight, replica_rows, running_workers, server_samples, worker_rows
 from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
+from swell.state.posted_rates import PostedRate
 from swell.state.records import DecisionRecord, KeyRecord
 from swell.state.replica import Phase
 from swell.state.replica_runs import ReplicaRun
@@ -74,6 +78,7 @@ class RunningServer:
         self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
         self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock, lambda: self._keys)
+        self._spending = SpendingDesk(parts.spec, parts.store, self._writer, parts.clock)
         self._overrides = Overrides(lambda: parts.spec, parts.store, parts.clock)
         self._alerts = AlertDesk(
             parts.spec,
@@ -81,16 +86,22 @@ class RunningServer:
             self._writer,
             parts.clock,
             parts.sinks,
-            standings=self._budgets.standings,
+            standings=lambda: [*self._budgets.standings(), *self._spending.standings()],
             steps=self._budgets.stages.holding,
             say=self._troubles.say,
+            infrastructure_hours=self._spending.hours,
         )
-        self._runs = RunDesk([model.spec for model in parts.models], parts.store, self._writer, parts.clock)
+        models = [model.spec for model in parts.models]
+        self._runs = RunDesk(models, parts.store, self._writer, parts.clock, self._spending.note)
+        self._rates = RateDesk(
+            parts.spec, parts.store, self._writer, parts.clock,
+            runs=self._runs.list, ingest=self._ingest_all, publish=self._publish,
+        )  # fmt: skip
         self._keys: list[KeyRecord] = []
         self._refused = RefusedKeys(self._troubles.say)
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
         self._silent: set[str] = set()  # adopted workers that have not told what they hold
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         self._stop_signals = 0
@@ -111,7 +122,7 @@ class RunningServer:
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
         self._scaling = Scaling(
-            [model.spec for model in parts.models],
+            models,
             self._fleet,
             parts.clock,
             loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
@@ -119,6 +130,7 @@ class RunningServer:
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
             memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
+            spending=self._spending,
         )
         self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
 
@@ -144,6 +156,7 @@ class RunningServer:
             *self._alerts.loops,
             Loop("budgets", self._budgets_step, TURN_SECONDS, self._clock),
             self._runs.loop,
+            self._rates.loop,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
         tasks = [loop.create_task(each.run(), name=each.name) for each in loops]
@@ -151,7 +164,7 @@ class RunningServer:
         admin = self._admin_server()
         admin_task = loop.create_task(admin.run_on_socket(), name="admin")
         tasks.append(admin_task)
-        tasks.append(self._in_background(greet(self), "the greeting failed"))
+        tasks.append(self._background.run(greet(self), "the greeting failed"))
         try:
             await self._stop.wait()
             await self._drain()
@@ -217,7 +230,8 @@ class RunningServer:
 
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
-        return budget_rows(self._budgets.standings(), self._clock.unix(), self._budgets.stages.holding)
+        rows = budget_rows(self._budgets.standings(), self._clock.unix(), self._budgets.stages.holding)
+        return [*rows, *self._spending.rows()]
 
     async def overrides(self, act: Callable[[Overrides], _Result]) -> _Result:
         """Run an act on raises of budgets on the writer thread; return after the workers were told of it."""
@@ -228,6 +242,10 @@ class RunningServer:
     async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
         """Lives of replicas, up to now."""
         return await self._runs.list(since_unix_ms, until_unix_ms)
+
+    async def rates(self, model: str | None, limit: int) -> list[PostedRate]:
+        """Rates that were posted, newest first."""
+        return await self._rates.listed(model, limit)
 
     async def alerts(self, limit: int) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
@@ -258,6 +276,7 @@ class RunningServer:
         parts = self._parts
         self._fleet.want([*parts.model_workloads, parts.gateway])
         await self._fleet.adopt()
+        await self._spending.begin()
         await self._runs.begin(self._fleet.replicas)
         self._living = running_workers(self._fleet.replicas)
         self._silent = set(self._living)
@@ -272,6 +291,7 @@ class RunningServer:
         await self._budgets.refresh()
         self._budgets.look()
         await self._alerts.begin()
+        await self._rates.begin()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
             publication=Publication(epoch, self._picture()),
@@ -326,7 +346,7 @@ class RunningServer:
         for incarnation in self._living - living:
             self._channel.worker_gone(incarnation)
             if incarnation in self._silent:
-                self._in_background(self._account_for(incarnation), "a dead worker's use could not be booked")
+                self._background.run(self._account_for(incarnation), "a dead worker's use could not be booked")
         if self._living - living:
             forget_settings(self._parts.state, living)
         self._living = living
@@ -365,7 +385,8 @@ class RunningServer:
             workers=self._parts.spec.server.workers,
             created_unix=self._created_unix,
             now_unix=self._clock.unix(),
-            price_of=lambda model: self._parts.spec.price_of(model).rates,
+            price_of=self._rates.rates_of,
+            next_rates=self._rates.next_rates,
             budgets=self._budgets.limits,
             curbs=self._budgets.stages.curbs,
         )
@@ -378,7 +399,9 @@ class RunningServer:
         if len(connected) < self._parts.spec.server.workers:
             return False
         ready = {replica.workload for replica in self._fleet.replicas if replica.routable}
-        return all(workload.count == 0 or workload.name in ready for workload in self._parts.model_workloads)
+        names = {workload.name for workload in self._parts.model_workloads}
+        wanted = {each.name for each in self._fleet.workloads if each.count}  # a budget may want none of them
+        return names & wanted <= ready
 
     def _workers_changed(self) -> None:
         self._silent -= self._channel.connected().keys()
@@ -447,7 +470,7 @@ class RunningServer:
             self.request_stop(principal)
             return
         self._troubles.say("Stopping at once.")
-        self._in_background(self._draining.hurry(), "stopping at once failed")
+        self._background.run(self._draining.hurry(), "stopping at once failed")
 
     async def _drain(self) -> None:
         self._scaling.stop()
@@ -468,17 +491,4 @@ class RunningServer:
     def _audit(self, action: str, principal: str) -> None:
         subject = str(self._parts.state.root)
         note = self._writer.call(lambda: self._office.note(principal, action, subject, version=__version__))
-        self._in_background(note, "an administrative act could not be audited")
-
-    def _in_background(self, work: Coroutine[Any, Any, None], failure: str) -> asyncio.Task[None]:
-        """Run beside everything else; a failure is logged as `failure`."""
-
-        def ended(task: asyncio.Task[None]) -> None:
-            self._background.discard(task)
-            if not task.cancelled() and task.exception() is not None:
-                _log.error(failure, exc_info=task.exception())
-
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)  # the loop itself holds tasks only weakly
-        task.add_done_callback(ended)
-        return task
+        self._background.run(note, "an administrative act could not be audited")

@@ -106,9 +106,15 @@ def _encode(own: "SwellScaler", clock: Clock) -> bytes:
 
 def _moved(memory: "ScalingMemory", by: float) -> "ScalingMemory":
     """The same with every monotonic time later by so many seconds."""
-    past = memory.forecast
+    past, thrift = memory.forecast, memory.thrift
     return replace(
         memory,
+        thrift=replace(
+            thrift,
+            seen_at=thrift.seen_at + by,
+            rationed_at=thrift.rationed_at + by,
+            bound_at=thrift.bound_at + by,
+        ),
         learnt_at=memory.learnt_at + by,
         busy_at=memory.busy_at + by,
         needed=tuple((at + by, count) for at, count in memory.needed),

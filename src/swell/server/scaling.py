@@ -10,21 +10,27 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from swell.clock import Clock
+from swell.control.decide import KILL_MARGIN_SECONDS
 from swell.control.engine_metrics import MetricsReader
 from swell.control.fleet import Fleet
 from swell.control.scaling import ScalingLoop
+from swell.policy.scaling.spending import most_affordable
 from swell.ports.scaler import Scaler
 from swell.server.live_fleet import LiveFleet
 from swell.server.loops import Loop
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.signals import Signals
+from swell.server.spending import SpendingDesk
 from swell.server.trail import Trail
 from swell.spec import Engine, ModelSpec
+from swell.state.funding import Funding
 from swell.state.messages import Load
-from swell.state.scaling import Decision, LatencyProfile, Objective, Pool
+from swell.state.scaling import Decision, LatencyProfile, Objective, Pool, ReplicaState, ReplicaView
 
 MEMORY_SECONDS = 300.0  # between two writings of what the policy has learnt
 METRICS_SECONDS = 2.0  # between two readings of the engines' own metrics
+LATE_SECONDS = 60.0  # that a turn may come after its time, for what budgets must pay until then
+GONE_SECONDS = 15.0  # from a replica's last second to where everybody knows that it ended
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +40,7 @@ MakeScaler = Callable[[ModelSpec, Pool], Scaler]
 @dataclass(frozen=True)
 class _Scaled:
     spec: ModelSpec
+    pool: Pool
     fleet: LiveFleet
     turn: ScalingLoop
     loop: Loop
@@ -53,6 +60,7 @@ class Scaling:
         make_scaler: MakeScaler,
         decided: Callable[[], None] = lambda: None,
         memories: ScalerMemories | None = None,
+        spending: SpendingDesk | None = None,
     ) -> None:
         self._fleet = fleet
         self._clock = clock
@@ -60,9 +68,11 @@ class Scaling:
         self._living = living
         self._decided = decided
         self._memories = memories
+        self._spending = spending
         self._stopped = False
         self.trail = Trail(0)
-        models = [model for model in models if model.scales]
+        # A budget may let go of replicas whose number is fixed otherwise.
+        models = [m for m in models if m.scales or (spending is not None and spending.bounds(m.name))]
         self._reader = MetricsReader()
         self._watch = Loop("engine metrics", self._read_engines, METRICS_SECONDS, clock)
         names = {name: model.name for model in models for name in served_names(model)}
@@ -86,6 +96,33 @@ class Scaling:
         for name, scaled in self._models.items():
             bounds = scaled.spec.replicas
             self._fleet.set_count(name, min(max(found.get(name, 0), bounds.min), bounds.max))
+        self._begin_within_budgets()
+
+    def _begin_within_budgets(self) -> None:
+        """Before the first turn: no more than what is left pays for, with everybody's replicas known."""
+        now = self._clock.monotonic()
+        views = {name: scaled.fleet.views(now, {}) for name, scaled in self._models.items()}
+        for name, scaled in self._models.items():
+            self._funding(scaled.spec, scaled.pool, views[name], now)
+        for name, scaled in self._models.items():
+            funding = self._funding(scaled.spec, scaled.pool, views[name], now)
+            if funding is None or self._spending is None:
+                continue
+            count, pool = self._fleet.workload(name).count, scaled.pool
+            # What is shown as starting may have to be started first: it must be paid for as a new one.
+            begun = [view for view in views[name] if view.state is not ReplicaState.STARTING]
+            most = most_affordable(funding, pool.name, begun, now, pool.start_seconds, count)
+            if most < count:
+                self._fleet.set_count(name, most)
+            self._spending.decided(name, Decision(now, ((pool.name, most),), "found", "hold", is_hold=True))
+
+    def _funding(self, model: ModelSpec, pool: Pool, views: Sequence[ReplicaView], now: float) -> Funding | None:
+        if self._spending is None:
+            return None
+        drain = max(model.scaling.drain_seconds, model.drain_seconds) + GONE_SECONDS
+        drain += self._fleet.workload(model.name).stop_grace_seconds + KILL_MARGIN_SECONDS
+        turn = model.scaling.interval_seconds + LATE_SECONDS
+        return self._spending.funding(model.name, pool.name, views, now, drain, turn)
 
     def report(self, incarnation: str, load: Load) -> None:
         """Take a worker's report; whoever waits at zero is seen to at once."""
@@ -152,10 +189,13 @@ class Scaling:
             self._loads,
             self._clock.unix,
             model.scaling.drain_seconds,
+            lambda views, now: self._funding(model, pool, views, now),
         )
 
         def record(decision: Decision) -> None:
             self.trail.add(model.name, decision, live.seen.present, self._clock.unix())
+            if self._spending is not None:
+                self._spending.decided(model.name, decision)
             if not decision.is_hold:
                 self._decided()
 
@@ -167,7 +207,7 @@ class Scaling:
                 await asyncio.sleep(0)
 
         loop = Loop(f"scaling of {model.name}", step, scaler.interval_seconds, self._clock)
-        return _Scaled(model, live, turn, loop)
+        return _Scaled(model, pool, live, turn, loop)
 
 
 def served_names(model: ModelSpec) -> list[str]:

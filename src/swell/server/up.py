@@ -18,6 +18,7 @@ from swell.server.gateway_workload import gateway_workload
 from swell.server.listener import prepare_listener
 from swell.server.parts import Parts
 from swell.server.port import require_free_port
+from swell.server.posted_rates import offers_of
 from swell.server.running import RunningServer
 from swell.server.state_directory import StateDirectory
 from swell.spec import ModelSpec, Spec, default_spec, load_spec, with_server
@@ -70,6 +71,7 @@ class Audience(Protocol):
 def serve(wishes: Wishes, audience: Audience) -> None:
     """Run the server until it is told to stop. Raises UserError where it cannot begin."""
     spec = wanted_spec(wishes)
+    offers_of(spec)  # whose rates nobody could work out is told before anything is fetched
     state = StateDirectory(wishes.state.absolute())
     state.create()
     with state.locked(wait_seconds=LOCK_WAIT_SECONDS), _logging(state, spec, wishes.log_level):

@@ -108,6 +108,7 @@ class Comparison:
     oracle: Found | None
     rate_clairvoyant: Found | None
     searched: bool = True  # False: one policy at a given setting
+    without_budget: Result | None = None  # of the one policy, where the scenario has a budget
 
     @property
     def cheapest(self) -> Score | None:
@@ -218,11 +219,18 @@ def assess(
     """One policy at `knob` (None: its own default), set against the references at the attainment that it reaches.
 
     At most at `attainment`: what is attained beyond it earns nothing. The references are searched on the day where
-    there is one, and verified on the whole by few replays.
+    there is one, and verified on the whole by few replays. Where there is a budget, the policy is replayed without it
+    as well, and the references know nothing of it.
     """
-    report = progress or _silent
+    report, free = progress or _silent, replace(scenario, budget=None)
     made = contender.make(scenario, knob)
     first_share = 0.3 if references.oracle or references.rate_clairvoyant else 1.0
+    without = None
+    if scenario.budget is not None:
+        first_share /= 2
+        without = replay(
+            free, contender.make(free, knob), name=contender.name, progress=lambda d: report(first_share * d)
+        )
     result = replay(scenario, made, name=contender.name, progress=lambda done: report(first_share * done))
     result = replace(result, policy=contender.name, knob=knob)
     found = Found(
@@ -230,15 +238,14 @@ def assess(
         (Probe(knob, result.attainment, result.cost_usd, True),),
     )  # fmt: skip
     equal = min(attainment, result.attainment)
-    search = partial(
-        bisect_to, scenario, attainment=equal, day=_day_of(scenario), replay=replay, replays=6, whole_replays=2
-    )
+    search = partial(bisect_to, free, attainment=equal, day=_day_of(free), replay=replay, replays=6, whole_replays=2)
     searched = [each for each in (references.oracle, references.rate_clairvoyant) if each]
     others, bound_usd = _search_all(
-        scenario, searched, search, references.bound, equal, jobs,
+        free, searched, search, references.bound, equal, jobs,
         lambda done: report(first_share + (1 - first_share) * done),
     )  # fmt: skip
-    return replace(_comparison(scenario, attainment, [found, *others], references, bound_usd), searched=False)
+    found_all = _comparison(scenario, attainment, [found, *others], references, bound_usd)
+    return replace(found_all, searched=False, without_budget=without)
 
 
 class _Steps:
@@ -296,7 +303,8 @@ def _comparison(
 
     def over(usd: float | None, each: Found) -> float | None:
         # Under a ceiling of spend less may be served than what the reference serves; and nothing is worth no price.
-        is_cut = scenario.rules.usd_per_hour is not None and not each.reached
+        has_ceiling = scenario.rules.usd_per_hour is not None or scenario.budget is not None
+        is_cut = has_ceiling and not each.reached
         return each.result.cost_usd / usd if usd and not is_cut and each.result.attained else None
 
     def usd(reference: Found | None) -> float | None:

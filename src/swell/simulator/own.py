@@ -6,6 +6,8 @@ import numpy as np
 
 from swell.policy.scaling.swell import SwellScaler, decide
 from swell.simulator.result import Scenario
+from swell.simulator.treasury import tariff_of
+from swell.state.funding import Funding
 from swell.state.scaling import LengthSums, Observation, Window
 
 
@@ -41,10 +43,12 @@ def _learn(scaler: SwellScaler, scenario: Scenario) -> None:
     outputs = history.output_tokens.astype(np.float64)
     end = edges[-1]
     start_unix = scenario.traffic.start_unix
+    funding = None if scenario.budget is None else Funding((), tariff_of(scenario.pools, interval))
     for at, low, high in zip(edges[1:], rows[:-1], rows[1:], strict=True):
         n, o = prompts[low:high], outputs[low:high]
         sums = LengthSums(int(high - low), *(float(x) for x in (n.sum(), n @ n, o.sum(), o @ o, n @ o)))
         window = Window(float(at - end), interval, int(high - low), int(sums.n), sums)
         now_unix = None if start_unix is None else start_unix + float(at - end)
-        _, scaler.memory = decide(scaler.settings, scaler.memory, Observation(float(at - end), window, (), now_unix))
+        seen = Observation(float(at - end), window, (), now_unix, funding)
+        _, scaler.memory = decide(scaler.settings, scaler.memory, seen)
     scaler.memory = replace(scaler.memory, needed=())  # nothing was there

@@ -12,6 +12,7 @@ from swell.state.traffic import Traffic
 
 if TYPE_CHECKING:
     from swell.simulator.spot import SpotMarket
+    from swell.simulator.treasury import SimBudget
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Scenario:
     spot: "SpotMarket | None" = None  # without one, spot is never taken away
     crashes_per_hour: float = 0.0  # of one replica, without notice
     failed_starts: float = 0.0  # share of starts that end without a replica, and are paid
+    budget: "SimBudget | None" = None  # what replicas may cost; with one, draining is bounded
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Result:
     knob: float | None = None
     usd_by_pool: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)  # how often each rule set the number
+    spent_usd_nanos: tuple[int, ...] = ()  # by period of the budget, where there is one
 
     @property
     def attainment(self) -> float:

@@ -26,6 +26,7 @@ from swell.simulator.engine import Job
 from swell.simulator.faults import Faults
 from swell.simulator.fleet import Bill, SimReplica, limits_of
 from swell.simulator.result import Result, Scenario
+from swell.simulator.treasury import DRAIN_SECONDS, Treasury
 from swell.simulator.watch import Watch
 from swell.state.scaling import Decision, LengthSums, Observation, ReplicaState
 from swell.state.traffic import Traffic
@@ -80,6 +81,8 @@ class Replay:
         self._decoded_before = 0.0  # output tokens, by replicas that are gone
         self._loop = ScalingLoop(self, scaler, self._pools, self._note)
         self._interval = scaler.interval_seconds
+        budget = scenario.budget
+        self._treasury = None if budget is None else Treasury(budget, scenario.pools, self._interval)
         self._now = 0.0
         self._last_decision: Decision | None = None
 
@@ -91,7 +94,8 @@ class Replay:
         start = self._scenario.traffic.start_unix
         decoded = self._decoded_before + sum(r.engine.produced(now) for r in self._replicas.values())
         window = self._watch.window(now, self._queue, views, decoded)
-        return Observation(now, window, views, None if start is None else start + now)
+        funding = None if self._treasury is None else self._treasury.funding(now, self._replicas.values())
+        return Observation(now, window, views, None if start is None else start + now, funding)
 
     def start(self, pool: str, count: int) -> None:
         for _ in range(count):
@@ -111,6 +115,8 @@ class Replay:
             self._refresh()
         if not replica.in_flight:
             self._end(replica)
+        elif self._treasury is not None:  # what runs for ever cannot be paid for
+            self._push(self._now + DRAIN_SECONDS, replica, _GONE)
 
     # Running
 
@@ -307,6 +313,8 @@ class Replay:
             replica.version += 1
             self._decoded_before += replica.engine.produced(self._now)
             self._bill.charge(replica.pool.name, self._now - replica.ordered_at)
+            if self._treasury is not None:
+                self._treasury.ended(replica, self._now)
 
     def _refresh(self) -> None:
         ready = tuple(r for r in self._replicas.values() if r.state is ReplicaState.READY)
@@ -338,6 +346,7 @@ class Replay:
             timeline=watch.timeline(),
             reasons=dict(watch.reasons),
             usd_by_pool=bill.usd_by_pool,
+            spent_usd_nanos=() if self._treasury is None else self._treasury.by_period(),
         )
 
 

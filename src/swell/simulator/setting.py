@@ -13,6 +13,7 @@ from swell.simulator.demand import factor_to_peak
 from swell.simulator.machines import Bought, market_of, pools_of, rules_of, spot_is_wanted
 from swell.simulator.result import Scenario
 from swell.simulator.traffic import GeneratedTraffic, generate, load, scale_rate
+from swell.simulator.treasury import SimBudget
 from swell.spec import Engine, Late, ModelSpec, load_spec
 from swell.state.catalogue import (
     DEFAULT_ACCELERATOR,
@@ -50,6 +51,7 @@ class Wishes:
     prices: Path | None = None
     seed: int = 1
     bought: Bought = field(default_factory=Bought)
+    budget: str | None = None  # of what replicas cost, such as `300 / week`
 
 
 def build(wishes: Wishes) -> Scenario:
@@ -75,9 +77,11 @@ def scenario_of(
         traffic = scale_rate(traffic, factor, seed=wishes.seed)
         history = None if history is None else scale_rate(history, factor, seed=wishes.seed)
     market = market_of(pools, wishes.bought.spot_events, traffic.seconds, wishes.seed) if with_market else None
+    budget = None if wishes.budget is None else SimBudget.parse(wishes.budget)
     scenario = Scenario(
-        traffic, pools, objective, low, high, history=history, seed=wishes.seed, rules=rules, spot=market
-    )
+        traffic, pools, objective, low, high, history=history, seed=wishes.seed, rules=rules, spot=market,
+        budget=budget,
+    )  # fmt: skip
     if declared is None:
         return scenario
     return replace(

@@ -4,7 +4,9 @@ from math import floor, log10
 from typing import Any
 
 from swell.simulator.compare import Comparison, Found, Score
-from swell.simulator.result import Scenario
+from swell.simulator.result import Result, Scenario
+from swell.simulator.treasury import SimBudget
+from swell.units import NANOS_PER_USD
 
 HOURS_PER_MONTH = 730.0
 LEAST_JUDGED_SECONDS = 600.0  # of a trace: in less, a policy has hardly decided anything
@@ -55,9 +57,24 @@ def as_json(comparison: Comparison, score: Score) -> dict[str, Any]:
         "usd_by_market": result.usd_by_market,
         "usd_by_pool": result.usd_by_pool,
         "reasons": result.reasons,
+        "budget": _budget_numbers(comparison, result),
         "trace_seconds": scenario.traffic.seconds,
         "seed": scenario.seed,
         "wall_seconds": result.wall_seconds,
+    }
+
+
+def _budget_numbers(comparison: Comparison, result: Result) -> dict[str, Any] | None:
+    """The budget, what was spent of it in each period, and what there would be without it."""
+    budget, without = comparison.scenario.budget, comparison.without_budget
+    if budget is None:
+        return None
+    return {
+        "usd_nanos": budget.usd_nanos,
+        "period": budget.period,
+        "spent_usd_nanos": list(result.spent_usd_nanos),
+        "cost_usd_without": without.cost_usd if without else None,
+        "attainment_without": without.attainment if without else None,
     }
 
 
@@ -105,6 +122,8 @@ def telling(comparison: Comparison, score: Score) -> Score:
 def sentences(comparison: Comparison, score: Score) -> list[str]:
     """What it would cost, which objectives it meets, how far the best anybody could do is, and what set the number."""
     said = [_cost(comparison.scenario, score.found), _objectives(comparison, score.found), _distance(comparison, score)]
+    if comparison.scenario.budget is not None:
+        said.insert(1, _budget(comparison, comparison.scenario.budget, score.found.result))
     if len(comparison.scenario.pools) > 1:
         said.append(_used(score.found))
     if score.found.result.reasons:
@@ -227,6 +246,19 @@ def _cost(scenario: Scenario, found: Found) -> str:
         said += f", {usd(result.cost_usd / result.requests * 1e6)} per million requests"
     monthly = result.cost_usd / hours * HOURS_PER_MONTH
     return f"{said}, or about {usd(monthly)} a month at that pace." if hours >= 24 else f"{said}."
+
+
+def _budget(comparison: Comparison, budget: SimBudget, result: Result) -> str:
+    """What was spent of the budget, and what was given up for it."""
+    most, without = max(result.spent_usd_nanos, default=0), comparison.without_budget
+    spent = f"at most {usd(most / NANOS_PER_USD)} of it in any {budget.period}"
+    said = f"Of {usd(budget.usd_nanos / NANOS_PER_USD)} a {budget.period} it spends {spent}."
+    if without is None:
+        return said
+    lost = max(0.0, without.attainment - result.attainment)
+    gives = f"gives up {share(lost)} of the requests for it" if lost else "gives nothing up for it"
+    free = f"it would cost {usd(without.cost_usd)} and attain {share(without.attainment)}"
+    return f"{said} Without the budget {free}: it {gives}."
 
 
 def _used(found: Found) -> str:

@@ -90,6 +90,16 @@ def _known_zone(value: str) -> str:
     return value
 
 
+def _calendar_period(value: object) -> object:
+    return _PERIODS.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+PeriodName = Annotated[BudgetPeriod, BeforeValidator(_calendar_period)]
+"""A calendar's period or `once`, however it is written."""
+ZoneName = Annotated[Text, AfterValidator(_known_zone)]
+"""A time zone of the IANA database."""
+
+
 def _several(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
 
@@ -264,8 +274,61 @@ Budgets = Annotated[
 """One budget, or a list of them."""
 
 
+class InfrastructureBudgetSpec(SpecModel):
+    """What replicas may cost in a period, whatever requests are charged. No more runs than it pays for."""
+
+    aliases: ClassVar[AliasTable] = {"max_budget": ("usd",), "budget_duration": ("period",), "timezone": ("time_zone",)}
+
+    usd: Usd = Field(description="The amount, in US dollars.")
+    period: Period = Field(default=BudgetPeriod.MONTH.value, description="When it begins anew, by the calendar.")
+    time_zone: Annotated[Text, AfterValidator(_known_zone)] = Field(
+        default="UTC", description="Whose calendar the period follows, such as Europe/Berlin."
+    )
+    alerts: Thresholds = Field(
+        default=DEFAULT_THRESHOLDS, description="Shares to alert at, such as 80%, or forecast 100%; [] for none."
+    )
+
+    @classmethod
+    def expand(cls, given: object) -> object:
+        """The short forms of `budget`."""
+        return BudgetSpec.expand(given)
+
+    def conflicts(self) -> list[Conflict]:
+        if not _has_no_end(self.period):
+            return []
+        periods = ", ".join(name for name in _NAMES if name != BudgetPeriod.ONCE)
+        return [("period", f"{self.period} has no end that the money could be made to last to; give one of {periods}")]
+
+    @property
+    def usd_nanos(self) -> int:
+        """The amount in nano-dollars."""
+        return usd_nanos(self.usd)
+
+
+def _unlike(budgets: tuple[InfrastructureBudgetSpec, ...]) -> tuple[InfrastructureBudgetSpec, ...]:
+    seen: set[tuple[str, str]] = set()
+    for budget in budgets:
+        if (budget.period, budget.time_zone) in seen:
+            problem = f"has two budgets per {budget.period} for the same replicas; keep the one that is meant"
+            raise PydanticCustomError("budgets", "{problem}", {"problem": problem})
+        seen.add((budget.period, budget.time_zone))
+    return budgets
+
+
+InfrastructureBudgets = Annotated[
+    tuple[InfrastructureBudgetSpec, ...],
+    Field(max_length=MAX_BUDGETS),
+    BeforeValidator(_several),
+    AfterValidator(_unlike),
+]
+"""One budget of what replicas cost, or a list of them."""
+
+
 class OrganisationSpec(SpecModel):
     """Everybody who uses this installation."""
 
     name: Text = "organisation"
     budget: Budgets = Field(default=(), description="What all requests together may cost; one budget, or several.")
+    infrastructure_budget: InfrastructureBudgets = Field(
+        default=(), description="What the replicas of all models together may cost; one budget, or several."
+    )

@@ -10,8 +10,8 @@ from swell.spec.alerts import AlertsSpec
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, SpecModel, is_loopback
 from swell.spec.budgets import BudgetSpec, OrganisationSpec
-from swell.spec.models import MAX_MODELS, ModelSpec
-from swell.spec.money import ModelPrice, Prices
+from swell.spec.models import MAX_MODELS, Engine, ModelSpec
+from swell.spec.prices import POSTED, ModelPrice, Prices
 from swell.spec.providers import ProviderSpec
 from swell.spec.server import ServerSpec
 from swell.spec.steps import CHEAPER_VARIANT
@@ -52,7 +52,9 @@ class Spec(SpecModel):
             *_repeated("tenant", ((f"tenants[{i}].name", tenant.name) for i, tenant in enumerate(self.tenants))),
             *self._exposed_keys(),
             *self._priceless(),
+            *self._costless(),
             *self._variants(),
+            *self._unpostable(),
         ]
 
     def _served_names(self) -> Iterator[tuple[str, str]]:
@@ -90,6 +92,19 @@ class Spec(SpecModel):
             if free and (budget.model or len(free) == len(served)):
                 yield path, f"has nothing to count, for {', '.join(free)} costs nothing; set it in prices"
 
+    def _costless(self) -> Iterator[Conflict]:
+        """An organisation's budget of what replicas cost needs to know what each costs."""
+        if not self.organisation.infrastructure_budget:
+            return
+        launched = [(i, model) for i, model in enumerate(self.models) if model.engine is not Engine.EXTERNAL]
+        if not launched:
+            problem = "has nothing to count: Swell starts no replica of any model; leave it out"
+            yield "organisation.infrastructure_budget", problem
+        for i, model in launched:
+            if not model.usd_per_replica_hour and not model.infrastructure_budget:
+                counts = "organisation.infrastructure_budget counts it"
+                yield f"models[{i}].usd_per_replica_hour", f"{model.priceless}; {counts}"
+
     def _variants(self) -> Iterator[Conflict]:
         """Variants that are none. Each must be cheaper than the one before, so there are no circles."""
         served = {name for _, name in self._served_names()}
@@ -110,6 +125,24 @@ class Spec(SpecModel):
                 whose = f"model {budget.model!r}" if budget.model else "no model"
                 does = "names none" if budget.model else "names one"
                 yield f"{path}.at_limit", f"cheaper_variant has nothing to go to: {whose} {does} in cheaper_variant"
+
+    def _unpostable(self) -> Iterator[Conflict]:
+        models = {model.name: model for model in self.models}
+        for name, price in self.prices.items():
+            if price.posted is None:
+                continue
+            path, model = f"prices.{name}.{POSTED}", models.get(name)
+            if model is None:  # an adapter; what there is no model of is told elsewhere
+                problem = "is of an adapter, which costs what its model costs; put it under the model's name"
+                if any(adapter.name == name for each in self.models for adapter in each.lora):
+                    yield path, problem
+            elif model.engine is Engine.EXTERNAL:
+                yield (
+                    path,
+                    "needs replicas that Swell starts; what endpoints of others cost nobody knows: fix its rates",
+                )
+            elif not model.usd_per_replica_hour:
+                yield path, f"needs to know what a replica costs; set usd_per_replica_hour of the model {name!r}"
 
     def _exposed_keys(self) -> Iterator[Conflict]:
         if self.server.allow_plaintext_off_loopback:

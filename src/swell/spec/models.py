@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, LocalPath, Seconds, SpecModel, Text
+from swell.spec.budgets import InfrastructureBudgets
 from swell.spec.endpoints import Endpoint
 from swell.spec.money import Usd
 from swell.spec.objectives import ObjectivesSpec, ScalingSpec, SpotSpec
@@ -160,6 +161,9 @@ class ModelSpec(SpecModel):
         default=None,
         description="What a replica costs an hour on this machine, for `swell costs`; `swell prices own` works it out.",
     )
+    infrastructure_budget: InfrastructureBudgets = Field(
+        default=(), description="What its replicas may cost; one budget, or several. Needs usd_per_replica_hour."
+    )
     cheaper_variant: ModelName | None = Field(
         default=None, description="A cheaper model that answers where a budget's at_limit says so."
     )
@@ -198,6 +202,11 @@ class ModelSpec(SpecModel):
     def scales(self) -> bool:
         """Whether Swell decides how many replicas there are."""
         return self.engine is not Engine.EXTERNAL and self.replicas.min < self.replicas.max
+
+    @property
+    def priceless(self) -> str:
+        """Why a budget cannot count what its replicas cost."""
+        return "is missing: give what a replica costs an hour" if self.usd_per_replica_hour is None else "is nothing"
 
     @property
     def start_seconds(self) -> float:
@@ -240,6 +249,8 @@ class ModelSpec(SpecModel):
         if self.usd_per_replica_hour is not None:
             problem = "is for replicas that Swell starts; it does not know when endpoints of others run; leave it out"
             found.append(("usd_per_replica_hour", problem))
+        if self.infrastructure_budget:
+            found.append(("infrastructure_budget", "is for replicas that Swell starts; leave it out"))
         if self.scaling != ScalingSpec():
             found.append(("scaling", "has no effect on endpoints that somebody else runs; leave it out"))
         if self.api_key_env and self.api_key_file:
@@ -255,6 +266,8 @@ class ModelSpec(SpecModel):
         for field in ("api_key_env", "api_key_file"):
             if getattr(self, field):
                 found.append((field, "is for engine external; Swell makes the keys of engines it starts"))
+        if self.infrastructure_budget and not self.usd_per_replica_hour:
+            found.append(("usd_per_replica_hour", f"{self.priceless}; infrastructure_budget counts it"))
         if self.source is None:
             found.append(("source", f"is missing; engine {self.engine} needs a model, such as hf://org/name"))
         elif self.engine is Engine.VLLM and self.source.lower().endswith(".gguf"):

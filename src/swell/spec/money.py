@@ -1,23 +1,19 @@
 """What tokens cost. Amounts are decimal dollars as they are written, never binary fractions."""
 
 import re
-from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from swell.spec.aliases import AliasTable
-from swell.spec.base import SpecModel
 from swell.spec.yaml_text import WrittenFloat
-from swell.units import TOKENS_PER_RATE, usd_nanos
+from swell.units import usd_nanos
 
 MAX_USD_PER_MILLION_TOKENS = 10_000
-MAX_PRICES = 10_000
 
 
-def _amount(value: object) -> Decimal:
+def amount_of(value: object) -> Decimal:
     """Dollars out of a number or a text. What is no plain number of dollars is refused with what it looks like."""
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal | WrittenFloat):
         if isinstance(value, float):
@@ -43,7 +39,7 @@ def _amount(value: object) -> Decimal:
 
 Usd = Annotated[
     Decimal,
-    BeforeValidator(_amount),
+    BeforeValidator(amount_of),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}, mode="validation"),
 ]
 """An amount in US dollars, to the nano-dollar."""
@@ -57,46 +53,3 @@ def _rate(value: Decimal) -> Decimal:
 
 
 Rate = Annotated[Usd, AfterValidator(_rate)]
-
-
-class ModelPrice(SpecModel):
-    """What the tokens of a model are charged at."""
-
-    aliases: ClassVar[AliasTable] = {
-        "prompt": ("usd_per_million_prompt_tokens",),
-        "completion": ("usd_per_million_completion_tokens",),
-        "input": ("usd_per_million_prompt_tokens",),
-        "output": ("usd_per_million_completion_tokens",),
-    }
-
-    usd_per_million_prompt_tokens: Rate = Decimal(0)
-    usd_per_million_completion_tokens: Rate = Decimal(0)
-
-    @classmethod
-    def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
-        for kind in ("input", "output"):  # LiteLLM's names, in dollars per token
-            name = f"{kind}_cost_per_token"
-            target = f"usd_per_million_{'prompt' if kind == 'input' else 'completion'}_tokens"
-            if name in given and target not in given:
-                given[target] = str(_amount(given.pop(name)) * TOKENS_PER_RATE)
-        return given
-
-    @property
-    def rates(self) -> tuple[int, int]:
-        """Nano-dollars per million prompt tokens, and per million completion tokens."""
-        return usd_nanos(self.usd_per_million_prompt_tokens), usd_nanos(self.usd_per_million_completion_tokens)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether its requests cost nothing."""
-        return self.rates == (0, 0)
-
-
-class _Table(dict[str, ModelPrice]):
-    """Prices by model, hashable as every part of a spec is. Nobody changes it."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
-
-
-Prices = Annotated[Mapping[str, ModelPrice], Field(max_length=MAX_PRICES), AfterValidator(_Table)]

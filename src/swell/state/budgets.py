@@ -21,6 +21,7 @@ class Scope(StrEnum):
     ORGANISATION = "organisation"
     TENANT = "tenant"
     KEY = "key"
+    INFRASTRUCTURE = "infrastructure"  # nobody's requests: what replicas cost, of the model that owns it or of all
 
 
 class BudgetLimit(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,6 +6,8 @@ Times are seconds on one clock (monotonic live, virtual in the simulator) unless
 from dataclasses import dataclass
 from enum import StrEnum
 
+from swell.state.funding import Funding
+
 
 @dataclass(frozen=True, slots=True)
 class LatencyProfile:
@@ -164,6 +166,7 @@ class Observation:
     window: Window | None
     replicas: tuple[ReplicaView, ...]
     now_unix: float | None = None  # for times of day, where known
+    funding: Funding | None = None  # what infrastructure budgets leave; None: there is none
 
     def count(self, state: ReplicaState, pool: str | None = None) -> int:
         """How many replicas are in `state` (of `pool`)."""
@@ -199,6 +202,7 @@ class Decision:
     is_hold: bool = False  # nothing changes
     inputs: tuple[tuple[str, float], ...] = ()  # what it was computed from, by name
     rejected: tuple[Option, ...] = ()
+    wanted: tuple[tuple[str, int], ...] = ()  # by fund, nano-dollars: the rest of its period, were there no budget
 
     @property
     def replicas(self) -> int:

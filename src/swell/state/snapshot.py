@@ -65,6 +65,14 @@ class ReplicaEntry(msgspec.Struct, frozen=True):
     max_in_flight: int = 64  # over all workers
 
 
+class NextRates(msgspec.Struct, frozen=True):
+    """What a model's tokens are charged at from a moment on; nano-dollars per million."""
+
+    from_unix_ms: int
+    prompt_rate: int
+    completion_rate: int
+
+
 class ModelEntry(msgspec.Struct, frozen=True):
     """A model as the gateway sees it."""
 
@@ -84,6 +92,7 @@ class ModelEntry(msgspec.Struct, frozen=True):
     itl_ms: float = 100.0
     prompt_rate: int = 0  # nano-dollars per million tokens
     completion_rate: int = 0
+    next_rates: NextRates | None = None  # told ahead, so that they hold from their moment on
     refuses_late: bool = False  # who waits and cannot meet ttft_ms any more is refused, not demoted
     cheaper_variant: str = ""  # the model that answers where a budget is nearly used up; empty: none
     context_tokens: int = 0  # of one request; 0: not known

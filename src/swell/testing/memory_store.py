@@ -25,11 +25,12 @@ from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
 from swell.testing.memory_alerts import MemoryAlerts
 from swell.testing.memory_budgets import MemoryBudgets
 from swell.testing.memory_overrides import MemoryOverrides
+from swell.testing.memory_rates import MemoryRates
 from swell.testing.memory_runs import MemoryRuns
 from swell.testing.memory_usage_groups import arrived, grouped
 
 
-class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns):
+class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, MemoryRates):
     """`swell.ports.store.Store` in dictionaries. `fail_next` makes the next calls raise before they change anything."""
 
     def __init__(self) -> None:
@@ -37,6 +38,7 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns):
         MemoryOverrides.__init__(self, self._call, lambda entry: self._audit.append(entry))  # noqa: PLW0108  # made later
         MemoryAlerts.__init__(self, self._call, lambda limit_name: limit_name in self._limits)
         MemoryRuns.__init__(self, self._call)
+        MemoryRates.__init__(self, self._call, self._note)
         self._keys: dict[str, KeyRecord] = {}
         self._usage: dict[str, UsageChange] = {}
         self._positions: dict[str, SpoolPosition] = {}
@@ -231,6 +233,9 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns):
         if failure is not None:
             raise failure
         yield
+
+    def _note(self, entry: AuditEntry) -> None:
+        self._audit.append(entry)
 
     def _change(self, key: KeyRecord, audit: AuditEntry) -> KeyRecord | None:
         if self._keys[key.key_id].revoked_at_unix is not None:

@@ -14,7 +14,7 @@ from sqlalchemy import (
 
 from swell.adapters.stores.columns import Whole, Words
 
-HEAD = "0008"  # the newest revision in migrations/versions
+HEAD = "0009"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -214,6 +214,34 @@ replica_runs = Table(
 Index("replica_runs_started", replica_runs.c.started_unix_ms, replica_runs.c.replica_id)
 has_no_end = text("ended_unix_ms IS NULL")
 Index("replica_runs_open", replica_runs.c.replica_id, sqlite_where=has_no_end, postgresql_where=has_no_end)
+
+posted_rates = Table(
+    "posted_rates",
+    metadata,
+    Column("model", Words, primary_key=True, nullable=False),
+    Column("start_unix_ms", Whole, primary_key=True, nullable=False),
+    Column("end_unix_ms", Whole, nullable=False),
+    Column("label", Words, nullable=False),
+    Column("prompt_rate", Whole, nullable=False),
+    Column("completion_rate", Whole, nullable=False),
+    Column("basis", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("since_unix_ms", Whole, nullable=False),
+    Column("until_unix_ms", Whole, nullable=False),
+    Column("starting_usd_nanos", Whole, nullable=False),
+    Column("used_usd_nanos", Whole, nullable=False),
+    Column("idle_usd_nanos", Whole, nullable=False),
+    Column("charge_usd_nanos", Whole, nullable=False),
+    Column("requests", Whole, nullable=False),
+    Column("prompt_tokens", Whole, nullable=False),
+    Column("completion_tokens", Whole, nullable=False),
+    Column("markup_ppm", Whole, nullable=False),
+    Column("carried_usd_nanos", Whole, nullable=False),
+    Column("missed_usd_nanos", Whole, nullable=False),
+    Column("counted_until_unix_ms", Whole, nullable=False),
+    Column("posted_at_unix_ms", Whole, nullable=False),
+)
+Index("posted_rates_start", posted_rates.c.start_unix_ms, posted_rates.c.model)
 
 audit = Table(
     "audit",

@@ -8,6 +8,7 @@ from swell.adapters.stores.decision_rows import DecisionRows
 from swell.adapters.stores.key_rows import KeyRows
 from swell.adapters.stores.override_rows import OverrideRows
 from swell.adapters.stores.process_rows import ProcessRows
+from swell.adapters.stores.rate_rows import RateRows
 from swell.adapters.stores.run_rows import RunRows
 from swell.adapters.stores.schema import counters
 from swell.adapters.stores.usage_groups import UsageGroupRows
@@ -25,6 +26,7 @@ class SqlStore(
     AlertRows,
     ProcessRows,
     RunRows,
+    RateRows,
     DecisionRows,
     AuditRows,
 ):

@@ -122,6 +122,7 @@ class Forecast:
     level: float  # demand now
     margin: float  # of the value over the forecast itself
     by_name: tuple[tuple[str, float], ...]  # every forecaster's quantile
+    plain: float = 0.0  # the winner's forecast without any margin
 
 
 def observe(memory: ForecastMemory, now: float, seen: Demand, quantile: float) -> ForecastMemory:
@@ -203,7 +204,13 @@ def forecast(
         memory = replace(
             memory, pending=(*memory.pending, Pending(now + horizon_seconds, values, memory.usual, memory.mean, beyond))
         )
-    return Forecast(quantiles[best][1], NAMES[best], level, margins[best], quantiles), memory
+    return Forecast(quantiles[best][1], NAMES[best], level, margins[best], quantiles, values[best]), memory
+
+
+def at_quantile(memory: ForecastMemory, expected: Forecast, quantile: float) -> float:
+    """What the winner of a forecast says of another quantile."""
+    learnt = memory.learnt[NAMES.index(expected.winner)]
+    return max(0.0, expected.plain + _scale(expected.plain, memory.usual, memory.grain) * learnt.quantile(quantile))
 
 
 def _regress(memory: ForecastMemory, due: Sequence[Pending], actual: float) -> ForecastMemory:

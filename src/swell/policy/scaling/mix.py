@@ -19,6 +19,7 @@ successors, comes on top of the number of replicas, as in a rolling update, but 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.mix_fill import Filling, added, filled, filling, floored, trimmed
@@ -36,6 +37,7 @@ from swell.policy.scaling.placement import (
 from swell.policy.scaling.placement_problem import problem_of
 from swell.policy.scaling.spot_memory import NOTHING, SpotMemory, hazard_per_hour, is_late, remember
 from swell.state.scaling import Decision, Market, Objective, Observation, Pool, ReplicaState
+from swell.units import NANOS_PER_USD
 
 Counts = dict[str, int]
 
@@ -156,7 +158,8 @@ def _planned(settings: MixSettings, placement: Placement) -> tuple[int, ...]:
 def _followed(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, need: int, one: float) -> MixMemory:
     """The plan for the need of now. The same as before where the need is."""
     before, limit = memory.filling, [pool.max_replicas for pool in settings.pools]
-    if before is not None and before.need == need and before.limit == limit:
+    ceiling = inf if settings.rules.usd_per_hour is None else settings.rules.usd_per_hour
+    if before is not None and (before.need, before.limit, before.ceiling_usd) == (need, limit, ceiling):
         return memory
     asked = replace(filling(problem_of(inputs), need, one), limit=limit)
     plan = filled(asked, list(memory.plan) or [0] * len(settings.pools))
@@ -315,7 +318,18 @@ class Mixer:
         """See `in_reference`."""
         return in_reference(self.settings, seen, mix)
 
-    def decide(self, seen: Observation, asked: Decision, mix: Mix) -> Decision:
-        """See `spread`."""
-        decision, self.memory = spread(self.settings, self.memory, seen, asked, mix)
+    @property
+    def start_seconds(self) -> float:
+        """Of the pool that takes longest."""
+        return max(pool.start_seconds for pool in self.settings.pools)
+
+    def decide(self, seen: Observation, asked: Decision, mix: Mix, usd_nanos_per_hour: int | None = None) -> Decision:
+        """See `spread`. A ceiling of spend that is given counts besides the one in the rules."""
+        settings = self.settings
+        if usd_nanos_per_hour is not None:
+            ceiling = usd_nanos_per_hour / NANOS_PER_USD
+            own = settings.rules.usd_per_hour
+            rules = replace(settings.rules, usd_per_hour=ceiling if own is None else min(own, ceiling))
+            settings = replace(settings, rules=rules)
+        decision, self.memory = spread(settings, self.memory, seen, asked, mix)
         return decision

@@ -5,7 +5,9 @@
 3. Backlog: what waits, and what runs beyond what the fleet can carry, must be worked off as well (the override).
 4. What runs must fit: as many replicas as hold it in batches inside the objective (can one less carry it?).
 5. Caution: which quantile it takes for the attainment that was asked for is learnt from the requests that missed.
-6. Up at once, replicas that start count. Down only to what was needed at any moment of the release time, a share of the
+6. Where an infrastructure budget does not last: less caution, then fewer replicas (`thrift`), and never more than what
+   is left pays for (`spending`).
+7. Up at once, replicas that start count. Down only to what was needed at any moment of the release time, a share of the
    time a start takes: letting go of a replica and ordering it again costs as much as keeping it so long (ski rental).
 """
 
@@ -16,7 +18,18 @@ from typing import TYPE_CHECKING
 
 from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.demand import demand_of
-from swell.policy.scaling.forecast import LEVEL_SECONDS, ForecastMemory, forecast, observe, observe_season, rescaled
+from swell.policy.scaling.forecast import (
+    LEVEL_SECONDS,
+    Forecast,
+    ForecastMemory,
+    at_quantile,
+    forecast,
+    observe,
+    observe_season,
+    rescaled,
+)
+from swell.policy.scaling.funded import capped, funded, funded_mix, rate_allowed
+from swell.policy.scaling.thrift import RUNGS, UNBOUND_SECONDS, ThriftMemory, learn, ration
 from swell.state.scaling import Decision, LengthSums, Market, Objective, Observation, Option, Pool, Window
 
 if TYPE_CHECKING:
@@ -75,6 +88,7 @@ class ScalingMemory:
     caution: float = 1.0
     judged_per_second: float = 0.0  # over the last day
     judged_seconds: float = 0.0
+    thrift: ThriftMemory = field(default_factory=ThriftMemory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +105,9 @@ def decide(settings: ScalingSettings, memory: ScalingMemory, seen: Observation) 
     if seen.window is None:
         return _hold(settings, seen, max(present, settings.min_replicas), "nothing was observed"), memory
     window = seen.window
-    memory = _learn_caution(settings, _see_lengths(memory, window), window)
+    memory = _see_lengths(memory, window)
+    if seen.funding is None or seen.now - memory.thrift.bound_at >= UNBOUND_SECONDS:
+        memory = _learn_caution(settings, memory, window)
     was_found = present and not memory.needed  # an earlier server may have served just now: idle from now on at most
     if was_found or window.arrivals or window.queued or window.in_flight:
         memory = replace(memory, busy_at=seen.now)
@@ -135,7 +151,7 @@ def _need(
     demand = demand_of(profile, seen, window, mix, rate, batch, interval, is_young=is_young)
     clock = seen.now_unix if seen.now_unix is not None else seen.now
     learns = seen.now - memory.learnt_at >= LEARN_EVERY_SECONDS
-    quantile = quantile_for(settings.objective, memory.caution if settings.caution is None else settings.caution)
+    quantile = quantile_for(settings.objective, _caution(settings, memory, seen))
     memory = replace(memory, forecast=replace(memory.forecast, grain=1 / batch))
     known = observe_season(observe(memory.forecast, seen.now, demand, quantile), clock, demand.mean)
     horizon = settings.pool.start_seconds + interval
@@ -159,6 +175,8 @@ def _need(
         reason = f"no request for {quiet:.0f} s" if quiet < _NEVER else "no request yet"
         if not replicas:  # the next request begins anew: what was before it says nothing about how many follow
             memory = replace(memory, forecast=replace(memory.forecast, samples=(), mean=0.0))
+    if seen.funding is not None:
+        memory = _thrifty(settings, memory, seen, clock, expected, least=min(1, replicas))
     inputs = (
         ("demand", demand.mean), ("peak", demand.peak), ("level", level), ("forecast", value), ("margin", margin),
         ("requests_per_second_per_replica", rate), ("batch", float(batch)), ("queued", float(window.queued)),
@@ -172,6 +190,33 @@ def quantile_for(objective: Objective, caution: float = 1.0) -> float:
     """Of demand over the time that a start takes, to be covered for the attainment that the objective asks for."""
     uncovered = min(MOST_UNCOVERED, UNCOVERED_PER_MISS * (1 - objective.attainment))
     return 1 - exp(caution * log(uncovered))
+
+
+def _caution(settings: ScalingSettings, memory: ScalingMemory, seen: Observation) -> float:
+    """The policy's own, less what a budget takes of it."""
+    own = memory.caution if settings.caution is None else settings.caution
+    return own if seen.funding is None else own * memory.thrift.ration.thrift
+
+
+def _thrifty(
+    settings: ScalingSettings, memory: ScalingMemory, seen: Observation, clock: float, expected: Forecast, *,
+    least: int,
+) -> ScalingMemory:  # fmt: skip
+    """What is wanted with all caution and with less is learnt, and a ration made of it. `least`: 0 where all idle."""
+    funding = seen.funding
+    if funding is None:
+        return memory
+    own = memory.caution if settings.caution is None else settings.caution
+    values = (
+        at_quantile(memory.forecast, expected, quantile_for(settings.objective, own * rung)) if least else 0.0
+        for rung in RUNGS
+    )
+    wants = tuple(float(max(least, _round_up(value, 0))) for value in values)
+    price = funding.tariff.price(settings.pool.name)
+    paid = funding.rate_usd_nanos / price if price and funding.funds else None
+    thrift = learn(memory.thrift, seen.now, clock, wants, paid)
+    thrift = ration(thrift, funding, seen.now, clock, price, settings.min_replicas, settings.max_replicas)
+    return replace(memory, thrift=thrift)
 
 
 def _learn_caution(settings: ScalingSettings, memory: ScalingMemory, window: Window) -> ScalingMemory:
@@ -299,13 +344,21 @@ class SwellScaler:
         return self.settings.interval_seconds
 
     def decide(self, seen: Observation) -> Decision:
-        mixer = self._mixer
+        mixer, settings = self._mixer, self.settings
+        bounds = settings.min_replicas, settings.max_replicas
         if mixer is None:
-            decision, self.memory = decide(self.settings, self.memory, seen)
-            return decision
+            asked, self.memory = decide(self.settings, self.memory, seen)
+            return self._kept(funded(settings.pool, bounds, self.memory.thrift, seen, asked))
         lengths = _mix(self.memory, seen.window or Window(seen.now, 0.0))
-        asked, self.memory = decide(self.settings, self.memory, mixer.in_reference(seen, lengths))
-        return mixer.decide(seen, asked, lengths)
+        asked, self.memory = decide(settings, self.memory, mixer.in_reference(seen, lengths))
+        thrift = self.memory.thrift
+        asked = capped(settings.pool, bounds, thrift, seen, asked)
+        found = mixer.decide(seen, asked, lengths, rate_allowed(thrift, seen, mixer.start_seconds))
+        return self._kept(funded_mix(settings.pool, thrift, seen, asked, found))
+
+    def _kept(self, found: tuple[Decision, ThriftMemory]) -> Decision:
+        self.memory = replace(self.memory, thrift=found[1])
+        return found[0]
 
 
 def _mixer(
