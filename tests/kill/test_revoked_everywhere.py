@@ -37,7 +37,7 @@ class Watched:
         outcome = await self.connection.ask(self.ask)
         self.statuses.add(outcome.status)
         if outcome.status == 200:
-            self.incarnation = outcome.request_id.split("-")[1]
+            self.incarnation = outcome.request_id.split("-")[2]
             self.last_served = sent
         return outcome.status
 
