@@ -48,6 +48,7 @@ def test_a_budget_has_something_to_count() -> None:
         ("{none: posted}", "none", "there is no model 'none'"),
         ("{chat: posting}", "chat", "must be a mapping"),
         ("{chat: {posted: {period: once}}}", "chat.posted.period", "never ends"),
+        ("{chat: {posted: {period: rolling 24h}}}", "chat.posted.period", "is not one of hour, day"),
         ("{chat: {posted: {time_zone: Mars}}}", "chat.posted.time_zone", "is no time zone"),
         ("{chat: {posted: {markup_percent: -1}}}", "chat.posted.markup_percent", "must be from 0 to 1000 percent"),
         ("{chat: {posted: {markup_percent: 1.23456}}}", "chat.posted.markup_percent", "at most four digits"),
@@ -62,3 +63,15 @@ def test_what_makes_no_sense_is_refused_with_its_path(text: str, path: str, prob
         price_of(text)
     assert refused.value.path == f"prices.{path}"
     assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize("prices", ["{chat: posted}", "{chat: {input: 1}, priced: posted}"])
+def test_a_cheaper_variant_needs_rates_that_are_known_ahead(prices: str) -> None:
+    models = """
+models:
+  - {name: chat, source: hf://org/chat, usd_per_replica_hour: 1.80, cheaper_variant: priced}
+  - {name: priced, source: b.gguf, usd_per_replica_hour: 0.20}
+"""
+    with pytest.raises(SpecRefusedError, match="needs fixed rates of both models") as refused:
+        parse_spec(f"{models}prices: {prices}", origin="swell.yaml")
+    assert refused.value.path == "models[0].cheaper_variant"

@@ -115,6 +115,9 @@ class Spec(SpecModel):
             if variant not in served:
                 yield path, f"there is no model {variant!r}; name one of: {', '.join(sorted(served - {model.name}))}"
                 continue
+            if self.price_of(model.name).posted or self.price_of(variant).posted:
+                yield path, "needs fixed rates of both models: nobody knows ahead which posted rate will be lower"
+                continue
             rates, cheaper = self.price_of(model.name).rates, self.price_of(variant).rates
             if rates == cheaper or any(new > old for old, new in zip(rates, cheaper, strict=True)):
                 yield path, f"{variant!r} is not cheaper than {model.name!r}; name one that is, or set both in prices"
