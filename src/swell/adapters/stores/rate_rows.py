@@ -1,10 +1,10 @@
 """Posted rates as rows that are only added."""
 
 from msgspec.structs import asdict
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from swell.adapters.stores.audit_rows import insert_audit
-from swell.adapters.stores.database import Database
+from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import posted_rates
 from swell.ports.store import MAX_LISTED
 from swell.state.posted_rates import PostedRate
@@ -20,10 +20,9 @@ class RateRows:
     def post_rate(self, rate: PostedRate, audit: AuditEntry) -> PostedRate:
         place = (posted_rates.c.model == rate.model) & (posted_rates.c.start_unix_ms == rate.start_unix_ms)
         with self._database.writing() as connection:
-            standing = connection.execute(select(posted_rates).where(place)).first()
-            if standing is not None:
-                return PostedRate(**standing._mapping)
-            connection.execute(insert(posted_rates).values(asdict(rate)))
+            statement = insert(connection, posted_rates).values(asdict(rate)).on_conflict_do_nothing()
+            if connection.execute(statement.returning(posted_rates.c.model)).first() is None:
+                return PostedRate(**connection.execute(select(posted_rates).where(place)).one()._mapping)
             insert_audit(connection, audit)
         return rate
 
