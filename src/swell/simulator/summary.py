@@ -252,7 +252,7 @@ def _budget(comparison: Comparison, budget: SimBudget, result: Result) -> str:
     """What was spent of the budget, and what was given up for it."""
     most, without = max(result.spent_usd_nanos, default=0), comparison.without_budget
     spent = f"at most {usd(most / NANOS_PER_USD)} of it in any {budget.period}"
-    said = f"Of {usd(budget.usd_nanos / NANOS_PER_USD)} a {budget.period} it spends {spent}."
+    said = f"Of {usd(budget.usd_nanos / NANOS_PER_USD)} per {budget.period} it spends {spent}."
     if without is None:
         return said
     lost = max(0.0, without.attainment - result.attainment)
