@@ -92,6 +92,24 @@ def test_no_window_ever_holds_more_than_the_cap_whatever_dies(part: int) -> None
         world.check_books()
 
 
+def test_who_asks_late_is_told_of_what_was_spent_in_later_slots_as_well() -> None:
+    """Whoever tries again does so in a later slot than the one in which the request came."""
+    world = RollingWorld(1)
+    [worker] = world.workers
+    came_in = world.limits[0].name
+    world.settle_down(SLOT_MS / 1000)
+    spent = world.ask(worker, 10_000)
+    World.settle_down(world, 0.4)  # less than a slot
+    assert spent.state == "admitted"
+    spent.end(10_000)
+    World.settle_down(world, 0.4)  # less than a slot
+    deny = world.book.request(worker.name, came_in, 1, 1, world.unix_ms / 1000)
+    assert isinstance(deny, BudgetDeny)
+    assert deny.is_final
+    back_ms = spent.unix_ms // SLOT_MS * SLOT_MS + SLOT_MS + WINDOW_MS
+    assert deny.retry_after_seconds == pytest.approx((back_ms - world.unix_ms) / 1000)
+
+
 def test_what_was_spent_comes_back_when_its_slot_has_left_the_window_and_a_refusal_says_when() -> None:
     world = RollingWorld(2)
     first, second = world.workers

@@ -114,7 +114,7 @@ def test_without_use_the_last_rate_stays_and_what_was_missed_is_carried_on() -> 
     assert rate.reason == "there were no requests: the last rate stays"
     assert (rate.missed_usd_nanos, rate.carried_usd_nanos) == (1100, 0)
     free = posted(offer(), DAY, facts(0, Load(9, 10, 10)), before(), 5)
-    assert (free.rates, free.reason) == ((5, 7), "the replicas cost nothing: the last rate stays")
+    assert (free.rates, free.reason) == ((5, 7), "nothing that counts was spent on replicas: the last rate stays")
 
 
 def test_the_first_rate_is_what_capacity_costs_at_the_stated_utilisation() -> None:

@@ -171,6 +171,16 @@ def test_what_makes_no_sense_is_refused_and_leaves_no_trace(
     assert (store.list_overrides(10), store.list_audit(10)) == ([], [])
 
 
+def test_a_name_alone_is_a_tenants_also_where_a_key_has_that_id(store: MemoryStore, clock: ManualClock) -> None:
+    limits = Limits(budgets=(KeyBudget(7 * NANOS_PER_USD, "day"),))
+    for name in ("free", "trial"):
+        store.insert_key(key_record(name, limits=limits, expires_at_unix=None), audit_entry())
+    office = Overrides(lambda: SPEC, store, clock)
+    assert office.raise_budget(wanted("trial", seconds=60.0), ME).scope == "tenant"
+    assert office.raise_budget(wanted("key:trial"), ME).scope == "key"
+    assert office.raise_budget(wanted("free"), ME).scope == "key", "whose tenant has no budget"
+
+
 def test_raises_of_one_budget_are_bounded_in_number_and_in_sum(office: Overrides) -> None:
     office.raise_budget(wanted(by_usd="4000000000"), ME)
     with pytest.raises(UserError, match="too much; at most"):

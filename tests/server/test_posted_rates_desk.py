@@ -9,7 +9,7 @@ import pytest
 from swell.clock import ManualClock
 from swell.errors import StateError, UserError
 from swell.gateway.rates import Rates
-from swell.server.posted_rates import PRINCIPAL, RateDesk, offers_of
+from swell.server.posted_rates import PRINCIPAL, SETTLE_SECONDS, RateDesk, offers_of
 from swell.server.publish import Served, picture_of
 from swell.server.writer import Writer
 from swell.spec import parse_spec
@@ -47,10 +47,10 @@ class RateWorld:
     published: int = 0
     ingested: int = 0
 
-    async def server(self, price: str = DAILY) -> RateDesk:
+    async def server(self, price: str = DAILY, text: str = SPEC) -> RateDesk:
         """A server begins; what an earlier one had in mind is gone."""
         desk = RateDesk(
-            parse_spec(SPEC.format(price=price), origin="swell.yaml"), self.store, self.writer, self.clock,
+            parse_spec(text.format(price=price), origin="swell.yaml"), self.store, self.writer, self.clock,
             runs=self._runs, ingest=self._ingest, publish=self._publish,
         )  # fmt: skip
         await desk.begin()
@@ -66,6 +66,10 @@ class RateWorld:
         self.published += 1
 
     def at(self, text: str) -> None:
+        self.clock.advance(unix_ms(text) / 1000 - self.clock.unix())
+
+    def is_set_to(self, text: str) -> None:
+        """The wall clock, by somebody, while no time passes."""
         self.clock.jump_unix(unix_ms(text) / 1000 - self.clock.unix())
 
     def ran(self, begun: str, ended: str, hourly: int = DOLLAR) -> None:
@@ -191,15 +195,63 @@ async def test_fixed_beats_posted_at_once_and_a_changed_period_begins_when_the_o
     assert week.end_unix_ms == unix_ms("2026-12-07T00:00:00+00:00")
 
 
-async def test_a_clock_that_is_set_back_and_forth_posts_nothing_twice(world: RateWorld) -> None:
+@pytest.mark.parametrize("wrong", ["2026-11-28T12:00:00+00:00", "2026-12-08T12:00:00+00:00"])
+async def test_nothing_is_posted_for_a_time_that_a_clock_shows_for_a_moment(world: RateWorld, wrong: str) -> None:
+    """What is posted stays, so that a rate for a day far ahead would cut off what leads to it."""
     desk = await world.server()
-    world.at("2026-11-28T12:00:00+00:00")
+    first = desk.rates_of("chat")
+    world.is_set_to(wrong)
     await desk.step()
-    assert [rate.label for rate in world.rates()] == ["2026-11-28", "2026-11-29"]
-    world.at("2026-11-29T12:00:00+00:00")
+    assert desk.rates_of("chat") == first
+    world.is_set_to("2026-11-29T12:00:00+00:00")
     await desk.step()
-    assert len(world.rates()) == 2
-    assert world.rates()[0].end_unix_ms == world.rates()[1].start_unix_ms
+    assert [rate.label for rate in world.rates()] == ["2026-11-29"]
+    world.at("2026-11-29T23:45:00+00:00")
+    await desk.step()
+    assert [rate.label for rate in world.rates()] == ["2026-11-29", "2026-11-30"]
+
+
+async def test_a_clock_that_stays_where_it_was_set_is_believed(world: RateWorld) -> None:
+    desk = await world.server()
+    world.is_set_to("2026-12-08T12:00:00+00:00")
+    await desk.step()
+    world.clock.advance(SETTLE_SECONDS)
+    await desk.step()
+    assert [rate.label for rate in world.rates()] == ["2026-11-29", "2026-12-08"]
+
+
+async def test_a_rate_of_a_far_day_does_not_keep_the_next_one_from_being_posted_ahead(world: RateWorld) -> None:
+    desk = await world.server()
+    world.is_set_to("2026-12-08T12:00:00+00:00")
+    await world.server()  # begun while the clock was wrong: it cannot know
+    world.is_set_to("2026-11-29T12:00:00+00:00")
+    desk = await world.server()
+    world.at("2026-11-29T23:45:00+00:00")
+    await desk.step()
+    assert [rate.label for rate in world.rates()] == ["2026-11-29", "2026-11-30", "2026-12-08"]
+    assert desk.next_rates("chat") == NextRates(world.rates()[1].start_unix_ms, *world.rates()[1].rates)
+
+
+async def test_charges_of_a_time_without_replicas_are_not_lost(world: RateWorld) -> None:
+    """A request is admitted a moment before the replica that it starts is seen."""
+    desk = await world.server()
+    world.asked("2026-11-29T22:59:59+00:00", 1000, 7)
+    world.at("2026-11-29T23:45:00+00:00")
+    await desk.step()
+    rate = world.rates()[-1]
+    assert (rate.requests, rate.charge_usd_nanos, rate.missed_usd_nanos) == (1, 7, -7)
+    assert rate.basis == "last"
+
+
+async def test_a_model_whose_rate_cannot_be_posted_keeps_no_other_from_its_own(world: RateWorld) -> None:
+    text = SPEC.replace("  fixed: {{input: 0.15, output: 0.60}}", "  fixed: {price}")
+    desk = await world.server(DAILY, text)
+    world.at("2026-11-29T23:45:00+00:00")
+    world.store.fail_next(None, None, StateError("the disk is full"))
+    with pytest.raises(StateError):
+        await desk.step()
+    assert (desk.next_rates("chat"), desk.next_rates("fixed") is not None) == (None, True)
+    assert world.published == 1
 
 
 async def test_a_rate_that_cannot_be_stored_is_told_to_nobody_and_tried_again(world: RateWorld) -> None:

@@ -12,7 +12,7 @@ from swell.clock import ManualClock
 from swell.policy.scaling.diff import Drain, Start, actions
 from swell.policy.scaling.spending import most_affordable
 from swell.server.alerts import AlertDesk
-from swell.server.spending import SpendingDesk, stored_rows
+from swell.server.spending import LEFTOVER_SECONDS, SpendingDesk, stored_rows
 from swell.server.writer import Writer
 from swell.spec import parse_spec
 from swell.state.funding import Funding
@@ -148,6 +148,21 @@ async def test_a_restarted_server_knows_what_was_spent(site: Site) -> None:
     await site.begin()
     assert site.spent == before
     assert stored_rows(site.spec, site.store.list_runs, site.clock.unix())[0]["spent_usd_nanos"] <= before
+
+
+async def test_what_a_restarted_server_has_not_decided_about_may_take_its_whole_drain(site: Site) -> None:
+    await site.begin()
+    alone = site.funding("chat").funds[0].left_usd_nanos
+    site.turn("code", 1)
+    for drain, seconds in ((30, LEFTOVER_SECONDS), (7200, 7200)):
+        text = FILE.replace(
+            "usd_per_replica_hour: 5", f"usd_per_replica_hour: 5, scaling: {{{{drain_seconds: {drain}}}}}"
+        )
+        site.spec = parse_spec(text.format(organisation="100 / day", chat="[]"), origin="swell.yaml")
+        await site.begin()
+        held = alone - site.funding("chat").funds[0].left_usd_nanos
+        assert held >= 5 * NANOS_PER_USD * int(seconds) // 3600
+        assert held < 5 * NANOS_PER_USD * int(seconds + 100) // 3600
 
 
 async def test_what_one_model_has_running_is_not_left_for_the_other(site: Site) -> None:

@@ -182,11 +182,15 @@ class Accounts:
         limit = account.limit
         if not limit.window_ms:
             return math.inf if limit.end_unix_ms is None else max(1.0, limit.end_unix_ms / 1000 - now_unix)
-        short = need - (limit.most_usd_nanos - self.fullest(account)[0])
-        for each in self.together(account):
-            short -= each.final
-            if short <= 0 and each.limit.leaves_unix_ms is not None:
-                return max(1.0, each.limit.leaves_unix_ms / 1000 - now_unix)
+        # Whoever tries again does so in a later slot, with which all counts that has not left by then.
+        now_ms = now_unix * 1000
+        slots = sorted(self._slots[limit.budget_id].values(), key=lambda each: each.limit.start_unix_ms)
+        spent = [(leaves, each.final) for each in slots if (leaves := each.limit.leaves_unix_ms or 0) > now_ms]
+        short = need - limit.most_usd_nanos + sum(final for _, final in spent)
+        for leaves, final in spent:
+            short -= final
+            if short <= 0:
+                return max(1.0, leaves / 1000 - now_unix)
         return math.inf
 
     def overdrawn(self) -> list[str]:

@@ -15,7 +15,7 @@ from swell.metering.reports import Ask, Slice, slices
 from swell.metering.work import NO_LOAD, Load
 from swell.state.records import UsageFilter
 from swell.state.replica_runs import ReplicaRun
-from swell.state.usage_groups import GroupColumn
+from swell.state.usage_groups import GroupColumn, UsageGroup
 
 _BY: tuple[GroupColumn, ...] = ("model", "tenant", "key_id")
 _Hours = dict[tuple[str, int], dict[Group, Load]]
@@ -66,6 +66,11 @@ def model_costs(ask: Ask, question: CostQuestion, span_ms: tuple[int, int] | Non
     return [ModelCost(model, summed(hours[model]), lived[model]) for model in models]
 
 
+def load_of(group: UsageGroup) -> Load:
+    """What a group of the ledger asked for."""
+    return Load(group.requests, group.prompt_tokens, group.completion_tokens, group.charge_usd_nanos)
+
+
 def _loads(ask: Ask, part: Slice, model_of: Callable[[str], str]) -> _Hours:
     """What was asked in each hour, by model and group. The hour is named by its first millisecond in the slice."""
     where = UsageFilter(since_unix_ms=part.start_unix_ms, until_unix_ms=part.end_unix_ms)
@@ -76,8 +81,7 @@ def _loads(ask: Ask, part: Slice, model_of: Callable[[str], str]) -> _Hours:
         place = model_of(group.model or ""), max(group.start_unix_ms or 0, part.start_unix_ms)
         loads = found.setdefault(place, {})
         whose = group.tenant or "", group.key_id or ""
-        load = Load(group.requests, group.prompt_tokens, group.completion_tokens, group.charge_usd_nanos)
-        loads[whose] = loads.get(whose, NO_LOAD) + load
+        loads[whose] = loads.get(whose, NO_LOAD) + load_of(group)
     return found
 
 

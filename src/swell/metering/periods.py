@@ -37,7 +37,7 @@ _LAST_YEAR = 9997  # the calendar of `datetime` ends with 9999; the next period'
 _TOO_LATE_UNIX = datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()
 _HOUR_SECONDS = 3600
 _LONGEST_NAME = 100  # characters of a mistyped zone that are compared and shown
-# Not zones of their own: what the machine happens to be set to, and a placeholder for "never set".
+# Not zones of their own: what the machine happens to be set to, and a mark for "never set".
 _NOT_ZONES = {"localtime", "Factory"}
 
 

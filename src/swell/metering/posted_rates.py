@@ -176,7 +176,7 @@ def _reason(offer: Offer, basis: RateBasis, facts: Facts, cost: int, carried: in
             f"for requests of {terms.expected_prompt_tokens} and {terms.expected_completion_tokens} tokens"
         )
     elif basis == "last":
-        why = "the replicas cost nothing" if facts.load.requests else "there were no requests"
+        why = "nothing that counts was spent on replicas" if facts.load.requests else "there were no requests"
         return f"{why}: the last rate stays"
     else:
         what = "all that the replicas cost" if terms.include_unused else "what requests used of the replicas"

@@ -176,9 +176,9 @@ def _scope_of(text: str, budgets: Sequence[Budget]) -> tuple[Scope, str]:
     kind, colon, owner = text.partition(":")
     if colon and kind in (Scope.TENANT, Scope.KEY):
         return Scope(kind), owner
-    if any((each.scope, each.owner) == (Scope.KEY, text) for each in budgets):
-        return Scope.KEY, text
-    return Scope.TENANT, text
+    owned = {(each.scope, each.owner) for each in budgets}
+    is_key = (Scope.TENANT, text) not in owned and (Scope.KEY, text) in owned
+    return (Scope.KEY if is_key else Scope.TENANT), text
 
 
 def _which(given: str, budgets: Sequence[Budget]) -> str:

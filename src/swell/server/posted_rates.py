@@ -4,7 +4,7 @@ A rate is stored before anybody is told of it, and the store has one per model a
 whatever is restarted, and never changes. The one of the next period is posted while the present one has half of its
 LEAD left, from what was known when all of it was left: requests that were admitted before have ended by then, as a
 rule. Workers are told it ahead and charge it from its first millisecond on. Where no server ran at that time, the last
-rate is charged until one does.
+rate is charged until one does; so it is while the wall clock has just been set, since what is posted stays.
 """
 
 import logging
@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 
 from swell.clock import Clock
-from swell.errors import UserError
-from swell.metering.attribution import Attribution, summed
+from swell.errors import SwellError, UserError
+from swell.metering.attribution import Attribution, Line, summed
 from swell.metering.capability import capability_of
-from swell.metering.costs import CostQuestion, ModelCost, model_costs, span_of
+from swell.metering.costs import CostQuestion, ModelCost, load_of, model_costs, span_of
 from swell.metering.periods import Period, period_at, zone_of
 from swell.metering.posted_rates import Facts, Offer, capacity_rates, posted
 from swell.metering.reports import slices
+from swell.metering.work import NO_LOAD
 from swell.ports.store import Store
 from swell.server.loops import Loop
 from swell.server.writer import Writer
@@ -36,6 +37,8 @@ from swell.units import usd_nanos
 LEAD_SECONDS = 3600.0  # before a period begins: what is known then decides its rate; of short periods LEAD_SHARE
 LEAD_SHARE = 24
 POST_SECONDS = 2.0  # between two looks at the clock
+JUMP_SECONDS = 60.0  # by which the wall clock may leave time behind it and not count as set
+SETTLE_SECONDS = 600.0  # for which a clock that was set must go on from there, before anything is posted by it
 KEPT_RATES = 16  # of each model, in memory
 PRINCIPAL = "swell"  # whom the audit log names: nobody asked for it
 
@@ -98,6 +101,7 @@ class RateDesk:
         self._publish = publish
         self._rates: dict[str, list[PostedRate]] = {}  # by model, newest first
         self._told: object = None
+        self._offset, self._set_at = self._clock_offset(), -SETTLE_SECONDS  # of the wall clock; monotonic
         self.loop = Loop("posted rates", self.step, POST_SECONDS, clock)
 
     async def begin(self) -> None:
@@ -108,12 +112,18 @@ class RateDesk:
         self._told = self._picture()
 
     async def step(self, now: float = 0.0) -> None:
-        """One turn: post what is due by now, and tell the workers where that, or the time, changes anything."""
-        await self._post_due()
-        picture = self._picture()
-        if picture != self._told:
-            self._publish()
-            self._told = picture
+        """One turn: post what is due by now, and tell the workers where that, or the time, changes anything.
+
+        Raises SwellError where a rate could not be posted, after all others were, and the workers told.
+        """
+        try:
+            if self._is_clock_settled():
+                await self._post_due()
+        finally:
+            picture = self._picture()
+            if picture != self._told:
+                self._publish()
+                self._told = picture
 
     def rates_of(self, name: str) -> tuple[int, int]:
         """What tokens of a model or an adapter are charged at now: its fixed rates, or those that are posted."""
@@ -142,15 +152,33 @@ class RateDesk:
     def _picture(self) -> object:
         return [(self.rates_of(model), self.next_rates(model)) for model in self._offers]
 
+    def _clock_offset(self) -> float:
+        return self._clock.unix() - self._clock.monotonic()
+
+    def _is_clock_settled(self) -> bool:
+        now, offset = self._clock.monotonic(), self._clock_offset()
+        if abs(offset - self._offset) > JUMP_SECONDS:
+            self._offset, self._set_at = offset, now
+        return now - self._set_at >= SETTLE_SECONDS
+
     async def _post_due(self) -> None:
+        failed: SwellError | None = None
         for offer in self._offers.values():
-            now, rates = self._now_ms(), self._rates[offer.model]
-            current = next((rate for rate in rates if rate.start_unix_ms <= now < rate.end_unix_ms), None)
-            if current is None:
-                current = await self._post(offer, now, now)
-            is_near = now >= current.end_unix_ms - _lead_ms(current.start_unix_ms, current.end_unix_ms) // 2
-            if is_near and not any(rate.start_unix_ms >= current.end_unix_ms for rate in self._rates[offer.model]):
-                await self._post(offer, current.end_unix_ms, now)
+            try:
+                await self._post_of(offer)
+            except SwellError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    async def _post_of(self, offer: Offer) -> None:
+        now, rates = self._now_ms(), self._rates[offer.model]
+        current = next((rate for rate in rates if rate.start_unix_ms <= now < rate.end_unix_ms), None)
+        if current is None:
+            current = await self._post(offer, now, now)
+        is_near = now >= current.end_unix_ms - _lead_ms(current.start_unix_ms, current.end_unix_ms) // 2
+        if is_near and not any(rate.start_unix_ms == current.end_unix_ms for rate in self._rates[offer.model]):
+            await self._post(offer, current.end_unix_ms, now)
 
     async def _post(self, offer: Offer, at_ms: int, now_ms: int) -> PostedRate:
         """Post the rate of the period that `at_ms` is in."""
@@ -196,6 +224,11 @@ class RateDesk:
 
     async def _attributed(self, offer: Offer, runs: Sequence[ReplicaRun], since_ms: int, until_ms: int) -> Attribution:
         """Day by day, so that no read of the ledger keeps the store from others for longer."""
+        if not runs:  # nothing was paid for; who was charged meanwhile waited for a replica that came after it
+            where = UsageFilter(since_unix_ms=since_ms, until_unix_ms=until_ms)
+            groups = await self._writer.call(lambda: self._ask(where, (), None))
+            loads = [load_of(each) for each in groups if self._models.get(each.model or "", each.model) == offer.model]
+            return Attribution(used={("", ""): Line(load=sum(loads, NO_LOAD))})
         zone = zone_of(offer.terms.time_zone)
         span = span_of(runs, await self._writer.call(self._store.usage_span))
         found: list[ModelCost] = []

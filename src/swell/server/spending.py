@@ -30,7 +30,7 @@ from swell.units import usd, usd_nanos
 
 HOUR_MS = 3_600_000
 PIECE_MS = 30 * 24 * HOUR_MS  # of the past, read at once
-LEFTOVER_SECONDS = 660.0  # that replicas of models which are no longer in the file are expected to cost at most
+LEFTOVER_SECONDS = 660.0  # for which replicas of models that are no longer in the file are expected to be paid
 
 
 def infrastructure_budgets(spec: Spec) -> tuple[InfrastructureBudget, ...]:
@@ -198,10 +198,17 @@ class SpendingDesk:
         bounds = [self._told[name].bound(now, ends_in) for name in names if name != but and name in self._told]
         for run in self._book.running(budget.model):
             if run.model not in self._told and run.model != but:
-                inside = min(LEFTOVER_SECONDS, ends_in)
-                price = run.usd_nanos_per_hour
-                bounds.append(Bound(cost(price, inside), cost(price, LEFTOVER_SECONDS - inside)))
+                seconds, price = self._undecided_seconds(run.model), run.usd_nanos_per_hour
+                inside = min(seconds, ends_in)
+                bounds.append(Bound(cost(price, inside), cost(price, seconds - inside)))
         return sum(bounds, Bound())
+
+    def _undecided_seconds(self, model: str) -> float:
+        """For which a replica is paid of which nobody has decided anything yet: a server has just begun."""
+        known = self._models.get(model)
+        if known is None:
+            return LEFTOVER_SECONDS
+        return max(LEFTOVER_SECONDS, known.scaling.drain_seconds + 2 * known.scaling.interval_seconds)
 
     def _decisions(self, budget: InfrastructureBudget) -> Iterator[tuple[str, Decision]]:
         for name in self._models_of(budget):

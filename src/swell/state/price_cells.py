@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from swell.units import NANOS_PER_USD, usd_nanos, usd_text
 
 MAX_USD_PER_HOUR = 100_000  # of one instance; a rack of 72 accelerators is below 1,000
-MAX_SPOT_OVER_ON_DEMAND = 100  # published tables have placeholders in them, such as 700 beside 2.70
+MAX_SPOT_OVER_ON_DEMAND = 100  # published tables have prices in them that nobody pays, such as 700 beside 2.70
 _TEXT_CHARACTERS = 500
 _MAX_DIGITS = 40
 _SHOWN_CHARACTERS = 60
