@@ -65,7 +65,6 @@ class Exchange:
     _retries = 0
     _was_stale = False  # a kept connection failed it; from then on it gets fresh ones
     _failed_on: frozenset[str] = frozenset()
-    _admitted_unix_ms = 0  # where budgets or a change of rates count it: its period and its rates follow from that
     _lease_seconds = 0.0  # on top of the usual, for a share to arrive
 
     def __init__(
@@ -83,6 +82,7 @@ class Exchange:
         self.sent_at = started
         self.request_id = service.next_request_id()
         self.tokens_bound = admitted.prompt_tokens_bound + admitted.completion_tokens_bound
+        # 0 until budgets or a change of rates count it: its period and its rates follow from that.
         self._admitted_unix_ms, self.rates = Rates.of(route.entry, service.unix_ms)
         self.charge_bound = self.rates.bound(admitted)
         self._phase_since = started
@@ -476,10 +476,8 @@ class Exchange:
 
     def headers(self) -> bytes:
         """Header lines of Swell's own for the answer."""
-        lines = b"x-request-id: %b\r\nx-swell-overhead-us: %d\r\n" % (
-            self.request_id.encode(),
-            (self.sent_at - self.started) * 1e6,
-        )
+        overhead_us = (self.sent_at - self.started) * 1e6
+        lines = b"x-request-id: %b\r\nx-swell-overhead-us: %d\r\n" % (self.request_id.encode(), overhead_us)
         if self._claim is not None:
             lines += self._claim.rate_headers()
         return lines
