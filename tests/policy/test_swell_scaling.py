@@ -6,6 +6,7 @@ from math import ceil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pool_scene import OBJECTIVE, POOL, PROFILE
 
 from swell.policy.scaling.capacity import Mix, capacity, requests_per_second, throughput
 from swell.policy.scaling.swell import (
@@ -19,19 +20,14 @@ from swell.policy.scaling.swell import (
 )
 from swell.state.scaling import (
     Decision,
-    LatencyProfile,
     LengthSums,
     Objective,
     Observation,
-    Pool,
     ReplicaState,
     ReplicaView,
     Window,
 )
 
-PROFILE = LatencyProfile("m", "X", 1, 8.0, 0.05, 0.0, 12.0, 0.03, 8e-5, kv_tokens=400_000)
-POOL = Pool("X", PROFILE, usd_per_hour=2.0, start_seconds=120.0)
-OBJECTIVE = Objective(5000, 100, 0.99)
 PROMPT, OUTPUT = 1000, 200
 RATE = requests_per_second(PROFILE, OBJECTIVE, PROMPT, OUTPUT)
 TICK = 10.0

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pool_scene import OBJECTIVE, POOL, PROFILE
 
 from swell.policy.scaling.capacity import requests_per_second
 from swell.policy.scaling.funded import span
@@ -14,20 +15,14 @@ from swell.policy.scaling.thrift import RUNGS, ThriftMemory, learn, ration
 from swell.state.funding import Fund, Funding, Tariff
 from swell.state.scaling import (
     Decision,
-    LatencyProfile,
     LengthSums,
-    Objective,
     Observation,
-    Pool,
     ReplicaState,
     ReplicaView,
     Window,
 )
 from swell.units import NANOS_PER_USD
 
-PROFILE = LatencyProfile("m", "X", 1, 8.0, 0.05, 0.0, 12.0, 0.03, 8e-5, kv_tokens=400_000)
-POOL = Pool("X", PROFILE, usd_per_hour=2.0, start_seconds=120.0)
-OBJECTIVE = Objective(5000, 100, 0.99)
 RATE = requests_per_second(PROFILE, OBJECTIVE, 1000, 200)
 PRICE = 2 * NANOS_PER_USD
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0

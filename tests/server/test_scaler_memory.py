@@ -4,15 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pool_scene import OBJECTIVE, POOL, PROFILE
 
 from swell.clock import ManualClock
 from swell.policy.scaling.capacity import Mix, capacity, throughput
 from swell.policy.scaling.swell import SwellScaler
 from swell.server.scaler_memory import FRESH_SECONDS, OLDEST_SECONDS, ScalerMemories
 from swell.state.scaling import (
-    LatencyProfile,
     LengthSums,
-    Objective,
     Observation,
     Pool,
     ReplicaState,
@@ -20,9 +19,6 @@ from swell.state.scaling import (
     Window,
 )
 
-PROFILE = LatencyProfile("m", "X", 1, 8.0, 0.05, 0.0, 12.0, 0.03, 8e-5, kv_tokens=400_000)
-POOL = Pool("X", PROFILE, usd_per_hour=2.0, start_seconds=120.0)
-OBJECTIVE = Objective(5000, 100, 0.99)
 MIX = Mix.of_means(1000, 200)
 RATE, BATCH = capacity(PROFILE, OBJECTIVE, MIX)
 TICK, LOAD = 10.0, 6.0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+from openers import epochs_of_two
 from sqlalchemy import create_engine, inspect
 
 from swell.adapters.stores import postgres_database, schema
@@ -197,23 +198,11 @@ def test_a_lock_ends_with_its_process(postgres: PostgresServer, database: str, o
 
 def test_two_processes_may_open_a_new_store_at_once(postgres: PostgresServer) -> None:
     fresh = postgres.new_database()
-    script = (
+    said = epochs_of_two(
         "from swell.adapters.stores.postgres import open_postgres; "
-        "from swell.adapters.stores.postgres_location import locate; input(); "
-        f"s = open_postgres(locate({postgres.url(fresh)!r})); print(s.next_epoch()); s.close()"
+        "from swell.adapters.stores.postgres_location import locate; "
+        f"s = open_postgres(locate({postgres.url(fresh)!r}))"
     )
-    command = [sys.executable, "-c", script]
-    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    try:
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("\n")
-            child.stdin.flush()
-        said = sorted(child.communicate(timeout=60)[0].strip() for child in children)
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
     assert said == ["1", "2"]
     postgres.drop(fresh)
 

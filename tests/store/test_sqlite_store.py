@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from openers import epochs_of_two
 from sqlalchemy import Connection, inspect
 from sqlcipher3 import dbapi2
 
@@ -237,20 +238,8 @@ def test_a_migrated_store_opens_without_alembic(path: Path, store: SqliteStore) 
 
 
 def test_two_processes_may_open_a_new_store_at_once(path: Path) -> None:
-    script = (
-        "from pathlib import Path; from swell.adapters.stores import open_store; input(); "
-        f"s = open_store(Path({str(path)!r}), bytes(range(32))); print(s.next_epoch()); s.close()"
+    said = epochs_of_two(
+        "from pathlib import Path; from swell.adapters.stores import open_store; "
+        f"s = open_store(Path({str(path)!r}), bytes(range(32)))"
     )
-    command = [sys.executable, "-c", script]
-    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    try:
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("\n")
-            child.stdin.flush()
-        said = sorted(child.communicate(timeout=60)[0].strip() for child in children)
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
     assert said == ["1", "2"]

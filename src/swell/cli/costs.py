@@ -30,15 +30,18 @@ class Idle(StrEnum):
     SPREAD = "spread"
 
 
+WorkProfilesOption = Annotated[
+    Path | None, typer.Option(help="Your own latency profiles, by which work is measured, besides those that ship.")
+]
+
+
 @command
 def costs(
     period: Annotated[str, typer.Option(help="month, day, 2026-11, 2026-11-29, 2026 or all.")] = "month",
     by: Annotated[str, typer.Option(help="Lines by model, tenant, key; with commas.")] = "model,tenant",
     idle: Annotated[Idle, typer.Option(help="A line of its own, or spread over tenants by what they used.")] = Idle.OWN,
     time_zone: ZoneOption = "UTC",
-    profiles: Annotated[
-        Path | None, typer.Option(help="Your own latency profiles, by which work is measured, besides those that ship.")
-    ] = None,
+    profiles: WorkProfilesOption = None,
     file: SpecOption = None,
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,

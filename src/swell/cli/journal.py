@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swell.cli.costs import cost_question
+from swell.cli.costs import WorkProfilesOption, cost_question
 from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, print_table, to_json
 from swell.cli.usage import SpecOption, ZoneOption
 from swell.errors import UserError
@@ -50,9 +50,7 @@ def journal(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write instead.")] = None,
     time_zone: ZoneOption = "UTC",
-    profiles: Annotated[
-        Path | None, typer.Option(help="Your own latency profiles, by which work is measured, besides those that ship.")
-    ] = None,
+    profiles: WorkProfilesOption = None,
     file: SpecOption = None,
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,
