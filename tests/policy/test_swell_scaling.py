@@ -6,8 +6,8 @@ from math import ceil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool_scene import OBJECTIVE, POOL, PROFILE
 
+from pool_scene import OBJECTIVE, POOL, PROFILE
 from swell.policy.scaling.capacity import Mix, capacity, requests_per_second, throughput
 from swell.policy.scaling.swell import (
     CAUTION_RANGE,

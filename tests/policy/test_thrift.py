@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool_scene import OBJECTIVE, POOL, PROFILE
 
+from pool_scene import OBJECTIVE, POOL, PROFILE
 from swell.policy.scaling.capacity import requests_per_second
 from swell.policy.scaling.funded import span
 from swell.policy.scaling.spending import cost

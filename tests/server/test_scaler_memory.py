@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pool_scene import OBJECTIVE, POOL, PROFILE
 
+from pool_scene import OBJECTIVE, POOL, PROFILE
 from swell.clock import ManualClock
 from swell.policy.scaling.capacity import Mix, capacity, throughput
 from swell.policy.scaling.swell import SwellScaler
