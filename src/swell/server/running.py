@@ -16,30 +16,27 @@ from swell.control.fleet import Fleet, FleetTimes
 from swell.control.probe import HttpAsk
 from swell.control.workload import GATEWAY_WORKER
 from swell.errors import SwellError
-from swell.metering.ingest import Ingested, SpoolReader
+from swell.metering.ingest import SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
 from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal
-from swell.server.alerts import AlertDesk
 from swell.server.background import Background
-from swell.server.budget_rows import budget_rows
-from swell.server.budgets import TURN_SECONDS, BudgetDesk
+from swell.server.budgets import TURN_SECONDS
 from swell.server.channel import ControlChannel
 from swell.server.draining import END_MARGIN_SECONDS, Draining
 from swell.server.gateway_workload import forget_settings, require_port
+from swell.server.intake import Intake
 from swell.server.loops import Loop
 from swell.server.model_watch import model_watch
+from swell.server.money_desks import MoneyDesks
 from swell.server.overrides import Overrides
 from swell.server.parts import Parts
-from swell.server.posted_rates import RateDesk
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
-from swell.server.replica_runs import RunDesk
 from swell.server.rolling import roll_usage
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
-from swell.server.spending import SpendingDesk
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
@@ -54,10 +51,8 @@ from swell.state.replica_runs import ReplicaRun
 if TYPE_CHECKING:
     from swell.server.admin import AdminServer
 
-INGEST_SECONDS = 0.25
 HOUSEKEEPING_SECONDS = 30.0
 TRAIL_SECONDS = 15.0  # until the store knows of a hold; of other decisions it knows at once
-MAX_INGEST_TURNS = 200  # before an answer or an end, so that neither waits for ever
 FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
 FIND_POLL_SECONDS = 0.02
 
@@ -76,28 +71,19 @@ class RunningServer:
         self._created_unix = int(parts.clock.unix())
         tenants = tuple(tenant.name for tenant in with_default_tenant(parts.spec.tenants))
         self._office = Administration(parts.store, parts.pepper, tenants, parts.clock, parts.state.default_key)
-        self._reader = SpoolReader(parts.state.spool, parts.store)
         self._writer = Writer()
-        self._budgets = BudgetDesk(parts.spec, parts.store, self._writer, parts.clock, lambda: self._keys)
-        self._spending = SpendingDesk(parts.spec, parts.store, self._writer, parts.clock)
-        self._overrides = Overrides(lambda: parts.spec, parts.store, parts.clock)
-        self._alerts = AlertDesk(
-            parts.spec,
-            parts.store,
+        self._money = MoneyDesks(
+            parts,
             self._writer,
-            parts.clock,
-            parts.sinks,
-            standings=lambda: [*self._budgets.standings(), *self._spending.standings()],
-            steps=self._budgets.stages.holding,
+            keys=lambda: self._keys,
             say=self._troubles.say,
-            infrastructure_hours=self._spending.hours,
+            ingest=lambda: self._intake.everything(),  # noqa: PLW0108  # it is made later
+            publish=self._publish,
         )
-        models = [model.spec for model in parts.models]
-        self._runs = RunDesk(models, parts.store, self._writer, parts.clock, self._spending.note)
-        self._rates = RateDesk(
-            parts.spec, parts.store, self._writer, parts.clock,
-            runs=self._runs.list, ingest=self._ingest_all, publish=self._publish,
-        )  # fmt: skip
+        self._budgets = self._money.budgets
+        self._intake = Intake(
+            SpoolReader(parts.state.spool, parts.store), self._writer, parts.clock, self._budgets.ingested
+        )
         self._keys: list[KeyRecord] = []
         self._refused = RefusedKeys(self._troubles.say)
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
@@ -120,11 +106,11 @@ class RunningServer:
         self._draining = Draining(
             self._fleet, self._providers.by_name, self._changed, lambda: bool(self._living), self._troubles.say
         )
-        self._watch = model_watch(parts, self._fleet, self._alerts.book, lambda: self._living, self._stop)
+        self._watch = model_watch(parts, self._fleet, self._money.alerts.book, lambda: self._living, self._stop)
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
         self._scaling = Scaling(
-            models,
+            [model.spec for model in parts.models],
             self._fleet,
             parts.clock,
             loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
@@ -133,9 +119,8 @@ class RunningServer:
             decided=self._trail.wake.set,
             saw=self._watch.decided,
             memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
-            spending=self._spending,
+            spending=self._money.spending,
         )
-        self._ingest = Loop("ingest", self._ingest_step, INGEST_SECONDS, parts.clock)
 
     async def run(self, greet: Callable[["RunningServer"], Coroutine[Any, Any, None]]) -> None:
         """Serve until told to stop; returns when everything has ended. Raises UserError where it cannot begin.
@@ -153,14 +138,12 @@ class RunningServer:
             raise
         loops = [
             Loop("fleet", lambda now: self._fleet.run(), 0.0, self._clock),
-            self._ingest,
+            self._intake.loop,
             *self._scaling.loops,
             self._trail,
-            *self._alerts.loops,
+            *self._money.loops,
             *self._watch.loops,
             Loop("budgets", self._budgets_step, TURN_SECONDS, self._clock),
-            self._runs.loop,
-            self._rates.loop,
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
         tasks = [loop.create_task(each.run(), name=each.name) for each in loops]
@@ -209,7 +192,7 @@ class RunningServer:
 
     async def ledger(self, read: Callable[[UsageStore], _Result]) -> _Result:
         """What `read` makes of the ledger up to now, on the writer thread."""
-        await self._ingest_all()
+        await self._intake.everything()
         return await self._writer.call(lambda: read(self._parts.store))
 
     async def decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
@@ -234,31 +217,30 @@ class RunningServer:
 
     async def budgets(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""
-        rows = budget_rows(self._budgets.standings(), self._clock.unix(), self._budgets.stages.holding)
-        return [*rows, *self._spending.rows()]
+        return self._money.budget_rows()
 
     async def overrides(self, act: Callable[[Overrides], _Result]) -> _Result:
         """Run an act on raises of budgets on the writer thread; return after the workers were told of it."""
-        result = await self._writer.call(lambda: act(self._overrides))
+        result = await self._writer.call(lambda: act(self._money.overrides))
         await self._refresh_budgets()
         return result
 
     async def runs(self, since_unix_ms: int | None, until_unix_ms: int | None) -> Sequence[ReplicaRun]:
         """Lives of replicas, up to now."""
-        return await self._runs.list(since_unix_ms, until_unix_ms)
+        return await self._money.runs.list(since_unix_ms, until_unix_ms)
 
     async def rates(self, model: str | None, limit: int) -> list[PostedRate]:
         """Rates that were posted, newest first."""
-        return await self._rates.listed(model, limit)
+        return await self._money.rates.listed(model, limit)
 
     async def alerts(self, limit: int, kind: str | None = None) -> list[dict[str, Any]]:
         """The newest alerts, newest first, and what became of each at every sink."""
-        return await self._alerts.rows(limit, kind)
+        return await self._money.alerts.rows(limit, kind)
 
     async def test_alerts(self, sink: str | None, principal: str) -> list[dict[str, Any]]:
         """Send a test alert to one sink or all, now: whether each took it, and why not."""
         await self.act(lambda office: office.note(principal, "alerts.test", sink or "every sink"))
-        return await self._alerts.test(sink)
+        return await self._money.alerts.test(sink)
 
     def request_stop(self, principal: str) -> None:
         """Begin to drain and stop."""
@@ -280,8 +262,7 @@ class RunningServer:
         parts = self._parts
         self._fleet.want([*parts.model_workloads, parts.gateway])
         await self._fleet.adopt()
-        await self._spending.begin()
-        await self._runs.begin(self._fleet.replicas)
+        await self._money.begin(self._fleet.replicas)
         self._living = running_workers(self._fleet.replicas)
         self._silent = set(self._living)
         forget_settings(parts.state, self._living)
@@ -291,11 +272,10 @@ class RunningServer:
         await self._read_keys()
         await self._budgets.begin(parts.state.spool, self._living)
         if await self._budgets.has_new():
-            await self._ingest_all()  # new budgets begin with what the ledger has
+            await self._intake.everything()  # new budgets begin with what the ledger has
         await self._budgets.refresh()
         self._budgets.look()
-        await self._alerts.begin()
-        await self._rates.begin()
+        await self._money.open()
         now = self._clock.monotonic()
         self._channel = ControlChannel(
             publication=Publication(epoch, self._picture()),
@@ -320,7 +300,7 @@ class RunningServer:
         limits = limits_of(self._channel.publication.picture).keys()
         used: dict[str, int] = {}
         if limits:
-            await self._ingest_all()
+            await self._intake.everything()
             living = set() if incarnation else set(self._living)
             store, now = self._parts.store, self._clock.unix()
             used = await self._writer.call(lambda: recent_use(store, limits, now, worker=incarnation, living=living))
@@ -356,7 +336,7 @@ class RunningServer:
         self._living = living
         self._scaling.forget(living)
         self._troubles.look(self._fleet.replicas)
-        self._runs.look(self._fleet.replicas)
+        self._money.runs.look(self._fleet.replicas)
         self._publish()
         self._changed.set()
 
@@ -389,8 +369,8 @@ class RunningServer:
             workers=self._parts.spec.server.workers,
             created_unix=self._created_unix,
             now_unix=self._clock.unix(),
-            price_of=self._rates.rates_of,
-            next_rates=self._rates.next_rates,
+            price_of=self._money.rates.rates_of,
+            next_rates=self._money.rates.next_rates,
             budgets=self._budgets.limits,
             curbs=self._budgets.stages.curbs,
         )
@@ -422,21 +402,6 @@ class RunningServer:
         return server_samples(
             self._fleet.replicas, workers=len(self._channel.connected()), store_seconds=self._writer.last_seconds
         )
-
-    async def _ingest_step(self, now: float) -> None:
-        done = await self._ingest_once()
-        if done.folders_with_more:
-            self._ingest.wake.set()
-
-    async def _ingest_all(self) -> None:
-        for _ in range(MAX_INGEST_TURNS):
-            if not (await self._ingest_once()).folders_with_more:
-                return
-
-    async def _ingest_once(self) -> Ingested:
-        done = await self._writer.call(self._reader.step)
-        await self._budgets.ingested(done)
-        return done
 
     async def _trail_step(self, now: float) -> None:
         lines = self._scaling.trail.take()
@@ -480,16 +445,15 @@ class RunningServer:
     async def _drain(self) -> None:
         self._scaling.stop()
         await self._draining.drain(self._parts.spec.server.timeouts.drain_seconds, self._parts.model_workloads)
-        await self._ingest_all()
+        await self._intake.everything()
         await self._trail_step(0.0)
-        await self._runs.step()
-        await self._alerts.finish()
+        await self._money.finish()
 
     async def _let_go(self) -> None:
         await self._fleet.close()
         await self._scaling.close()
         await self._ask.close()
-        await self._alerts.close()
+        await self._money.alerts.close()
         await self._providers.close()
         self._writer.close()
 
