@@ -7,6 +7,7 @@ from swell.control.decide import BACKOFF_FIRST_SECONDS
 from swell.control.workload import EXTERNAL_RETRY_SECONDS
 from swell.errors import AtCapacity, LaunchFailed, StateError
 from swell.ports.engine import Address
+from swell.ports.provider import Binding
 from swell.state.replica import Phase
 
 
@@ -34,6 +35,48 @@ async def test_a_loading_replica_gets_no_requests_until_its_timeout(world: World
     assert world.only().phase is Phase.FAILED
     assert "start_timeout_seconds" in world.only().last_error
     assert world.machine.living == {}
+
+
+async def test_a_child_with_a_network_of_its_own_is_reached_where_its_provider_says(world: World) -> None:
+    world.machine.binding = Binding("0.0.0.0", 8000)  # noqa: S104  of its own network
+    world.fleet.want([world.workload()])
+    await world.steps(3)
+    replica = world.only()
+    assert (replica.phase, replica.address) == (Phase.STARTING, None)
+    assert world.machine.started[-1].port == 8000
+    world.machine.addresses[replica.child_id] = Address("10.1.2.3", 8000)
+    await world.steps(2)
+    assert world.only().phase is Phase.READY
+    assert world.only().address == Address("10.1.2.3", 8000)
+    await world.restart(world.workload())
+    assert (world.only().phase, world.only().address) == (Phase.READY, Address("10.1.2.3", 8000))
+    world.machine.addresses[replica.child_id] = Address("10.1.2.4", 8000)  # its machine gave it another
+    await world.steps(1)
+    assert world.only().address == Address("10.1.2.4", 8000)
+
+
+async def test_children_of_one_template_ask_for_one_key(world: World) -> None:
+    world.machine.binding = Binding("0.0.0.0", 8000, alike=True)  # noqa: S104  of its own network
+    world.fleet.want([world.workload(count=2, key="shared")])
+    await world.steps(2)
+    assert [replica.key for replica in world.fleet.replicas] == ["shared", "shared"]
+    world.fleet.want([world.workload(count=2)])
+    await world.restart(world.workload(count=3))
+    await world.steps(2)
+    assert "no key" in world.fleet.replicas[-1].last_error
+
+
+async def test_what_a_start_waits_for_is_told_while_it_waits_and_when_it_fails(world: World) -> None:
+    world.fleet.want([world.workload(start_timeout_seconds=5.0)])
+    await world.steps(2)
+    child_id = world.only().child_id
+    world.health[child_id] = 503
+    world.machine.waiting[child_id] = "0/3 nodes have room: Insufficient nvidia.com/gpu"
+    await world.steps(1)
+    assert "nvidia.com/gpu" in world.only().waiting
+    await world.steps(20)
+    assert world.only().phase is Phase.FAILED
+    assert "Insufficient nvidia.com/gpu" in world.only().last_error
 
 
 async def test_a_crash_is_followed_by_longer_and_longer_waits(world: World) -> None:

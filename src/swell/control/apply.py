@@ -12,9 +12,9 @@ from swell.control.decide import BACKOFF_FIRST_SECONDS, Act, Verb, backoff_secon
 from swell.control.intents import Intents, to_record
 from swell.control.replica import Replica
 from swell.control.workload import Slot, Workload
-from swell.errors import SwellError
+from swell.errors import LaunchFailed, SwellError
 from swell.ports.engine import Address
-from swell.ports.provider import ChildHandle, ChildSpec, Provider
+from swell.ports.provider import Binding, ChildHandle, ChildSpec, Provider
 from swell.state.replica import Phase
 
 KEY_BYTES = 24  # of randomness in an engine's key
@@ -92,14 +92,32 @@ class Applier:
         provider = self._providers[replica.provider]
         if workload.launch is None:
             return replica, await provider.start(ChildSpec(replica.child_id, (), replica.log_path))
-        port = self._pick_port() if workload.wants_port else 0
-        slot = Slot(replica.child_id, replica.ordinal, port, secrets.token_urlsafe(KEY_BYTES))
+        slot = self._slot(replica, workload, provider.binding)
         command = workload.launch(slot)
-        address = Address("127.0.0.1", port) if workload.wants_port else None
+        known = workload.wants_port and provider.binding.port is None
+        address = Address(slot.host, slot.port) if known else None
         replica = replace(replica, address=address, key=slot.key)
         await self._intents.record_process(to_record(replica, self._clock))
-        child = ChildSpec(replica.child_id, command.argv, replica.log_path, command.env)
+        child = ChildSpec(
+            replica.child_id,
+            command.argv,
+            replica.log_path,
+            command.env,
+            workload=workload.name,
+            fingerprint=workload.fingerprint,
+            port=slot.port,
+            needs=workload.needs,
+        )
         return replica, await provider.start(child)
+
+    def _slot(self, replica: Replica, workload: Workload, binding: Binding) -> Slot:
+        port = 0
+        if workload.wants_port:
+            port = self._pick_port() if binding.port is None else binding.port
+        if binding.alike and not workload.key:
+            raise LaunchFailed(f"{workload.name} has no key that its replicas could share")
+        key = workload.key if binding.alike else secrets.token_urlsafe(KEY_BYTES)
+        return Slot(replica.child_id, replica.ordinal, port, key, host=binding.host)
 
     async def _fail(self, replica: Replica, workload: Workload | None, now: float, reason: str) -> Replica:
         tail = ""

@@ -125,11 +125,8 @@ def _judge_start(replica: Replica, workload: Workload, now: float) -> Act | None
     if replica.healthy or workload.health is None:
         return Act(Verb.READY, replica.child_id, "answers")
     if now - replica.since >= workload.start_timeout_seconds:
-        return Act(
-            Verb.FAIL,
-            replica.child_id,
-            f"was not ready within {workload.start_timeout_seconds:g} s; raise start_timeout_seconds if it only loads",
-        )
+        why = f"it waited for: {replica.waiting}" if replica.waiting else "raise start_timeout_seconds if it only loads"
+        return Act(Verb.FAIL, replica.child_id, f"was not ready within {workload.start_timeout_seconds:g} s; {why}")
     return None
 
 

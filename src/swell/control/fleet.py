@@ -187,8 +187,9 @@ class Fleet:
 
     async def _observe(self, now: float, patience_seconds: float = PATIENCE_SECONDS) -> None:
         for replica in self.replicas:
-            self._put(self._look_at(replica, now))
-            self._probe_if_due(replica, now)
+            seen = self._look_at(replica, now)
+            self._put(seen)
+            self._probe_if_due(seen, now)
         for child_id, answer in (await self._prober.collect(patience_seconds)).items():
             replica_asked = self._replicas.get(child_id)
             if replica_asked is not None:
@@ -198,7 +199,10 @@ class Fleet:
         """What the provider and the gateways know of it."""
         if replica.handle is not None:
             status = self._providers[replica.provider].status(replica.handle)
-            replica = replace(replica, alive=status.presence is Presence.RUNNING, exit_code=status.exit_code)
+            alive = status.presence is Presence.RUNNING
+            replica = replace(replica, alive=alive, exit_code=status.exit_code, waiting=status.waiting)
+            if status.address is not None:
+                replica = replace(replica, address=status.address)
         if replica.phase is Phase.READY and replica.unhealthy_since is None:
             if now - replica.since >= self._times.forgive_seconds:
                 replica = replace(replica, failures=0, last_error="")

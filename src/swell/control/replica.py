@@ -33,6 +33,7 @@ class Replica:
     handle: ChildHandle | None = None
     alive: bool = False  # as its provider last said
     exit_code: int | None = None
+    waiting: str = ""  # what it waits for before it can run, as its provider last said
     healthy: bool | None = None  # as its health path last said; None: not asked yet
     unhealthy_since: float | None = None
     drained: bool = False  # no gateway has a request of it open

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from swell.ports.engine import Address, EngineDescription, EngineMetrics, LaunchCommand
+from swell.ports.engine import LOOPBACK, Address, EngineDescription, EngineMetrics, LaunchCommand
+from swell.ports.provider import NEEDS_NOTHING, Needs
 from swell.spec import ModelSpec
 
 REPLICA = "replica"
@@ -25,8 +26,9 @@ class Slot:
 
     child_id: str
     ordinal: int  # from 0, lowest free
-    port: int  # on 127.0.0.1; 0 where the workload wants none
-    key: str = field(repr=False)  # the engine shall ask for it; new for every start
+    port: int  # 0 where the workload wants none
+    key: str = field(repr=False)  # the engine shall ask for it; new for every start unless children are alike
+    host: str = LOOPBACK  # to listen on
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ class Workload:
     launch: Callable[[Slot], LaunchCommand] | None = None  # None: runs elsewhere, at `addresses`
     addresses: tuple[Address, ...] = ()  # child n is at the n-th; empty: each start gets a port of its own
     wants_port: bool = True
-    key: str = field(default="", repr=False)  # for `addresses`
+    key: str = field(default="", repr=False)  # for `addresses`, and for children that are `Binding.alike`
     health: HealthCheck | None = None  # None: ready as soon as it runs
+    needs: Needs = NEEDS_NOTHING
     metrics: EngineMetrics = NO_METRICS  # how to read what its children tell of themselves
     new_id: Callable[[str, int], str] = _random_id
     start_timeout_seconds: float = 600.0
@@ -84,10 +87,12 @@ def model_workload(
     key: str = "",
     provider: str = "process",
     count: int | None = None,
+    needs: Needs = NEEDS_NOTHING,
 ) -> Workload:
     """The replicas of a model: `replicas.min` of them unless `count` says otherwise.
 
-    `model_path` is None and `key` the endpoints' own where the engine runs elsewhere.
+    `model_path` is None and `key` the endpoints' own where the engine runs elsewhere. Of an engine that Swell starts
+    `key` is what replicas ask for where they are alike.
     """
     addresses = engine.addresses(model)
     health = HealthCheck(engine.health_path(model), lambda status: engine.is_ready(model, status))
@@ -113,17 +118,21 @@ def model_workload(
     path = model_path
 
     def launch(slot: Slot) -> LaunchCommand:
-        return engine.launch(model, path, slot.port, cores=cores, key=slot.key)
+        return engine.launch(model, path, slot.port, cores=cores, key=slot.key, host=slot.host)
 
     common = engine.launch(model, path, 0, cores=cores, key="")
+    words = [*common.argv, *(f"{name}={value}" for name, value in sorted(common.env.items()))]
+    words += [] if needs == NEEDS_NOTHING else [repr(needs)]
     return Workload(
         name=model.name,
         kind=REPLICA,
         count=model.replicas.min if count is None else count,
         provider=provider,
         log_dir=log_dir,
-        fingerprint=_digest([*common.argv, *(f"{name}={value}" for name, value in sorted(common.env.items()))]),
+        fingerprint=_digest(words),
         launch=launch,
+        key=key,
+        needs=needs,
         health=health,
         metrics=engine.metrics,
         start_timeout_seconds=model.start_timeout_seconds,

@@ -6,7 +6,7 @@ Contract for every implementation:
 - An engine with `managed` False runs elsewhere: it has addresses instead of a launch line.
 - Health is judged by status code alone: engines differ in everything else they say.
 - `endpoints` are the only paths the gateway may pass on; an engine's control routes are never listed.
-- A launched engine listens on 127.0.0.1 alone, and asks for `key` on its `/v1` paths, so that other users of the
+- A launched engine listens on `host` alone, and asks for `key` on its `/v1` paths, so that other users of the
   machine and pages in a browser cannot go round the gateway.
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from swell.spec import ModelSpec  # this module is imported by replicas, which need no pydantic
 
 
+LOOPBACK = "127.0.0.1"
 CHAT_COMPLETIONS = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -101,8 +102,10 @@ class EngineDescription(Protocol):
     def is_ready(self, model: ModelSpec, status: int) -> bool:
         """Whether an answer of `status` from the health path means that requests may be sent."""
 
-    def launch(self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str) -> LaunchCommand:
-        """The process that serves `model` from `model_path` on `port` of 127.0.0.1, meant for `cores` CPU cores.
+    def launch(
+        self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
+    ) -> LaunchCommand:
+        """The process that serves `model` from `model_path` on `port` of `host`, meant for `cores` CPU cores.
 
         Raises ValueError for an engine that is not managed.
         """

@@ -8,6 +8,9 @@ Contract for every implementation, checked by `swell.testing.provider_suite`:
 - `start` is idempotent: while a child of that id lives, starting it again returns its handle and starts nothing.
 - `status` never blocks and never raises; for a handle that was neither started nor adopted here it is GONE.
 - A child is GONE only once all of it is: what it left running itself has been killed by then.
+- `binding` says what a child shall listen on. A child of this machine's own network gets a port that is free, and its
+  address is known beforehand; one with a network of its own always has the same, and where it is reached is told by
+  `status`, once that is known, and anew when it changes.
 - `stop` returns at once and may be repeated; a later call can only shorten the grace. Stopping what is gone is
   no error.
 - Errors: LaunchFailed (it cannot be started as described; again later may work, because files appear), AtCapacity
@@ -20,18 +23,55 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from swell.ports.engine import Address
+
 MARKER = "SWELL_CHILD"  # variable in a child's environment that holds its id
 LOG_TAIL_BYTES = 2048
 
 
 @dataclass(frozen=True)
+class Binding:
+    """What children listen on. `port` None: on one that is free on this machine, another for every start.
+
+    `alike`: the children of a workload are started from one template, so that they ask for the same key.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    alike: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a child needs of the machine that a provider puts it on; processes of this machine take what there is."""
+
+    image: str = ""  # reference of a container image
+    cpus: float = 0.0  # cores; 0: whatever is left over
+    memory_bytes: int = 0  # 0: as much as there is
+    accelerator: str = ""  # as `swell prices` names it, such as `L4`
+    accelerators: int = 0  # of them
+    market: str = ""  # `spot` or `on-demand`; empty: whatever the place has
+    zone: str = ""  # empty: any
+
+
+NEEDS_NOTHING = Needs()
+
+
+@dataclass(frozen=True)
 class ChildSpec:
-    """What to start. `env` is added to the environment of the starting process."""
+    """What to start. `env` is added to the environment of the starting process, where the child has that.
+
+    `env` may hold secrets: it is shown to nobody and logged nowhere.
+    """
 
     child_id: str  # unique over all starts
     argv: tuple[str, ...]
     log_path: Path  # output is appended; its folder is made
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    workload: str = ""  # what it is one of; children of one workload and fingerprint differ in nothing but id and port
+    fingerprint: str = ""
+    port: int = 0  # that it will listen on; 0: none
+    needs: Needs = NEEDS_NOTHING
 
 
 @dataclass(frozen=True)
@@ -57,10 +97,16 @@ class ChildStatus:
 
     presence: Presence
     exit_code: int | None = None
+    address: Address | None = None  # None: not known yet, or known to the caller beforehand
+    waiting: str = ""  # what it waits for before it can run, such as an image or a machine with room
 
 
 class Provider(Protocol):
     """Runs children somewhere."""
+
+    @property
+    def binding(self) -> Binding:
+        """What its children shall listen on."""
 
     async def start(self, child: ChildSpec) -> ChildHandle:
         """Start a child, or return the one of that id that runs already."""

@@ -95,7 +95,9 @@ def server_samples(replicas: Iterable[Replica], *, workers: int, store_seconds: 
 
 
 def _reason(replica: Replica) -> str:
-    return "" if replica.phase is Phase.READY else replica.last_error.partition("\n")[0]
+    if replica.phase is Phase.READY:
+        return ""
+    return replica.waiting or replica.last_error.partition("\n")[0]
 
 
 def running_workers(replicas: Iterable[Replica]) -> set[str]:

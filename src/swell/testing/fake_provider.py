@@ -11,7 +11,8 @@ from pathlib import Path
 
 from swell.clock import Clock
 from swell.errors import SwellError
-from swell.ports.provider import ChildHandle, ChildSpec, ChildStatus, Presence
+from swell.ports.engine import Address
+from swell.ports.provider import Binding, ChildHandle, ChildSpec, ChildStatus, Presence
 
 SIGKILL_CODE = -9
 SIGTERM_CODE = -15
@@ -45,6 +46,9 @@ class FakeMachine:
         self.refuse_next: deque[SwellError] = deque()
         self.crash_at_start = 0
         self.stubborn = False
+        self.binding = Binding()
+        self.addresses: dict[str, Address] = {}  # by child id, of those that were given one
+        self.waiting: dict[str, str] = {}  # by child id, what it waits for
         self._pids = 0
 
     def crash(self, child_id: str, exit_code: int = SIGKILL_CODE) -> None:
@@ -87,6 +91,10 @@ class FakeProvider:
         self._before_call = before_call
         self._known: set[str] = set()
 
+    @property
+    def binding(self) -> Binding:
+        return self._machine.binding
+
     async def start(self, child: ChildSpec) -> ChildHandle:
         self._before_call("start")
         self._machine.settle()
@@ -112,7 +120,8 @@ class FakeProvider:
         if handle.child_id not in self._known:
             return ChildStatus(Presence.GONE)
         if handle.child_id in self._machine.living:
-            return ChildStatus(Presence.RUNNING)
+            waiting = self._machine.waiting.get(handle.child_id, "")
+            return ChildStatus(Presence.RUNNING, address=self._machine.addresses.get(handle.child_id), waiting=waiting)
         return ChildStatus(Presence.GONE, self._machine.exit_codes.get(handle.child_id))
 
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:

@@ -68,6 +68,7 @@ class ProviderSuite:
         first = await provider.start(child)
         second = await provider.start(child)
         assert first == second
+        await harness.settled(first)
         assert harness.living() == {child.child_id}
 
     async def test_an_end_is_told_with_its_exit_code(self, harness: ProviderHarness) -> None:

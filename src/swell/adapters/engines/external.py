@@ -17,6 +17,7 @@ from swell.ports.engine import (
     CHAT_COMPLETIONS,
     COMPLETIONS,
     EMBEDDINGS,
+    LOOPBACK,
     MESSAGES,
     RESPONSES,
     Address,
@@ -52,7 +53,9 @@ class External:
     def is_ready(self, model: ModelSpec, status: int) -> bool:
         return 200 <= status < 300 or (model.health_path is None and status in _NO_SUCH_PATH)
 
-    def launch(self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str) -> LaunchCommand:
+    def launch(
+        self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
+    ) -> LaunchCommand:
         raise ValueError(f"{model.name} runs elsewhere; there is nothing to launch")
 
     def addresses(self, model: ModelSpec) -> tuple[Address, ...]:

@@ -16,6 +16,7 @@ from swell.ports.engine import (
     CHAT_COMPLETIONS,
     COMPLETIONS,
     EMBEDDINGS,
+    LOOPBACK,
     MESSAGES,
     RESPONSES,
     Address,
@@ -57,11 +58,14 @@ class LlamaCpp:
     def is_ready(self, model: ModelSpec, status: int) -> bool:
         return status == 200
 
-    def launch(self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str) -> LaunchCommand:
+    def launch(
+        self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
+    ) -> LaunchCommand:
         argv = [sys.executable, "-m", "swell.adapters.engines.llama_cpp_child", f"--threads={max(1, cores)}"]
         argv += model.engine_args  # may change what stands before, not what stands after
         argv += [
             f"--model={model_path}",
+            f"--host={host}",
             f"--port={port}",
             f"--alias={model.upstream_model or model.name}",
             f"--parallel={model.parallel or DEFAULT_PARALLEL}",

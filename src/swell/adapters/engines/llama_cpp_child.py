@@ -1,4 +1,4 @@
-"""The process of one llama.cpp replica: load a model, serve it on loopback, end on SIGTERM.
+"""The process of one llama.cpp replica: load a model, serve it, on loopback unless told otherwise, end on SIGTERM.
 
 Exit codes: 0 told to end, 2 wrong arguments, 3 the model could not be served (the last line on stderr says why).
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from swell.adapters.engines.llama_cpp import DEFAULT_CONTEXT_TOKENS, DEFAULT_PARALLEL, KEY_VARIABLE
+from swell.ports.engine import LOOPBACK
 
 EXIT_CANNOT_SERVE = 3
 SPARE_HTTP_THREADS = 4  # the library gives every open request a thread; these are for /health and /metrics
@@ -24,6 +25,7 @@ _GGUF_MAGIC = b"GGUF"
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="llama_cpp_child", allow_abbrev=False)
     parser.add_argument("--model", required=True, type=Path)
+    parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", required=True, type=int)
     parser.add_argument("--alias", required=True)
     parser.add_argument("--parallel", type=int, default=DEFAULT_PARALLEL, help="requests decoded at once")
@@ -54,7 +56,7 @@ def _parameters(arguments: argparse.Namespace, key: str) -> Any:  # Any: the lib
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(arguments.model)
     parameters.model_alias = {arguments.alias}
-    parameters.hostnames = ["127.0.0.1"]
+    parameters.hostnames = [arguments.host]
     parameters.port = arguments.port
     parameters.api_keys = [key] if key else []
     parameters.cors_origins = ""  # the default lets any page in a browser read from it

@@ -13,6 +13,7 @@ from swell.ports.engine import (
     CHAT_COMPLETIONS,
     COMPLETIONS,
     EMBEDDINGS,
+    LOOPBACK,
     MESSAGES,
     RESPONSES,
     Address,
@@ -67,7 +68,9 @@ class Vllm:
     def is_ready(self, model: ModelSpec, status: int) -> bool:
         return status == 200
 
-    def launch(self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str) -> LaunchCommand:
+    def launch(
+        self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
+    ) -> LaunchCommand:
         argv = [self.python, "-m", "vllm.entrypoints.openai.api_server"]
         if self.enforce_eager:
             argv.append("--enforce-eager")
@@ -83,7 +86,7 @@ class Vllm:
         argv += [
             f"--model={model_path}",
             f"--served-model-name={model.upstream_model or model.name}",
-            "--host=127.0.0.1",
+            f"--host={host}",
             f"--port={port}",
         ]
         env = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}

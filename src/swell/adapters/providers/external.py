@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from swell.ports.provider import ChildHandle, ChildSpec, ChildStatus, Presence
+from swell.ports.provider import Binding, ChildHandle, ChildSpec, ChildStatus, Presence
 
 
 class ExternalProvider:
@@ -10,6 +10,11 @@ class ExternalProvider:
 
     def __init__(self) -> None:
         self._used: set[str] = set()
+
+    @property
+    def binding(self) -> Binding:
+        """Unused: what somebody else runs listens where they say."""
+        return Binding()
 
     async def start(self, child: ChildSpec) -> ChildHandle:
         self._used.add(child.child_id)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from swell.adapters.providers import logs, proc
 from swell.errors import AtCapacity, LaunchFailed
-from swell.ports.provider import MARKER, ChildHandle, ChildSpec, ChildStatus, Presence
+from swell.ports.provider import MARKER, Binding, ChildHandle, ChildSpec, ChildStatus, Presence
 
 CAPACITY_RETRY_SECONDS = 5.0
 _NO_ROOM = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
@@ -44,6 +44,11 @@ class ProcessProvider:
         self._children: dict[str, _Child] = {}
         self._on_exit = on_exit
         self._environ = dict(os.environ if environ is None else environ)
+
+    @property
+    def binding(self) -> Binding:
+        """A free port of this machine's loopback."""
+        return Binding()
 
     async def start(self, child: ChildSpec) -> ChildHandle:
         known = self._children.get(child.child_id)
