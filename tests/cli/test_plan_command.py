@@ -205,3 +205,43 @@ def test_nothing_but_json_is_written_whatever_the_solver_has_to_say(capfd: pytes
     """HiGHS writes to the file descriptor, which no exchange of `sys.stdout` sees."""
     planned("--rate", "1e9", "--prompt-tokens", "100", "--output-tokens", "100")
     assert capfd.readouterr().out == ""
+
+
+def test_fit_prints_the_arithmetic_and_a_launch_line() -> None:
+    code, said, _ = ask("--fit", "llama-3.1-70b", "--accelerators", "4xH100,2xH100", "--context-tokens", "16384")
+    assert code == 0
+    assert "0.9 x memory - weights - other = KV cache" in said
+    assert "--tensor-parallel-size=4" in said
+    assert "less than one request of 16,384" in said
+
+
+def test_fit_reads_a_folder_as_it_is_published(tmp_path: Path) -> None:
+    config = {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_hidden_layers": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    counted = planned("--fit", str(tmp_path), "--accelerators", "L40S")
+    assert counted["is_estimated"]
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 16_060_522_496}}))
+    read = planned("--fit", str(tmp_path), "--accelerators", "L40S")
+    assert (read["weight_bytes"], read["is_estimated"]) == (16_060_522_496, False)
+    (replica,) = read["replicas"]
+    assert replica["fits"]
+    assert replica["vllm_arguments"][0] == "--max-model-len=8192"
+    assert replica["usd_per_hour"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--fit", "llama-3.1-70b", "--accelerators", "L4"), "fits nothing of that"),
+        (("--fit", "nothing-like-it"), "config.json"),
+        (("--fit", "llama-3.1-8b", "--accelerators", "L5"), "no accelerator 'L5'"),
+        (("--fit", "llama-3.1-8b", *RATE), "leave --trace and --rate out"),
+    ],
+)
+def test_fit_refuses_what_cannot_be(arguments: tuple[str, ...], problem: str) -> None:
+    code, _, complained = ask(*arguments)
+    assert code == 2
+    assert problem in complained

@@ -51,6 +51,14 @@ HeadroomOption = Annotated[
     float | None, typer.Option(help="Times the rate. Without: what bursts inside ten minutes need.", min=1, max=100)
 ]
 ProfilesOption = Annotated[Path | None, typer.Option(help="Your own latency profiles, besides those that ship.")]
+FitOption = Annotated[
+    str | None, typer.Option(help="Only on what this model fits, and why: a folder with its config.json, or a name.")
+]
+ContextOption = Annotated[int | None, typer.Option(help="Of the longest request, with --fit.", min=64, max=100_000_000)]
+WeightBitsOption = Annotated[
+    int | None, typer.Option(help="Of a weight, with --fit. Without: as published.", min=2, max=32)
+]
+KvBitsOption = Annotated[int, typer.Option(help="Of a number in the KV cache, with --fit: 16 or 8.", min=8, max=16)]
 PricesOption = Annotated[Path | None, typer.Option(help="Your own prices, in place of those that ship.")]
 
 
@@ -78,9 +86,20 @@ def plan(
     headroom: HeadroomOption = None,
     profiles: ProfilesOption = None,
     prices: PricesOption = None,
+    fit: FitOption = None,
+    context_tokens: ContextOption = None,
+    weight_bits: WeightBitsOption = None,
+    kv_bits: KvBitsOption = 16,
     as_json: JsonOption = False,
 ) -> None:
     """The cheapest machines for some traffic and an objective: accelerators, replicas, spot, and what was rejected."""
+    if fit is not None:
+        from swell.cli.fit import plan_fit
+
+        if trace is not None or rate is not None:
+            raise UserError("--fit asks only what memory allows; leave --trace and --rate out, or --fit")
+        plan_fit(fit, _names(accelerators), context_tokens, weight_bits, kv_bits, prices, as_json=as_json)
+        return
     from swell.policy.scaling.placement import PlacementRules
     from swell.server import planning
     from swell.state.scaling import Objective

@@ -11,11 +11,20 @@ and what NVIDIA's GPU feature discovery and AMD's node labeller write everywhere
 
 import re
 from dataclasses import dataclass
+from enum import IntEnum
 from types import MappingProxyType
 
 from swell.errors import UserError
 
 MAX_COUNT = 64
+
+
+class Fp8(IntEnum):
+    """Whether weights given in 16 bits can be kept in 8-bit floats, and the KV cache too."""
+
+    NONE = 0
+    WEIGHTS = 1  # kept in 8 bits and multiplied in 16: from NVIDIA's Ampere on
+    ALL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +34,7 @@ class Accelerator:
     name: str
     resource: str  # what a container asks Kubernetes for
     memory_gib: float
-    has_fp8: bool  # multiplies 8-bit floats; others can keep weights in them and multiply in 16 bits
+    fp8: Fp8  # what vLLM makes of 8-bit floats on it
     per_machine: tuple[int, ...] = (1, 2, 4, 8)  # how many a machine may have
     gke: tuple[str, ...] = ()
     eks: str = ""
@@ -45,40 +54,40 @@ _A100_PCIE = ("NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-80GB-PCIe")
 
 _ROWS = (
     Accelerator(
-        "T4", NVIDIA, 14.7, False, (1, 2, 4), ("nvidia-tesla-t4",), "t4",
+        "T4", NVIDIA, 14.7, Fp8.NONE, (1, 2, 4), ("nvidia-tesla-t4",), "t4",
         aks=("Standard_NC4as_T4_v3", "Standard_NC8as_T4_v3", "Standard_NC16as_T4_v3", "Standard_NC64as_T4_v3"),
         product=("Tesla-T4",),
     ),
-    Accelerator("A10G", NVIDIA, 22.3, False, (1, 4, 8), eks="a10g", product=("NVIDIA-A10G",)),
-    Accelerator("L4", NVIDIA, 22.5, True, (1, 2, 4, 8), ("nvidia-l4",), "l4", product=("NVIDIA-L4",)),
-    Accelerator("L40S", NVIDIA, 45.0, True, (1, 4, 8), eks="l40s", product=("NVIDIA-L40S",)),
+    Accelerator("A10G", NVIDIA, 22.3, Fp8.WEIGHTS, (1, 4, 8), eks="a10g", product=("NVIDIA-A10G",)),
+    Accelerator("L4", NVIDIA, 22.5, Fp8.ALL, (1, 2, 4, 8), ("nvidia-l4",), "l4", product=("NVIDIA-L4",)),
+    Accelerator("L40S", NVIDIA, 45.0, Fp8.ALL, (1, 4, 8), eks="l40s", product=("NVIDIA-L40S",)),
     Accelerator(
-        "A100-40GB", NVIDIA, 39.5, False, (1, 2, 4, 8), ("nvidia-tesla-a100",), "a100", 40_960,
+        "A100-40GB", NVIDIA, 39.5, Fp8.WEIGHTS, (1, 2, 4, 8), ("nvidia-tesla-a100",), "a100", 40_960,
         ("Standard_ND96asr_v4",), ("NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
     ),
     Accelerator(
-        "A100-80GB", NVIDIA, 80.0, False, (1, 2, 4, 8), ("nvidia-a100-80gb",), "a100", 81_920,
+        "A100-80GB", NVIDIA, 80.0, Fp8.WEIGHTS, (1, 2, 4, 8), ("nvidia-a100-80gb",), "a100", 81_920,
         (*_NC_A100, "Standard_ND96amsr_A100_v4"), _A100_PCIE,
     ),
     Accelerator(
-        "H100", NVIDIA, 79.6, True, (1, 2, 4, 8), ("nvidia-h100-80gb", "nvidia-h100-mega-80gb"), "h100",
+        "H100", NVIDIA, 79.6, Fp8.ALL, (1, 2, 4, 8), ("nvidia-h100-80gb", "nvidia-h100-mega-80gb"), "h100",
         aks=("Standard_ND96isr_H100_v5",), product=("NVIDIA-H100-80GB-HBM3", "NVIDIA-H100-PCIe"),
     ),
     Accelerator(
-        "H100-NVL", NVIDIA, 93.6, True, (1, 2),
+        "H100-NVL", NVIDIA, 93.6, Fp8.ALL, (1, 2),
         aks=("Standard_NC40ads_H100_v5", "Standard_NC80adis_H100_v5"), product=("NVIDIA-H100-NVL",),
     ),
     Accelerator(
-        "H200", NVIDIA, 140.4, True, (1, 2, 4, 8), ("nvidia-h200-141gb",), "h200",
+        "H200", NVIDIA, 140.4, Fp8.ALL, (1, 2, 4, 8), ("nvidia-h200-141gb",), "h200",
         aks=("Standard_ND96isr_H200_v5",), product=("NVIDIA-H200",),
     ),
-    Accelerator("B200", NVIDIA, 179.0, True, (1, 2, 4, 8), ("nvidia-b200",), "b200", product=("NVIDIA-B200",)),
+    Accelerator("B200", NVIDIA, 179.0, Fp8.ALL, (1, 2, 4, 8), ("nvidia-b200",), "b200", product=("NVIDIA-B200",)),
     Accelerator(
-        "MI300X", AMD, 191.5, True, (8,), aks=("Standard_ND96isr_MI300X_v5",), product=("AMD_Instinct_MI300X_OAM",)
+        "MI300X", AMD, 191.5, Fp8.ALL, (8,), aks=("Standard_ND96isr_MI300X_v5",), product=("AMD_Instinct_MI300X_OAM",)
     ),
-    Accelerator("v5e", TPU, 16.0, False, (1, 4, 8), ("tpu-v5-lite-podslice",)),
-    Accelerator("v5p", TPU, 95.0, False, (4,), ("tpu-v5p-slice",)),
-    Accelerator("v6e", TPU, 32.0, False, (1, 4, 8), ("tpu-v6e-slice",)),
+    Accelerator("v5e", TPU, 16.0, Fp8.NONE, (1, 4, 8), ("tpu-v5-lite-podslice",)),
+    Accelerator("v5p", TPU, 95.0, Fp8.NONE, (4,), ("tpu-v5p-slice",)),
+    Accelerator("v6e", TPU, 32.0, Fp8.NONE, (1, 4, 8), ("tpu-v6e-slice",)),
 )  # fmt: skip
 ACCELERATORS = MappingProxyType({row.name: row for row in _ROWS})
 # The arrangement of a slice that one machine holds. GKE schedules a TPU by it.
