@@ -2,7 +2,8 @@
 
 The first is read off scaling decisions: the rule that bound was the ceiling or a budget, turn after turn. Of replicas
 whose number is fixed, it is off what would be decided if it were not (`fixed_demand`). The second is read off the
-fleet: replicas are wanted, and none was ready for a while in which one failed again and again, or had all the time to start.
+fleet: replicas are wanted, and none was ready for a while in which one failed again and again, or had all the time to
+start.
 """
 
 from collections.abc import Iterable, Sequence
