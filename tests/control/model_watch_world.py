@@ -58,7 +58,7 @@ class Watched:
             self.world.fleet,
             self.clock,
             episodes,
-            self.folder / "objectives.json",
+            self.folder,
             living=lambda: {"w"},
             stopping=self.stopping,
             fixed=self.models,

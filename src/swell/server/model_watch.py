@@ -1,4 +1,4 @@
-"""Alerts about models: objectives missed, demand beyond what there may be, and nothing that is ready."""
+"""Alerts about models: objectives missed, demand beyond what there may be, nothing ready, spot that is lost."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -16,6 +16,7 @@ from swell.server.objective_watch import ObjectiveWatch
 from swell.server.parts import Parts
 from swell.server.scaling import MakeScaler, served_names, swell_scaler
 from swell.server.spending import infrastructure_budgets
+from swell.server.spot_watch import SpotWatch
 from swell.spec import ModelSpec
 from swell.state.messages import Load
 from swell.state.scaling import Decision
@@ -28,14 +29,13 @@ def model_watch(
 ) -> "ModelWatch":
     """The watch of a running server, with its file in the state directory."""
     models = [model.spec for model in parts.models]
-    file = parts.state.root / "objectives.json"
     bounded = {budget.model for budget in infrastructure_budgets(parts.spec)}
     return ModelWatch(
         models,
         fleet,
         parts.clock,
         Episodes(book, parts.clock),
-        file,
+        parts.state.root,
         living=living,
         stopping=stopping,
         make_scaler=parts.make_scaler,
@@ -54,14 +54,14 @@ class ModelWatch:
         fleet: Fleet,
         clock: Clock,
         episodes: Episodes,
-        file: Path,
+        folder: Path,
         *,
         living: Callable[[], Collection[str]],
         stopping: asyncio.Event,
         make_scaler: MakeScaler = swell_scaler,
         fixed: Sequence[ModelSpec] = (),
     ) -> None:
-        """`file` keeps what was counted of objectives over a restart.
+        """`folder` keeps what was counted over a restart.
 
         Of `fixed`, those with a fixed number of replicas that nobody else decides about are watched for what they would
         need.
@@ -72,7 +72,7 @@ class ModelWatch:
         self._living = living
         self._stopping = stopping
         self._knows_episodes = False  # those that an earlier server left open
-        self._objectives = ObjectiveWatch(models, names, file, clock)
+        self._objectives = ObjectiveWatch(models, names, folder / "objectives.json", clock)
         self._objectives.restore()
         self._capacity = CapacityWatch(models, clock)
         self._fixed = FixedDemand(
@@ -84,6 +84,8 @@ class ModelWatch:
             decided=self.decided,
         )
         self._ready = ReadyWatch(clock)
+        self._spot = SpotWatch(models, folder / "spot_losses.json", clock)
+        self._spot.restore()
         self.loops = (Loop("model alerts", self.step, WATCH_SECONDS, clock), *self._fixed.loops)
 
     def report(self, incarnation: str, load: Load) -> None:
@@ -95,12 +97,16 @@ class ModelWatch:
         """Take a scaling decision."""
         self._capacity.decided(model, decision)
 
+    def look(self) -> None:
+        """The fleet has changed."""
+        self._spot.look(self._fleet.replicas)
+
     async def step(self, now: float) -> None:
         """One turn: tell what has begun and what is over."""
         if self._stopping.is_set():
             return
         if not self._knows_episodes:
-            await self._episodes.begin(("objective", "capacity", "replicas"))
+            await self._episodes.begin(("objective", "capacity", "replicas", "spot_loss"))
             self._knows_episodes = True
         self._objectives.forget(self._living())
         models = [workload for workload in self._fleet.workloads if workload.kind != GATEWAY_WORKER]
@@ -108,6 +114,8 @@ class ModelWatch:
             *self._objectives.findings(),
             *self._capacity.findings(),
             *self._ready.look(models, self._fleet.replicas),
+            *self._spot.findings(self._fleet.replicas, {workload.name: workload for workload in models}),
         ]
         await self._episodes.see(found)
         await self._objectives.save()
+        await self._spot.save()
