@@ -8,6 +8,7 @@
     │   └── KeyFormatError   a key is mistyped (its checksum does not match)
     ├── RetryLater           worth trying again after `retry_after_seconds`
     │   └── AtCapacity       the provider or the store has no room right now
+    │       └── SpotRefused  the spot market has no machine right now
     ├── AlreadyGone          the thing to stop or read no longer exists; callers treat it as success
     └── LaunchFailed         a child process ended before it was ready; `log_tail` says why
 
@@ -57,6 +58,15 @@ class RetryLater(SwellError):
 
 class AtCapacity(RetryLater):
     """No room right now at a provider or in the store."""
+
+
+class SpotRefused(AtCapacity):
+    """The spot market has no machine right now: of this accelerator, in this zone; empty where nobody said."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float, zone: str = "", accelerator: str = "") -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.zone = zone
+        self.accelerator = accelerator
 
 
 class AlreadyGone(SwellError):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from swell.control.decide import Act, Add, Verb, backoff_seconds, decide
 from swell.control.replica import Replica
 from swell.control.workload import REPLICA, HealthCheck, Workload
+from swell.ports.provider import Loss
 from swell.state.replica import Phase, move
 
 TARGETS = {
@@ -56,6 +57,7 @@ def _replicas(draw: st.DrawFn) -> list[Replica]:
                 unhealthy_since=draw(st.none() | st.floats(0, 1000)),
                 drained=draw(st.booleans()),
                 not_before=draw(st.floats(0, 2000)),
+                loss=draw(st.sampled_from([None, *Loss])),
             )
         )
     return replicas

@@ -4,12 +4,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from provider_harness import FakeHarness, ProcessHarness
+from provider_harness import FakeHarness, LateHarness, ProcessHarness
 
 
 @pytest.fixture
 def fake_harness(tmp_path: Path) -> FakeHarness:
     return FakeHarness(tmp_path)
+
+
+@pytest.fixture
+def late_harness(tmp_path: Path) -> LateHarness:
+    return LateHarness(tmp_path)
 
 
 @pytest.fixture

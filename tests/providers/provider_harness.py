@@ -11,8 +11,8 @@ from pathlib import Path
 from swell.adapters.providers import proc
 from swell.adapters.providers.process import ProcessProvider
 from swell.clock import ManualClock
-from swell.errors import LaunchFailed
-from swell.ports.provider import ChildHandle, ChildSpec
+from swell.errors import LaunchFailed, SpotRefused
+from swell.ports.provider import ChildHandle, ChildSpec, Machine
 from swell.testing.fake_provider import FakeMachine, FakeProvider
 
 WAIT_SECONDS = 10.0
@@ -49,6 +49,20 @@ class FakeHarness:
         self.machine.refuse_next.append(LaunchFailed("there is no such program"))
         return self.steady()
 
+    def spot(self) -> tuple[ChildSpec, Machine]:
+        self.machine.machine = Machine("spot", "us-east1-b", "L4")
+        return self.steady(), self.machine.machine
+
+    def unavailable(self) -> ChildSpec:
+        self.machine.refuse_next.append(SpotRefused("none left", retry_after_seconds=5.0, zone="us-east1-b"))
+        return self.steady()
+
+    def give_notice(self, handle: ChildHandle) -> None:
+        self.machine.give_notice(handle.child_id)
+
+    def reclaim(self, handle: ChildHandle) -> None:
+        self.machine.reclaim(handle.child_id)
+
     async def settled(self, handle: ChildHandle) -> None:
         return
 
@@ -63,6 +77,22 @@ class FakeHarness:
 
     def living(self) -> set[str]:
         return set(self.machine.living)
+
+
+class LateHarness(FakeHarness):
+    """A market that takes every order, and says later that no machine comes."""
+
+    _refused = ""
+
+    def unavailable(self) -> ChildSpec:
+        child, _ = self.spot()
+        self._refused = child.child_id
+        return child
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        if self._refused in self.machine.living:
+            self.machine.refuse(self._refused)
+        assert condition()
 
 
 class ProcessHarness:

@@ -67,7 +67,7 @@ def test_gke_spot_l4() -> None:
 @pytest.mark.parametrize("platform", [Platform.GKE, Platform.AKS])
 def test_what_must_not_be_lost_keeps_off_spot_nodes_that_have_no_taint(platform: Platform) -> None:
     spot = node_placement(Needs(market="spot"), platform).requirements
-    own = node_placement(Needs(market="on-demand"), platform).requirements
+    own = node_placement(Needs(market="on_demand"), platform).requirements
     assert [(each.key, each.values) for each in own] == [(each.key, each.values) for each in spot]
     assert own[0].manifest()["operator"] == "NotIn"
     assert node_placement(Needs(market="spot"), Platform.GENERIC) == NodePlacement()
@@ -90,7 +90,7 @@ def test_gke_tpu_slices_are_asked_for_by_their_arrangement() -> None:
 
 
 def test_karpenter_tells_the_sizes_of_a_card_apart() -> None:
-    small = node_placement(Needs(accelerator="A100-40GB", accelerators=8, market="on-demand"), Platform.EKS)
+    small = node_placement(Needs(accelerator="A100-40GB", accelerators=8, market="on_demand"), Platform.EKS)
     large = node_placement(Needs(accelerator="A100-80GB", accelerators=8), Platform.EKS_AUTO)
     assert _labels(small)["karpenter.k8s.aws/instance-gpu-memory"] == ("40960",)
     assert _labels(small)["karpenter.sh/capacity-type"] == ("on-demand",)

@@ -11,7 +11,7 @@ from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER
 from swell.errors import StateError
 from swell.metering.infrastructure import cost
-from swell.ports.provider import ChildHandle
+from swell.ports.provider import OWN_MACHINE, ChildHandle, Machine
 from swell.server.replica_runs import RunDesk, end_runs
 from swell.server.writer import Writer
 from swell.spec import parse_spec
@@ -162,3 +162,16 @@ async def test_leftovers_that_are_stopped_end_then(world: RunWorld) -> None:
     end_runs(world.store, {"a"}, START_UNIX + 50)
     ends = {run.replica_id: run.ended_unix_ms for run in world.store.list_runs()}
     assert ends == {"a": START_MS + 50_000, "b": None}
+
+
+async def test_what_the_provider_says_of_the_machine_is_stored_when_it_is_known(world: RunWorld) -> None:
+    desk = await world.server()
+    desk.look([replica("a")])
+    await desk.step()
+    assert (world.only().market, world.only().accelerator) == ("own", "L4")
+    on_spot = replica("a", Phase.READY, machine=Machine("spot", "us-east1-b", "A100-80GB"))
+    desk.look([on_spot])
+    await desk.step()
+    assert (world.only().market, world.only().accelerator) == ("spot", "A100-80GB")
+    desk = await world.server(replace(on_spot, machine=OWN_MACHINE))
+    assert world.only().market == "spot", "what is not known yet takes nothing back"

@@ -12,9 +12,9 @@ from swell.control.decide import BACKOFF_FIRST_SECONDS, Act, Verb, backoff_secon
 from swell.control.intents import Intents, to_record
 from swell.control.replica import Replica
 from swell.control.workload import Slot, Workload
-from swell.errors import LaunchFailed, SwellError
+from swell.errors import LaunchFailed, SpotRefused, SwellError
 from swell.ports.engine import Address
-from swell.ports.provider import Binding, ChildHandle, ChildSpec, Provider
+from swell.ports.provider import Binding, ChildHandle, ChildSpec, Loss, Machine, Provider
 from swell.state.replica import Phase
 
 KEY_BYTES = 24  # of randomness in an engine's key
@@ -77,6 +77,9 @@ class Applier:
         try:
             replica, handle = await self._launch(replica, workload)
         except (SwellError, OSError) as error:
+            if isinstance(error, SpotRefused):
+                machine = Machine("spot", error.zone, error.accelerator)
+                replica = replace(replica, machine=machine, loss=Loss.REFUSED)
             return self._failed(replica, workload, now, str(error), getattr(error, "retry_after_seconds", 0.0))
         replica = replace(replica.to(Phase.STARTING, now), handle=handle, alive=True, exit_code=None)
         if workload.launch is None:
@@ -127,9 +130,12 @@ class Applier:
         return self._failed(replica, workload, now, f"{reason}\n{tail}".rstrip(), 0.0)
 
     def _failed(self, replica: Replica, workload: Workload | None, now: float, error: str, wait: float) -> Replica:
-        failures = replica.failures + 1
+        # A machine that was taken is no fault of what ran on it: another is asked for at once.
+        is_faultless = replica.loss is Loss.RECLAIMED and replica.phase is Phase.READY
+        failures = replica.failures + (not is_faultless)
         most = workload.backoff_max_seconds if workload is not None else 0.0
-        not_before = now + max(wait, backoff_seconds(failures, most))
+        pause = 0.0 if is_faultless else backoff_seconds(failures, most)
+        not_before = now + max(wait, pause)
         return replace(replica.to(Phase.FAILED, now), failures=failures, not_before=not_before, last_error=error)
 
     async def _retry(self, replica: Replica, workload: Workload, now: float) -> Replica:

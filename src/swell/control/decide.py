@@ -1,6 +1,9 @@
 """What to do next about a fleet. Pure: wanted workloads, known replicas and the time in, actions with reasons out.
 
 A replica gets one action at a time; what follows from it is decided in the next step.
+
+Whose machine will be taken leaves as who was let go does, and its place is filled at once: nothing new is sent to it,
+and what runs has the notice to finish in.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -9,6 +12,7 @@ from enum import StrEnum
 
 from swell.control.replica import Replica
 from swell.control.workload import Workload
+from swell.ports.provider import Loss
 from swell.state.replica import Phase
 
 BACKOFF_FIRST_SECONDS = 0.5
@@ -60,6 +64,7 @@ def decide(
     """The actions that lead from what is to what is wanted. Children in `let_go` leave, whatever else is wanted."""
     actions: list[Action] = []
     kept: set[str] = set()
+    let_go = {*let_go, *(replica.child_id for replica in replicas if replica.loss is Loss.NOTICE)}
     for workload in workloads.values():
         own = [replica for replica in replicas if replica.workload == workload.name]
         staying = [replica for replica in own if replica.child_id not in let_go]
@@ -121,7 +126,8 @@ def _keep(replica: Replica, workload: Workload, now: float) -> Act | None:
 
 def _judge_start(replica: Replica, workload: Workload, now: float) -> Act | None:
     if not replica.alive:
-        return Act(Verb.FAIL, replica.child_id, f"ended before it was ready ({_how(replica)})")
+        lost = _lost(replica)
+        return Act(Verb.FAIL, replica.child_id, lost or f"ended before it was ready ({_how(replica)})")
     if replica.healthy or workload.health is None:
         return Act(Verb.READY, replica.child_id, "answers")
     if now - replica.since >= workload.start_timeout_seconds:
@@ -132,7 +138,7 @@ def _judge_start(replica: Replica, workload: Workload, now: float) -> Act | None
 
 def _judge_health(replica: Replica, workload: Workload, now: float) -> Act | None:
     if not replica.alive:
-        return Act(Verb.FAIL, replica.child_id, f"ended ({_how(replica)})")
+        return Act(Verb.FAIL, replica.child_id, _lost(replica) or f"ended ({_how(replica)})")
     if replica.unhealthy_since is not None and now - replica.unhealthy_since >= workload.unhealthy_seconds:
         return Act(Verb.FAIL, replica.child_id, f"has not been healthy for {workload.unhealthy_seconds:g} s")
     return None
@@ -157,6 +163,18 @@ def _leave(replica: Replica, now: float) -> Act | None:
         case Phase.STOPPING if waited >= replica.stop_grace_seconds + KILL_MARGIN_SECONDS:
             return Act(Verb.KILL, child_id, "did not end in time")
     return None
+
+
+def _lost(replica: Replica) -> str:
+    """What became of its machine; empty where nothing did."""
+    machine = replica.machine
+    what = " ".join(
+        word for word in (machine.accelerator, "spot machine" if machine.market == "spot" else "machine") if word
+    )
+    where = f" in {machine.zone}" if machine.zone else ""
+    if replica.loss is Loss.REFUSED:
+        return f"no {what}{where} was to be had"
+    return f"its {what}{where} was taken" if replica.loss is not None else ""
 
 
 def _how(replica: Replica) -> str:

@@ -17,7 +17,7 @@ from swell.control.loopback import free_port
 from swell.control.probe import PATIENCE_SECONDS, PROBE_TIMEOUT_SECONDS, Answer, Ask, Prober
 from swell.control.replica import Replica
 from swell.control.workload import Workload
-from swell.ports.provider import Presence, Provider
+from swell.ports.provider import OWN_MACHINE, Presence, Provider
 from swell.state.replica import Phase
 
 
@@ -199,10 +199,15 @@ class Fleet:
         """What the provider and the gateways know of it."""
         if replica.handle is not None:
             status = self._providers[replica.provider].status(replica.handle)
-            alive = status.presence is Presence.RUNNING
-            replica = replace(replica, alive=alive, exit_code=status.exit_code, waiting=status.waiting)
-            if status.address is not None:
-                replica = replace(replica, address=status.address)
+            replica = replace(
+                replica,
+                alive=status.presence is Presence.RUNNING,
+                exit_code=status.exit_code,
+                address=status.address or replica.address,
+                waiting=status.waiting,
+                machine=replica.machine if status.machine == OWN_MACHINE else status.machine,
+                loss=status.loss or replica.loss,
+            )
         if replica.phase is Phase.READY and replica.unhealthy_since is None:
             if now - replica.since >= self._times.forgive_seconds:
                 replica = replace(replica, failures=0, last_error="")

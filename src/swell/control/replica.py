@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from swell.ports.engine import Address
-from swell.ports.provider import ChildHandle
+from swell.ports.provider import OWN_MACHINE, ChildHandle, Loss, Machine
 from swell.state.replica import ROUTABLE, Phase, move
 
 
@@ -40,6 +40,8 @@ class Replica:
     not_before: float = 0.0  # the end of its back-off
     failures: int = 0  # in a row; a minute of health forgives them
     restarts: int = 0
+    machine: Machine = OWN_MACHINE
+    loss: Loss | None = None  # of its machine; what was said once is not taken back
     last_error: str = ""  # with the end of its log where it ended by itself
 
     @property

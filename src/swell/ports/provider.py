@@ -13,8 +13,12 @@ Contract for every implementation, checked by `swell.testing.provider_suite`:
   `status`, once that is known, and anew when it changes.
 - `stop` returns at once and may be repeated; a later call can only shorten the grace. Stopping what is gone is
   no error.
+- Where machines are bought on spot, `status` says so, and says who loses one: NOTICE while a child runs whose machine
+  will be taken, RECLAIMED once it is gone because its machine was, REFUSED once it is gone because none ever came. What
+  ended by itself, or was asked to end, was not lost.
 - Errors: LaunchFailed (it cannot be started as described; again later may work, because files appear), AtCapacity
-  (no room now, wait `retry_after_seconds`). Nothing else is raised.
+  (no room now, wait `retry_after_seconds`; SpotRefused where it is the spot market that has none). Nothing else is
+  raised.
 """
 
 from collections.abc import Mapping
@@ -24,6 +28,7 @@ from pathlib import Path
 from typing import Protocol
 
 from swell.ports.engine import Address
+from swell.state.replica_runs import RunMarket
 
 MARKER = "SWELL_CHILD"  # variable in a child's environment that holds its id
 LOG_TAIL_BYTES = 2048
@@ -50,7 +55,7 @@ class Needs:
     memory_bytes: int = 0  # 0: as much as there is
     accelerator: str = ""  # as `swell prices` names it, such as `L4`
     accelerators: int = 0  # of them
-    market: str = ""  # `spot` or `on-demand`; empty: whatever the place has
+    market: RunMarket | None = None  # None: whatever the place has
     zone: str = ""  # empty: any
 
 
@@ -91,6 +96,27 @@ class Presence(StrEnum):
     GONE = "gone"
 
 
+class Loss(StrEnum):
+    """How a child's machine is lost."""
+
+    NOTICE = "notice"  # it runs yet; the machine will be taken
+    RECLAIMED = "reclaimed"  # it is gone with its machine
+    REFUSED = "refused"  # it never ran: no machine came
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a child runs on, or would have; a name is empty where it is not known, or not yet."""
+
+    market: RunMarket = "own"
+    zone: str = ""
+    accelerator: str = ""  # as in prices, such as `L4`
+
+
+OWN_MACHINE = Machine()
+"""One that nobody is billed for by the hour, and all that is said where nothing is known."""
+
+
 @dataclass(frozen=True)
 class ChildStatus:
     """`exit_code` is negative for a signal, and None while it runs or where only its parent was told."""
@@ -99,6 +125,8 @@ class ChildStatus:
     exit_code: int | None = None
     address: Address | None = None  # None: not known yet, or known to the caller beforehand
     waiting: str = ""  # what it waits for before it can run, such as an image or a machine with room
+    machine: Machine = OWN_MACHINE
+    loss: Loss | None = None
 
 
 class Provider(Protocol):

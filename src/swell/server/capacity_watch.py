@@ -1,23 +1,33 @@
 """Models that need more than they may have, and models that have nothing that answers.
 
-The first is read off scaling decisions: the rule that bound was the ceiling, turn after turn. The second off the fleet:
-replicas are wanted, and none was ready for a while in which one failed again and again, or had all the time to start.
+The first is read off scaling decisions: the rule that bound was the ceiling or a budget, turn after turn. Of replicas
+whose number is fixed, it is off what would be decided if it were not (`fixed_demand`). The second is read off the
+fleet: replicas are wanted, and none was ready for a while in which one failed again and again, or had all the time to
+start.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from swell.clock import Clock
 from swell.control.replica import Replica
 from swell.control.workload import Workload
+from swell.policy.scaling.funded import BINDING as BUDGET
+from swell.policy.scaling.funded import span
 from swell.server.alert_episodes import Finding
+from swell.spec import ModelSpec
+from swell.spec.replicas import MAX_REPLICAS
+from swell.state.alerts import money_values
+from swell.state.funding import Fund
 from swell.state.replica import Phase
 from swell.state.scaling import Decision
+from swell.units import usd_text
 
 CEILING = "ceiling"
-CEILING_TURNS = 12  # decisions in a row that the ceiling bound
-CEILING_SECONDS = 120.0  # that they took, at least: a burst is over before anybody could act
-CEILING_CALM_SECONDS = 600.0  # since the ceiling last bound, and it is over
+BOUND_TURNS = 12  # decisions in a row that the ceiling or a budget bound
+BOUND_SECONDS = 120.0  # that they took, at least: a burst is over before anybody could act
+BOUND_CALM_SECONDS = 600.0  # since neither bound any, and it is over
 NONE_READY_SECONDS = 60.0  # a restart is no alert
 NONE_READY_FAILURES = 3  # in a row, of one replica
 READY_SECONDS = 120.0  # that a replica stayed ready, and it is over
@@ -28,13 +38,13 @@ _PASSING = frozenset({"stand-in", "handover"})  # say how replicas are had, not 
 
 
 @dataclass
-class _Ceiling:
-    """One model's run of turns that the ceiling bound. Monotonic seconds."""
+class _Run:
+    """One model's run of turns in which it needed more than it may have. Monotonic seconds."""
 
     since: float | None = None
     turns: int = 0
     last: float | None = None
-    decision: Decision | None = None  # the last that it bound
+    decision: Decision | None = None  # the last that was bound
 
 
 @dataclass
@@ -46,21 +56,22 @@ class _Readiness:
     unwanted_since: float | None = None
 
 
-class CeilingWatch:
-    """`most` is `replicas.max` by model, of those that scale."""
+class CapacityWatch:
+    """Which of the models whose replicas Swell starts need more than they may have. One of none is left out."""
 
-    def __init__(self, most: Mapping[str, int], clock: Clock) -> None:
-        self._most = dict(most)
+    def __init__(self, models: Sequence[ModelSpec], clock: Clock) -> None:
+        self._models = {model.name: model for model in models if model.is_launched and model.replicas.max}
         self._clock = clock
         self._begun = clock.monotonic()
-        self._runs = {model: _Ceiling() for model in self._most}
+        self._runs = {model: _Run() for model in self._models}
 
     def decided(self, model: str, decision: Decision) -> None:
         """Take a scaling decision. One by which nothing was observed says nothing."""
-        if not decision.inputs or decision.binding in _PASSING or model not in self._runs:
+        observed = any(name == "demand" for name, _ in decision.inputs)
+        if not observed or decision.binding in _PASSING or model not in self._runs:
             return
         run, now = self._runs[model], self._clock.monotonic()
-        if decision.binding == CEILING:
+        if decision.binding in (CEILING, BUDGET):
             run.since = now if run.since is None else run.since
             run.turns, run.last, run.decision = run.turns + 1, now, decision
         else:
@@ -70,12 +81,12 @@ class CeilingWatch:
         """What there is to say of each model."""
         now, found = self._clock.monotonic(), list[Finding]()
         for model, run in self._runs.items():
-            lasts = run.turns >= CEILING_TURNS and run.since is not None and now - run.since >= CEILING_SECONDS
+            lasts = run.turns >= BOUND_TURNS and run.since is not None and now - run.since >= BOUND_SECONDS
             calm_since = self._begun if run.last is None else run.last
             if lasts and run.decision is not None and run.since is not None:
-                found.append(_exceeded(model, self._most[model], run.decision, now - run.since))
-            elif now - calm_since >= CEILING_CALM_SECONDS:
-                text = f"For {_span(CEILING_CALM_SECONDS)} it needed no more than its {_replicas(self._most[model])}."
+                found.append(_exceeded(self._models[model], run.decision, now - run.since))
+            elif now - calm_since >= BOUND_CALM_SECONDS:
+                text = f"For {_span(BOUND_CALM_SECONDS)} it needed no more than it may have."
                 found.append(Finding("capacity", model, "resolved", "has enough replicas again", text))
         return found
 
@@ -127,19 +138,57 @@ def _is_stuck(workload: Workload, own: list[Replica], seconds: float) -> bool:
     return fails or workload.provider == "external" or seconds >= workload.start_timeout_seconds + NONE_READY_SECONDS
 
 
-def _exceeded(model: str, most: int, decision: Decision, seconds: float) -> Finding:
+def _exceeded(model: ModelSpec, decision: Decision, seconds: float) -> Finding:
     inputs = dict(decision.inputs)
     demand, forecast = inputs.get("demand", 0.0), inputs.get("forecast", 0.0)
-    return Finding(
-        "capacity",
-        model,
-        "warning",
-        f"needs more than its {_replicas(most)}",
-        f"For {_span(seconds)} more was needed than replicas.max allows: demand is {demand:.1f} replicas, and "
-        f"{forecast:.1f} are forecast. {inputs.get('queued', 0.0):.0f} requests wait now.\n"
-        "To allow more, raise replicas.max in swell.yaml. Why each number was chosen: swell status --why",
-        {"replicas_max": most, "demand_replicas": f"{demand:.2f}", "forecast_replicas": f"{forecast:.2f}"},
+    needed = f"demand is {demand:.1f} replicas, and {forecast:.1f} are forecast"
+    values: dict[str, str | int] = {"demand_replicas": f"{demand:.2f}", "forecast_replicas": f"{forecast:.2f}"}
+    enough = min(MAX_REPLICAS, max(model.replicas.max + 1, ceil(max(demand, forecast))))
+    if decision.binding == BUDGET:
+        does, bound, advice = _over_budget(model, decision)
+        values |= _budget_values(decision)
+    elif model.scales:
+        does, bound = f"needs more than its {_replicas(model.replicas.max)}", "replicas.max allows"
+        advice = f"To allow more, raise replicas.max in swell.yaml; {enough} would carry this"
+        values |= {"bound": "replicas.max", "replicas_max": model.replicas.max}
+    else:
+        fixed = model.replicas.max
+        does = f"needs more than its {_replicas(fixed)}, whose number is fixed"
+        bound = f"the fixed {_replicas(fixed)} carr{'ies' if fixed == 1 else 'y'}"
+        advice = f"To let Swell add replicas, give a range in swell.yaml, such as replicas: {fixed}..{enough}"
+        values |= {"bound": "fixed", "replicas_max": fixed}
+    is_told_why = decision.binding == BUDGET or model.scales  # nothing is decided of a fixed number
+    why = ". Why each number was chosen: swell status --why" if is_told_why else ""
+    text = (
+        f"For {_span(seconds)} more was needed than {bound}: {needed}. "
+        f"{inputs.get('queued', 0.0):.0f} requests wait now.\n{advice}{why}"
     )
+    return Finding("capacity", model.name, "warning", does, text, values)
+
+
+def _over_budget(model: ModelSpec, decision: Decision) -> tuple[str, str, str]:
+    """What a title, and two sentences about a budget that binds say."""
+    has = f"{_replicas(decision.replicas)} of {dict(decision.inputs).get('without_budget', 0.0):.0f}"
+    does = f"needs more than its infrastructure budget pays for: it has {has}"
+    fund = decision.fund
+    if fund is None:
+        return does, "its infrastructure budget pays for", "To allow more, raise infrastructure_budget in swell.yaml"
+    left = f"{usd_text(max(0, fund.left_usd_nanos))} of {usd_text(fund.cap_usd_nanos)} is left for it"
+    bound = f"{fund.name} pays for ({left}, and it begins anew in {span(fund.ends_in_seconds)})"
+    return does, bound, f"To allow more, raise {_setting(fund)} in swell.yaml"
+
+
+def _budget_values(decision: Decision) -> dict[str, str | int]:
+    values: dict[str, str | int] = {"bound": "infrastructure_budget", "replicas": decision.replicas}
+    fund = decision.fund
+    if fund is None:
+        return values
+    values["setting"] = _setting(fund)
+    return values | money_values("cap", fund.cap_usd_nanos) | money_values("left", max(0, fund.left_usd_nanos))
+
+
+def _setting(fund: Fund) -> str:
+    return f"infrastructure_budget of model {fund.owner}" if fund.owner else "organisation.infrastructure_budget"
 
 
 def _none_ready(workload: Workload, own: list[Replica], seconds: float) -> Finding:

@@ -10,6 +10,7 @@ A price holds for the runs that begin under it: a changed file changes nothing t
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from swell.clock import Clock
 from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER
 from swell.errors import SwellError
+from swell.ports.provider import OWN_MACHINE
 from swell.ports.store import Store
 from swell.server.loops import Loop
 from swell.server.writer import Writer
@@ -64,8 +66,12 @@ class RunDesk:
             if replica is None:
                 end = max(now, run.until_unix_ms)
                 self._put(replace(run, ended_unix_ms=end, seen_unix_ms=end))
-            elif run.ready_unix_ms is None and replica.phase is Phase.READY:
-                self._put(replace(run, ready_unix_ms=now))
+                continue
+            found = run if replica.machine == OWN_MACHINE else replace(run, **self._machine(replica))
+            if run.ready_unix_ms is None and replica.phase is Phase.READY:
+                found = replace(found, ready_unix_ms=now)
+            if found != run:
+                self._put(found)
         for replica in running.values():
             self._put(self._begun(replica, now))
         if self._unsaved:
@@ -95,18 +101,23 @@ class RunDesk:
     def _begun(self, replica: Replica, now: int) -> ReplicaRun:
         model = self._models.get(replica.workload)  # None: adopted, and no longer in the file
         price = None if model is None else model.usd_per_replica_hour
-        accelerators = () if model is None else model.accelerators
         return ReplicaRun(
             replica_id=replica.child_id,
             model=replica.workload,
             provider=replica.provider,
-            market="own",  # every provider that there is runs replicas on this machine
-            accelerator=accelerators[0] if len(accelerators) == 1 else "",
+            **self._machine(replica),
             usd_nanos_per_hour=0 if price is None else usd_nanos(price),
             started_unix_ms=now,
             ready_unix_ms=now if replica.phase is Phase.READY else None,
             seen_unix_ms=now,
         )
+
+    def _machine(self, replica: Replica) -> dict[str, Any]:
+        """What it runs on, as far as its provider says by now, or the file."""
+        model, machine = self._models.get(replica.workload), replica.machine
+        accelerators = () if model is None else model.accelerators
+        accelerator = machine.accelerator or (accelerators[0] if len(accelerators) == 1 else "")
+        return {"market": machine.market, "accelerator": accelerator}
 
     def _put(self, run: ReplicaRun) -> None:
         self._runs[run.replica_id] = run

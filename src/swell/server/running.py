@@ -337,6 +337,7 @@ class RunningServer:
         self._scaling.forget(living)
         self._troubles.look(self._fleet.replicas)
         self._money.runs.look(self._fleet.replicas)
+        self._watch.look()
         self._publish()
         self._changed.set()
 

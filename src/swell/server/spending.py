@@ -177,6 +177,7 @@ class SpendingDesk:
             next_usd_nanos=limit.cap_usd_nanos - others.after,
             share_usd_nanos=self._share(model, budget, limit, left, ends_in),
             ends_in_seconds=ends_in,
+            owner=limit.owner,
         )
 
     def _share(self, model: str, budget: InfrastructureBudget, limit: BudgetLimit, left: int, ends_in: float) -> int:

@@ -29,12 +29,12 @@ from swell.spec.problems import path_of
 from swell.spec.server import Host
 from swell.spec.tenants import TenantName
 
-SinkKind = Literal["budget", "objective", "capacity", "replicas"]
+SinkKind = Literal["budget", "objective", "capacity", "replicas", "spot_loss"]
 
 MAX_SINKS = 16
 MAX_RECIPIENTS = 50
 MAX_ARGUMENTS = 64
-SINK_KINDS: tuple[SinkKind, ...] = ("budget", "objective", "capacity", "replicas")
+SINK_KINDS: tuple[SinkKind, ...] = ("budget", "objective", "capacity", "replicas", "spot_loss")
 
 Url = Annotated[str, Strict()]
 Variable = Annotated[str, Strict()]  # judged in `conflicts` as well: a secret may have been put there

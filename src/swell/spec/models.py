@@ -199,9 +199,14 @@ class ModelSpec(SpecModel):
     _usual_start_seconds: ClassVar[Mapping[Engine, float]] = {Engine.LLAMA_CPP: 5.0}
 
     @property
+    def is_launched(self) -> bool:
+        """Whether Swell starts its replicas itself."""
+        return self.engine is not Engine.EXTERNAL
+
+    @property
     def scales(self) -> bool:
         """Whether Swell decides how many replicas there are."""
-        return self.engine is not Engine.EXTERNAL and self.replicas.min < self.replicas.max
+        return self.is_launched and self.replicas.min < self.replicas.max
 
     @property
     def priceless(self) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from swell.units import usd_text
 
-AlertKind = Literal["budget", "objective", "capacity", "replicas", "test"]
+AlertKind = Literal["budget", "objective", "capacity", "replicas", "spot_loss", "test"]
 Severity = Literal["info", "warning", "critical"]
 
 MAX_ALERT_ID_LENGTH = 255  # characters

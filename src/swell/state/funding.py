@@ -16,6 +16,7 @@ class Fund:
     next_usd_nanos: int  # the same of the next period, which pays for what ends late
     share_usd_nanos: int  # of what is left, that the model is to spread over the rest of the period
     ends_in_seconds: float
+    owner: str = ""  # the model whose budget it is; empty: the organisation's
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Times are seconds on one clock (monotonic live, virtual in the simulator) unless
 from dataclasses import dataclass
 from enum import StrEnum
 
-from swell.state.funding import Funding
+from swell.state.funding import Fund, Funding
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +203,7 @@ class Decision:
     inputs: tuple[tuple[str, float], ...] = ()  # what it was computed from, by name
     rejected: tuple[Option, ...] = ()
     wanted: tuple[tuple[str, int], ...] = ()  # by fund, nano-dollars: the rest of its period, were there no budget
+    fund: Fund | None = None  # that bound it, where `binding` is the budget
 
     @property
     def replicas(self) -> int:

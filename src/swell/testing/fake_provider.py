@@ -12,7 +12,7 @@ from pathlib import Path
 from swell.clock import Clock
 from swell.errors import SwellError
 from swell.ports.engine import Address
-from swell.ports.provider import Binding, ChildHandle, ChildSpec, ChildStatus, Presence
+from swell.ports.provider import OWN_MACHINE, Binding, ChildHandle, ChildSpec, ChildStatus, Loss, Machine, Presence
 
 SIGKILL_CODE = -9
 SIGTERM_CODE = -15
@@ -27,13 +27,16 @@ class FakeProcess:
     handle: ChildHandle
     stubborn: bool = False
     kill_at: float | None = None
+    machine: Machine = OWN_MACHINE
+    has_notice: bool = False
 
 
 class FakeMachine:
     """Runs make-believe children, and goes wrong on demand.
 
     `refuse_next`: errors that the next starts raise, first one first. `crash_at_start`: that many of the next starts
-    end at once with exit code 1. `stubborn`: children started from now on ignore SIGTERM.
+    end at once with exit code 1. `stubborn`: children started from now on ignore SIGTERM. `machine` is what they
+    run on.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -49,12 +52,31 @@ class FakeMachine:
         self.binding = Binding()
         self.addresses: dict[str, Address] = {}  # by child id, of those that were given one
         self.waiting: dict[str, str] = {}  # by child id, what it waits for
+        self.machine = OWN_MACHINE
+        self.ended: dict[str, tuple[Machine, Loss | None]] = {}
         self._pids = 0
 
     def crash(self, child_id: str, exit_code: int = SIGKILL_CODE) -> None:
         """End a child, as a fault of its own would. Raises KeyError where it does not run."""
-        del self.living[child_id]
-        self.exit_codes[child_id] = exit_code
+        self._end(child_id, exit_code, None)
+
+    def give_notice(self, child_id: str) -> None:
+        """Say that a child's machine will be taken. Raises KeyError where it does not run."""
+        self.living[child_id].has_notice = True
+
+    def reclaim(self, child_id: str) -> None:
+        """Take a child's machine away, with notice or without. Raises KeyError where it does not run."""
+        self._end(child_id, SIGKILL_CODE, Loss.RECLAIMED)
+
+    def refuse(self, child_id: str) -> None:
+        """No machine comes for a child that was taken on. Raises KeyError where it does not run."""
+        self._end(child_id, None, Loss.REFUSED)
+
+    def _end(self, child_id: str, exit_code: int | None, loss: Loss | None) -> None:
+        process = self.living.pop(child_id)
+        self.ended[child_id] = process.machine, loss
+        if exit_code is not None:
+            self.exit_codes[child_id] = exit_code
 
     def spawn(self, child: ChildSpec) -> ChildHandle:
         """Start a child, or do what fault injection says."""
@@ -64,7 +86,7 @@ class FakeMachine:
         self.starts[child.child_id] += 1
         self.started.append(child)
         handle = ChildHandle(child.child_id, child.log_path, self._pids, self.clock.monotonic())
-        self.living[child.child_id] = FakeProcess(child, handle, self.stubborn)
+        self.living[child.child_id] = FakeProcess(child, handle, self.stubborn, machine=self.machine)
         self.logs[child.log_path] = f"{child.child_id} began"
         if self.crash_at_start > 0:
             self.crash_at_start -= 1
@@ -119,10 +141,18 @@ class FakeProvider:
         self._machine.settle()
         if handle.child_id not in self._known:
             return ChildStatus(Presence.GONE)
-        if handle.child_id in self._machine.living:
-            waiting = self._machine.waiting.get(handle.child_id, "")
-            return ChildStatus(Presence.RUNNING, address=self._machine.addresses.get(handle.child_id), waiting=waiting)
-        return ChildStatus(Presence.GONE, self._machine.exit_codes.get(handle.child_id))
+        child_id, machine = handle.child_id, self._machine
+        process = machine.living.get(child_id)
+        if process is not None:
+            return ChildStatus(
+                Presence.RUNNING,
+                address=machine.addresses.get(child_id),
+                waiting=machine.waiting.get(child_id, ""),
+                machine=process.machine,
+                loss=Loss.NOTICE if process.has_notice else None,
+            )
+        lost_machine, loss = machine.ended.get(child_id, (OWN_MACHINE, None))
+        return ChildStatus(Presence.GONE, machine.exit_codes.get(child_id), machine=lost_machine, loss=loss)
 
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
         self._before_call("stop")

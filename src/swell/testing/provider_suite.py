@@ -1,4 +1,7 @@
-"""What every provider must do, as tests: subclass `ProviderSuite` and supply a `harness` fixture."""
+"""What every provider must do, as tests: subclass `ProviderSuite` and supply a `harness` fixture.
+
+One whose machines may be bought on spot runs `SpotSuite` as well.
+"""
 
 # ruff: noqa: S101  asserting is what a suite is for
 
@@ -8,8 +11,8 @@ from typing import Protocol
 
 import pytest
 
-from swell.errors import LaunchFailed
-from swell.ports.provider import ChildHandle, ChildSpec, Presence, Provider
+from swell.errors import LaunchFailed, SpotRefused
+from swell.ports.provider import ChildHandle, ChildSpec, Loss, Machine, Presence, Provider
 
 GRACE_SECONDS = 30.0  # longer than any test: a child that ends does so because it was asked to
 SHORT_GRACE_SECONDS = 0.3
@@ -76,6 +79,7 @@ class ProviderSuite:
         handle = await provider.start(harness.failing())
         await harness.until(lambda: provider.status(handle).presence is Presence.GONE)
         assert provider.status(handle).exit_code == 1
+        assert provider.status(handle).loss is None, "what ends by itself was not lost"
 
     async def test_a_crash_is_noticed(self, harness: ProviderHarness) -> None:
         provider = harness.provider()
@@ -169,3 +173,86 @@ class ProviderSuite:
         handle = await first.start(harness.failing())
         await harness.until(lambda: first.status(handle).presence is Presence.GONE)
         assert await harness.provider().adopt(handle.child_id, handle.log_path, handle) is None
+
+
+class SpotHarness(ProviderHarness, Protocol):
+    """A world in which machines are bought on spot, and taken away."""
+
+    def spot(self) -> tuple[ChildSpec, Machine]:
+        """A child that runs until it is asked to end, on spot, and what it will run on."""
+
+    def unavailable(self) -> ChildSpec:
+        """A child for which no spot machine is to be had; a provider may see that at once, or later."""
+
+    def give_notice(self, handle: ChildHandle) -> None:
+        """Say that the child's machine will be taken."""
+
+    def reclaim(self, handle: ChildHandle) -> None:
+        """Take the child's machine away."""
+
+
+class SpotSuite:
+    """What the contract says of spot."""
+
+    async def test_a_child_tells_what_it_runs_on(self, harness: SpotHarness) -> None:
+        provider = harness.provider()
+        child, machine = harness.spot()
+        handle = await provider.start(child)
+        await harness.settled(handle)
+        await harness.until(lambda: provider.status(handle).machine == machine)
+        assert provider.status(handle).loss is None
+
+    async def test_notice_is_told_while_the_child_runs(self, harness: SpotHarness) -> None:
+        provider = harness.provider()
+        child, machine = harness.spot()
+        handle = await provider.start(child)
+        await harness.settled(handle)
+        harness.give_notice(handle)
+        await harness.until(lambda: provider.status(handle).loss is Loss.NOTICE)
+        assert provider.status(handle).presence is Presence.RUNNING
+        harness.reclaim(handle)
+        await harness.until(lambda: provider.status(handle).loss is Loss.RECLAIMED)
+        assert provider.status(handle).presence is Presence.GONE
+        assert provider.status(handle).machine == machine
+
+    async def test_a_machine_that_is_taken_without_notice_is_told(self, harness: SpotHarness) -> None:
+        provider = harness.provider()
+        child, machine = harness.spot()
+        handle = await provider.start(child)
+        await harness.settled(handle)
+        harness.reclaim(handle)
+        await harness.until(lambda: provider.status(handle).presence is Presence.GONE)
+        assert (provider.status(handle).loss, provider.status(handle).machine) == (Loss.RECLAIMED, machine)
+        assert harness.living() == set()
+
+    async def test_what_is_asked_to_end_was_not_lost(self, harness: SpotHarness) -> None:
+        provider = harness.provider()
+        handle = await provider.start(harness.spot()[0])
+        await harness.settled(handle)
+        await provider.stop(handle, grace_seconds=GRACE_SECONDS)
+        await harness.until(lambda: provider.status(handle).presence is Presence.GONE)
+        assert provider.status(handle).loss is None
+
+    async def test_a_later_provider_knows_what_an_adopted_child_runs_on(self, harness: SpotHarness) -> None:
+        child, machine = harness.spot()
+        handle = await harness.provider().start(child)
+        await harness.settled(handle)
+        later = harness.provider()
+        assert await later.adopt(handle.child_id, handle.log_path, handle) == handle
+        await harness.until(lambda: later.status(handle).machine == machine)
+        harness.reclaim(handle)
+        await harness.until(lambda: later.status(handle).loss is Loss.RECLAIMED)
+
+    async def test_a_market_without_a_machine_is_told(self, harness: SpotHarness) -> None:
+        provider = harness.provider()
+        refused, handle = None, None
+        try:
+            handle = await provider.start(harness.unavailable())
+        except SpotRefused as error:
+            refused = error
+        if handle is not None:
+            await harness.until(lambda: provider.status(handle).presence is Presence.GONE)
+            assert provider.status(handle).loss is Loss.REFUSED
+            assert provider.status(handle).machine.market == "spot"
+        assert handle is not None or (refused is not None and refused.retry_after_seconds >= 0)
+        assert harness.living() == set()

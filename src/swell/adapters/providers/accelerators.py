@@ -6,8 +6,9 @@ from enum import StrEnum
 from swell.errors import LaunchFailed, UserError
 from swell.ports.provider import Needs
 from swell.state.accelerators import AMD, NVIDIA, TPU_TOPOLOGIES, Asked, asked_for
+from swell.state.replica_runs import RunMarket
 
-SPOT, ON_DEMAND = "spot", "on-demand"
+SPOT, ON_DEMAND = "spot", "on_demand"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 
@@ -90,12 +91,12 @@ def node_placement(needs: Needs, platform: Platform) -> NodePlacement:
     )
 
 
-def _market(market: str, platform: Platform) -> tuple[tuple[Requirement, ...], tuple[Toleration, ...]]:
+def _market(market: RunMarket | None, platform: Platform) -> tuple[tuple[Requirement, ...], tuple[Toleration, ...]]:
     """Spot nodes are known by a label, and may keep others away by a taint of the same name. Not all do."""
-    if market not in (SPOT, ON_DEMAND):
+    if market is None or market not in (SPOT, ON_DEMAND):
         return (), ()
     if platform in (Platform.EKS, Platform.EKS_AUTO):
-        return (Requirement("karpenter.sh/capacity-type", (market,)),), ()
+        return (Requirement("karpenter.sh/capacity-type", (market.replace("_", "-"),)),), ()
     if platform not in _SPOT_LABELS:
         return (), ()
     key, value = _SPOT_LABELS[platform]

@@ -126,6 +126,7 @@ def _told(decision: Decision, reason: str, memory: ThriftMemory, fund: Fund, wan
         binding=BINDING,
         inputs=(*decision.inputs, ("thrift", memory.ration.thrift), ("without_budget", float(wanted))),
         rejected=(*decision.rejected, Option(wanted, without + _runs_out(fund, wanted * price))),
+        fund=fund,
     )
 
 
