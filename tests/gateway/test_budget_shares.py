@@ -124,6 +124,16 @@ def test_a_request_of_more_than_the_whole_budget_is_refused_at_once() -> None:
     assert world.ask(world.workers[0], 1001).code == "never"
 
 
+def test_it_is_refused_at_once_also_where_another_budget_would_let_it_wait() -> None:
+    """It would be told to try again for a budget that it never fits, and have others' reservations called back."""
+    world = World([limit(1000), limit(100, "other")], 2)
+    world.ask(world.workers[0], 90)
+    world.settle_down(0.5)
+    asked = world.ask(world.workers[1], 101)
+    assert (asked.state, asked.code) == ("refused", "never")
+    assert not world.workers[1].to_server
+
+
 def test_a_new_period_begins_with_a_new_budget_and_the_old_one_is_settled_apart() -> None:
     old, new = limit(1000, end_ms=1_100_000), limit(1000, start_ms=1_100_000)
     world = World([old, new], 2)
