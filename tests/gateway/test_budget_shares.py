@@ -234,6 +234,21 @@ def test_a_budget_that_is_taken_out_and_put_back_knows_what_was_spent(between: i
     assert late.state == "refused"
 
 
+def test_it_does_also_where_another_budgets_next_period_is_far_away() -> None:
+    day_ms = 86_400_000
+    budget, month = limit(100, end_ms=day_ms), limit(1000, "month", end_ms=30 * day_ms)
+    after = limit(1000, "month", start_ms=30 * day_ms)
+    world = World([budget, month, after], 1)
+    request = world.ask(world.workers[0], 80)
+    world.settle_down(1.0)
+    request.end(80)
+    world.settle_down(3.0)
+    restarted_with(world, [month, after])
+    restarted_with(world, [budget, month, after])
+    spent = {standing.limit.name: standing.spent_usd_nanos for standing in world.book.standings()}
+    assert spent[budget.name] == 80
+
+
 def test_a_clock_that_jumps_over_the_end_of_a_period_and_back_gives_nothing_twice() -> None:
     old, new = limit(100, end_ms=1_100_000), limit(100, start_ms=1_100_000)
     world = World([old], 1)
