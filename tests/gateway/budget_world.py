@@ -73,7 +73,7 @@ class Request:
             self.worker.spool.append(self._change("reserved", self.bound))
             return
         share, amount = short
-        if amount > share.limit_value:
+        if self.claim.too_large() is not None:
             self.state, self.code = "refused", "never"
         else:
             share.wait(self, amount)

@@ -124,6 +124,16 @@ def test_a_request_of_more_than_the_whole_budget_is_refused_at_once() -> None:
     assert world.ask(world.workers[0], 1001).code == "never"
 
 
+def test_it_is_refused_at_once_also_where_another_budget_would_let_it_wait() -> None:
+    """It would be told to try again for a budget that it never fits, and have others' reservations called back."""
+    world = World([limit(1000), limit(100, "other")], 2)
+    world.ask(world.workers[0], 90)
+    world.settle_down(0.5)
+    asked = world.ask(world.workers[1], 101)
+    assert (asked.state, asked.code) == ("refused", "never")
+    assert not world.workers[1].to_server
+
+
 def test_a_new_period_begins_with_a_new_budget_and_the_old_one_is_settled_apart() -> None:
     old, new = limit(1000, end_ms=1_100_000), limit(1000, start_ms=1_100_000)
     world = World([old, new], 2)
@@ -222,6 +232,21 @@ def test_a_budget_that_is_taken_out_and_put_back_knows_what_was_spent(between: i
     late = world.ask(worker, 30)
     world.settle_down(BUSY_SECONDS + 1)
     assert late.state == "refused"
+
+
+def test_it_does_also_where_another_budgets_next_period_is_far_away() -> None:
+    day_ms = 86_400_000
+    budget, month = limit(100, end_ms=day_ms), limit(1000, "month", end_ms=30 * day_ms)
+    after = limit(1000, "month", start_ms=30 * day_ms)
+    world = World([budget, month, after], 1)
+    request = world.ask(world.workers[0], 80)
+    world.settle_down(1.0)
+    request.end(80)
+    world.settle_down(3.0)
+    restarted_with(world, [month, after])
+    restarted_with(world, [budget, month, after])
+    spent = {standing.limit.name: standing.spent_usd_nanos for standing in world.book.standings()}
+    assert spent[budget.name] == 80
 
 
 def test_a_clock_that_jumps_over_the_end_of_a_period_and_back_gives_nothing_twice() -> None:

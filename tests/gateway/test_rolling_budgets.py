@@ -3,10 +3,11 @@
 import os
 import random
 from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import accumulate
 
 import pytest
-from budget_world import Request, World
+from budget_world import Request, World, limit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,11 +32,12 @@ def slots(now_ms: int, cap: int = CAP) -> list[BudgetLimit]:
 class RollingWorld(World):
     """A world whose server tells of new slots when `tell` is called, which may be late."""
 
-    def __init__(self, workers: int) -> None:
-        super().__init__(slots(1_000_000), workers)
+    def __init__(self, workers: int, others: Sequence[BudgetLimit] = ()) -> None:
+        self.others = others  # of budgets that do not roll, beside it
+        super().__init__([*slots(1_000_000), *others], workers)
 
     def tell(self) -> None:
-        limits = tuple(slots(self.unix_ms))
+        limits = (*slots(self.unix_ms), *self.others)
         if limits == self.limits:
             return
         self.limits = limits
@@ -167,6 +169,26 @@ def test_a_worker_that_is_told_of_no_new_slot_counts_nothing_for_an_old_one() ->
     assert share.spec.contains(late.unix_ms)
     world.settle_down(1.0)
     assert late.state == "admitted"
+
+
+def test_a_restarted_server_is_told_of_earlier_slots_whatever_other_budgets_there_are() -> None:
+    """Workers know a budget's next period ahead; a slot is not over because a month's next period is far away."""
+    month_ms = 30 * 86_400_000
+    months = [limit(10 * CAP, "month", end_ms=month_ms), limit(10 * CAP, "month", start_ms=month_ms)]
+    world = RollingWorld(1, months)
+    (worker,) = world.workers
+    request = world.ask(worker, 6_000)
+    world.settle_down(1.0)
+    request.end(6_000)
+    world.settle_down(5.0)
+    world.restart_server()
+    worker.connect()
+    standings = world.book.standings(world.unix_ms / 1000)
+    spent = {standing.limit.budget_id: standing.spent_usd_nanos for standing in standings}
+    assert spent["budget:rolls"] == 6_000
+    late = world.ask(worker, 4_001)
+    world.settle_down(BUSY_SECONDS + 1)
+    assert (late.state, late.code) == ("refused", "budget_exceeded")
 
 
 def test_a_worker_remembers_what_counts_and_forgets_what_does_not() -> None:

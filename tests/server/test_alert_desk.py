@@ -130,6 +130,18 @@ async def test_refusals_say_that_a_budget_is_used_up_before_the_last_nano_dollar
         )
 
 
+async def test_a_large_request_that_was_refused_early_says_nothing_when_most_is_spent_later() -> None:
+    async with AlertWorld() as world:
+        world.spend(100)
+        assert not world.spend(950)  # with nine tenths of it left
+        world.spend(810)  # whatever was asked for since was admitted
+        await world.turn()
+        assert await world.fired() == [f"{TODAY} 50%", f"{TODAY} 80%"]
+        assert not world.spend(100)  # and this is the one that says it
+        await world.turn()
+        assert await world.fired() == [f"{TODAY} 50%", f"{TODAY} 80%", f"{TODAY} 100%"]
+
+
 async def test_the_alert_at_the_whole_amount_says_that_the_grace_is_being_spent() -> None:
     async with AlertWorld(budget="{usd: 10, period: day, grace: 5%, alerts: [100%, 105%]}") as world:
         world.spend(1010)

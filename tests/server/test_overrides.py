@@ -252,3 +252,16 @@ async def test_a_restarted_server_knows_what_is_raised_and_calls_back_what_is_he
         assert book.overdrawn() == [name]
         book.report("worker", name, 0, 12 * NANOS_PER_USD)
         assert book.overdrawn() == []
+
+
+async def test_what_was_refused_before_a_raise_says_nothing_of_the_raised_budget() -> None:
+    async with AlertWorld(budget="{usd: 10, period: day}") as world:
+        assert world.spend(950)
+        assert not world.spend(100)
+        office = Overrides(lambda: world.spec, world.store, world.clock)
+        office.raise_budget(wanted(by_usd="10"), ME)
+        assert await world.budgets.refresh()
+        assert world.spend(900)  # of 20 dollars, 18.50: nothing has been refused since
+        assert not world.budgets.standings()[0].is_used_up
+        assert not world.spend(200)
+        assert world.budgets.standings()[0].is_used_up

@@ -82,6 +82,13 @@ class Claim:
         self._holds = True
         return None
 
+    def too_large(self) -> tuple[Share | BudgetShare, int] | None:
+        """The first share that can never give what this request needs, however long it waits for the others."""
+        needs: list[tuple[Share | BudgetShare, int]] = [(share, 1) for share in self._key.unit_shares]
+        needs += [(share, self._tokens) for share in self._key.token_shares]
+        needs += [(budget, self._charge) for budget in self._budgets]
+        return next((need for need in needs if need[1] > need[0].limit_value), None)
+
     def _undo(self, taken: int) -> None:
         for share in self._key.unit_shares[:taken]:
             share.put_back(1)

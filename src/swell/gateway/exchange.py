@@ -107,10 +107,10 @@ class Exchange:
         if short is None:
             self._find_replica()
             return
-        share, amount = short
-        if amount > share.limit_value:
-            self.end_with(never_fits(share, amount))
+        if (too_large := self._claim.too_large()) is not None:
+            self.end_with(never_fits(*too_large))
             return
+        share, amount = short
         if self.phase is not Phase.SHARES:
             self._enter(Phase.SHARES)
         self._lease_seconds = share.busy_seconds

@@ -261,7 +261,10 @@ class Shares:
         slot of a rolling window while it counts, and up to a day longer.
         """
         kept = {limit.name for limit in limits}
-        newest = max((limit.start_unix_ms for limit in limits), default=0)
+        present: dict[str, int] = {}  # a budget's next period, of which workers are told ahead, may be months away
+        for limit in limits:
+            present[limit.budget_id] = min(limit.start_unix_ms, present.get(limit.budget_id, limit.start_unix_ms))
+        newest = max(present.values(), default=0)
         for name, share in list(self._budgets.items()):
             if name not in kept and share.is_empty:
                 del self._budgets[name]

@@ -21,7 +21,7 @@ class Account:
     spent: int = 0
     granted: dict[str, int] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
-    has_refused: bool = False
+    has_refused: bool = False  # a request, for good, with little left
 
     @property
     def committed(self) -> int:
@@ -44,7 +44,7 @@ class Standing:
     limit: BudgetLimit
     spent_usd_nanos: int
     reserved_usd_nanos: int
-    has_refused: bool = False  # a request, for good, since this server began
+    has_refused: bool = False  # a request, for good, with little left, since this server began or a raise
     names: tuple[str, ...] = ()  # of the limits that count
     frees_unix_ms: int | None = None  # when the oldest slot with spend leaves the window; of rolling budgets alone
 
@@ -139,6 +139,8 @@ class Accounts:
             self._by_name[limit.name] = account
             if limit.window_ms:
                 self._slots.setdefault(limit.budget_id, {})[limit.start_unix_ms] = account
+        elif limit.most_usd_nanos > account.limit.most_usd_nanos:
+            account.has_refused = False  # what was refused might be admitted now
         account.limit = limit
 
     def _close(self, limit: BudgetLimit) -> None:

@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from swell.metering.accounts import Account, Accounts, Standing
+from swell.metering.accounts import NEARLY_PERCENT, Account, Accounts, Standing
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
 from swell.state.messages import LimitBalance
 
@@ -128,7 +128,7 @@ class BudgetBook:
         final, committed = self._accounts.fullest(account)
         unspent, room = cap - final, cap - committed
         if max(amount, need) > unspent:
-            account.has_refused = True
+            account.has_refused |= final * 100 >= cap * NEARLY_PERCENT
             resets = self._accounts.resets_in(account, max(amount, need), now_unix)
             return BudgetDeny(cap, max(0, unspent), is_final=True, retry_after_seconds=resets)
         if amount > room:
