@@ -18,4 +18,4 @@ async def test_an_endpoint_is_used_until_it_is_stopped() -> None:
 
 
 def test_every_provider_is_listed() -> None:
-    assert set(PROVIDERS) == {"process", "external"}
+    assert set(PROVIDERS) == {"process", "container", "external"}

@@ -122,7 +122,7 @@ def model_workload(
 
     common = engine.launch(model, path, 0, cores=cores, key="")
     words = [*common.argv, *(f"{name}={value}" for name, value in sorted(common.env.items()))]
-    words += [] if needs == NEEDS_NOTHING else [repr(needs)]
+    words += [] if needs == NEEDS_NOTHING else [repr(needs), provider]
     return Workload(
         name=model.name,
         kind=REPLICA,

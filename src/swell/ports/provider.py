@@ -47,6 +47,14 @@ class Binding:
 
 
 @dataclass(frozen=True)
+class Mount:
+    """Files that a child reads and does not change: a path, or the name of a volume, and where it shall find them."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a child needs of the machine that a provider puts it on; processes of this machine take what there is."""
 
@@ -57,6 +65,7 @@ class Needs:
     accelerators: int = 0  # of them
     market: RunMarket | None = None  # None: whatever the place has
     zone: str = ""  # empty: any
+    mounts: tuple[Mount, ...] = ()
 
 
 NEEDS_NOTHING = Needs()

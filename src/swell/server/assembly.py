@@ -6,23 +6,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
 from swell.errors import StateError
 from swell.ports.alert_sink import AlertSink
+from swell.ports.provider import Provider
 from swell.ports.store import Store
 from swell.security.private_files import replace_private
 from swell.security.secrets import load_secrets
 from swell.server.administration import DEFAULT_TENANT, Administration
 from swell.server.parts import Providers
+from swell.server.places import contained
 from swell.server.publish import Served
 from swell.server.state_directory import StateDirectory
 from swell.server.store_choice import chosen_store, remember_store
-from swell.spec import ModelSpec, Spec
+from swell.spec import ContainerSpec, ModelSpec, Places, ProcessSpec, Spec
+from swell.spec.providers import places_from_json, places_to_json
 
+if TYPE_CHECKING:
+    from swell.adapters.providers.container_body import ContainerPlace
+
+NOBODY = "65532:65532"  # whom containers run as where the server is root
+MAX_PLACES = 64
 POSTGRES_INSTALL = "pip install 'swell[postgres]'"
 
+Place = ProcessSpec | ContainerSpec
 Progress = Callable[[int, int | None], None]
 
 
@@ -34,12 +44,14 @@ class Model:
     workload: Workload
 
 
-def prepare_model(spec: ModelSpec, state: StateDirectory, progress: Progress) -> Model:
-    """Fetch what the model needs. Raises UserError where it cannot be had."""
+def prepare_model(spec: ModelSpec, place: Place, state: StateDirectory, progress: Progress) -> Model:
+    """Fetch what the model needs to run in `place`. Raises UserError where it cannot be had."""
     from swell.adapters.engines import local_engines
     from swell.adapters.engines.external import read_key
 
     engine = local_engines(os.environ)[spec.engine.value]
+    if engine.managed and isinstance(place, ContainerSpec):
+        return _contained_model(spec, place, state, progress)
     path, key = None, ""
     if engine.managed:
         path = _fetch(spec, progress)
@@ -47,9 +59,32 @@ def prepare_model(spec: ModelSpec, state: StateDirectory, progress: Progress) ->
         key = read_key(spec, os.environ)
     # Replicas of one machine share its cores: llama.cpp's threads wait for one another by spinning, and with more of
     # them than cores four replicas are many times slower than one.
-    cores = max(1, len(os.sched_getaffinity(0)) // max(1, spec.replicas.max))
+    cores = _cores_each(spec)
     workload = model_workload(spec, engine, model_path=path, log_dir=state.logs, cores=cores, key=key)
     return Model(Served(spec, engine.endpoints(spec)), workload)
+
+
+def _contained_model(spec: ModelSpec, place: ContainerSpec, state: StateDirectory, progress: Progress) -> Model:
+    from swell.adapters.engines import image_engines
+    from swell.adapters.sources import default_cache_folder
+
+    engine = image_engines(accelerated=place.gpus_each > 0)[spec.engine.value]
+    found = contained(spec, place, _fetch(spec, progress), default_cache_folder(os.environ))
+    cores = max(1, int(place.cpus)) if place.cpus else _cores_each(spec)
+    workload = model_workload(
+        found.spec,
+        engine,
+        model_path=found.path,
+        log_dir=state.logs,
+        cores=cores,
+        provider=place.name,
+        needs=found.needs,
+    )
+    return Model(Served(spec, engine.endpoints(spec)), workload)
+
+
+def _cores_each(spec: ModelSpec) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // max(1, spec.replicas.max))
 
 
 def _fetch(spec: ModelSpec, progress: Progress) -> Path:
@@ -59,13 +94,46 @@ def _fetch(spec: ModelSpec, progress: Progress) -> Path:
     return cache.ensure(spec.source or "", sha256=spec.sha256, progress=progress).path
 
 
-def providers(on_exit: Callable[[str], None]) -> Providers:
-    """What runs children. `on_exit` is told the id of a child that has ended."""
+def providers(state: StateDirectory, on_exit: Callable[[str], None]) -> Providers:
+    """What runs children, in the places that `remember_spec` keeps. `on_exit` is told the id of one that has ended.
+
+    Nothing is asked of a place before there is something to start or to adopt there.
+    """
     from swell.adapters.providers.external import ExternalProvider
     from swell.adapters.providers.process import ProcessProvider
 
     processes = ProcessProvider(on_exit)
-    return Providers({"process": processes, "external": ExternalProvider()}, processes.close)
+    by_name: dict[str, Provider] = {"process": processes, "external": ExternalProvider()}
+    closes = [processes.close]
+    for place in remembered_places(state):
+        if isinstance(place, ContainerSpec):
+            from swell.adapters.providers.container import ContainerProvider  # late: most installations have none
+
+            containers = ContainerProvider(_container_place(place, state), on_exit)
+            by_name[place.name] = containers
+            closes.append(containers.close)
+
+    async def close() -> None:
+        for each in closes:
+            await each()
+
+    return Providers(by_name, close)
+
+
+def _container_place(place: ContainerSpec, state: StateDirectory) -> "ContainerPlace":
+    from swell.adapters.providers.container_body import ContainerPlace
+
+    own = f"{os.getuid()}:{os.getgid()}" if os.getuid() else NOBODY
+    return ContainerPlace(
+        name=place.name,
+        socket=Path(place.socket),
+        installation=state.installation(),
+        user=place.user or own,
+        network=place.network or "",
+        devices=place.gpus,
+        tmp_bytes=place.tmp,
+        shared_memory_bytes=place.shared_memory,
+    )
 
 
 def alert_sinks(spec: Spec, clock: Clock) -> tuple[AlertSink, ...]:
@@ -142,8 +210,25 @@ def known_tenants(state: StateDirectory) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
+def remembered_places(state: StateDirectory) -> Places:
+    """Where replicas may run that this server or one before it started. Raises StateError."""
+    try:
+        return places_from_json(state.places.read_bytes())
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        advice = f"if no container of Swell's runs any more, remove {state.places}"
+        raise StateError(f"cannot read where replicas were run; {advice}") from error
+
+
 def remember_spec(state: StateDirectory, spec: Spec) -> None:
-    """Keep the tenants' names, and where the store is, for commands that run without a server."""
+    """Keep the tenants' names, and where store and replicas are, for commands that run without a server.
+
+    A place that the spec no longer names is kept too: what runs there must be found.
+    """
+    named = {place.name for place in spec.providers}
+    earlier = [place for place in remembered_places(state) if place.name not in named]
+    replace_private(state.places, places_to_json([*spec.providers, *earlier][:MAX_PLACES]))
     remember_store(state.root, spec.server.store, os.environ)
     names = sorted({DEFAULT_TENANT, *(tenant.name for tenant in spec.tenants)})
     replace_private(state.root / "tenants.json", json.dumps(names).encode())

@@ -48,7 +48,7 @@ def enter_spools(state: StateDirectory, store: Store) -> None:
 async def _stop(state: StateDirectory, store: Store, timeout_seconds: float) -> int:
     fleet: Fleet
     writer, clock, ask = Writer(), SystemClock(), HttpAsk()
-    providers = assembly.providers(lambda child_id: fleet.wake())
+    providers = assembly.providers(state, lambda child_id: fleet.wake())
     fleet = Fleet(providers=providers.by_name, intents=StoredIntents(store, writer), ask=ask, clock=clock)
     try:
         await fleet.adopt()

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swell.errors import StateError
+from swell.security.private_files import create_private, read_private
 
 DEFAULT_STATE = ".swell"
 # A Unix socket's path has 108 bytes with its final zero; the longest name below is "control.sock".
 _SOCKET_PATH_BYTES = 107
 _LOCK_POLL_SECONDS = 0.02
+_INSTALLATION_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,22 @@ class StateDirectory:
     def logs(self) -> Path:
         """What the server, its workers and its replicas wrote."""
         return self.root / "logs"
+
+    @property
+    def places(self) -> Path:
+        """Where replicas were run by this server and those before it."""
+        return self.root / "places.json"
+
+    def installation(self) -> str:
+        """What tells this state directory from every other, wherever it lies. Raises StateError."""
+        path = self.root / "installation"
+        try:
+            create_private(path, secrets.token_hex(_INSTALLATION_BYTES).encode())
+        except OSError as error:
+            raise StateError(
+                f"cannot write {path}: {error.strerror}; make room there, or choose another --state"
+            ) from error
+        return read_private(path, "the installation's id").decode("ascii", "replace").strip()
 
     @property
     def default_key(self) -> Path:

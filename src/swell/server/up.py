@@ -1,6 +1,7 @@
 """`swell up`, from what the user said to a running server: every refusal comes before anything is started."""
 
 import asyncio
+import functools
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -82,7 +83,7 @@ def serve(wishes: Wishes, audience: Audience) -> None:
         models = []
         for model in spec.models:
             with audience.fetching(model) as progress:
-                models.append(assembly.prepare_model(model, state, progress))
+                models.append(assembly.prepare_model(model, spec.place_of(model), state, progress))
         pepper, pepper_file = assembly.pepper(state)
         listener = prepare_listener(spec.server, state, pepper_file, clock)
         assembly.remember_spec(state, spec)
@@ -93,7 +94,7 @@ def serve(wishes: Wishes, audience: Audience) -> None:
                 state=state,
                 store=store,
                 pepper=pepper,
-                providers=assembly.providers,
+                providers=functools.partial(assembly.providers, state),
                 models=[model.served for model in models],
                 model_workloads=[model.workload for model in models],
                 gateway=gateway_workload(spec.server, state, listener),

@@ -3,18 +3,15 @@
 What is wrong with a URL is told as a contradiction and not as a bad value, because messages show bad values.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, Strict, StringConstraints, ValidationError, ValidationInfo
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, Field, Strict, StringConstraints
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import (
-    CONTRADICTION,
     MAX_TEXT_LENGTH,
     Conflict,
     Count,
@@ -25,6 +22,7 @@ from swell.spec.base import (
     Text,
     is_loopback,
 )
+from swell.spec.kinds import of_its_kind
 from swell.spec.problems import path_of
 from swell.spec.server import Host
 from swell.spec.tenants import TenantName
@@ -208,51 +206,10 @@ _KINDS: Mapping[str, type[SpecModel]] = {
 }
 
 
-def _of_its_kind(value: object, info: ValidationInfo) -> object:
-    """Check a mapping as the kind that it names.
-
-    Pydantic's own way puts the kind into the path of what is wrong and names unknown fields by the first kind.
-    """
-    if not isinstance(value, Mapping):
-        return value
-    kind = value.get("kind")
-    if "kind" not in value:
-        problem = PydanticCustomError(CONTRADICTION, "no kind", _says(f"is missing; give one of {', '.join(_KINDS)}"))
-    elif not isinstance(kind, str) or kind not in _KINDS:
-        problem = PydanticCustomError("enum", "unknown kind", {"expected": ", ".join(_KINDS)})
-    else:
-        try:
-            return _KINDS[kind].model_validate(value, context=info.context)
-        except ValidationError as error:
-            details = [_in_own_words(detail, _KINDS[kind]) for detail in error.errors(include_url=False)]
-            raise ValidationError.from_exception_data("sink", details) from error
-    raise ValidationError.from_exception_data("sink", [InitErrorDetails(type=problem, loc=("kind",), input=kind)])
-
-
-def _in_own_words(detail: Any, model: type[SpecModel]) -> InitErrorDetails:
-    kind, message, context = detail["type"], detail["msg"], detail.get("ctx")
-    field = detail["loc"][-1] if detail["loc"] else ""
-    if kind == "extra_forbidden" and field not in model.aliases:
-        own = sorted(model.model_fields, key=_Sink.model_fields.__contains__)  # what all have comes last
-        near = difflib.get_close_matches(str(field), [*model.model_fields, *model.aliases], n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(own)}"
-        # Its value is not shown: it could be a secret that was meant for the field next to it.
-        kind, message, context = CONTRADICTION, "unknown field", _says(f"is not a known field; {hint}")
-    elif kind == "extra_forbidden":
-        real = ".".join(model.aliases[field])
-        sentence = f"means the same as {real}, which is given too; keep one of them"
-        kind, message, context = CONTRADICTION, "given twice", _says(sentence)
-    return InitErrorDetails(
-        type=PydanticCustomError(kind, message, context), loc=detail["loc"], input=detail["input"], ctx={}
-    )
-
-
-def _says(sentence: str) -> dict[str, list[Conflict]]:
-    return {"conflicts": [("", sentence)]}
-
-
 SinkSpec = Annotated[
-    WebhookSpec | SlackSpec | EmailSpec | CommandSpec, Field(discriminator="kind"), BeforeValidator(_of_its_kind)
+    WebhookSpec | SlackSpec | EmailSpec | CommandSpec,
+    Field(discriminator="kind"),
+    BeforeValidator(of_its_kind(_KINDS, shared=_Sink)),
 ]
 
 

@@ -12,7 +12,7 @@ from swell.spec.base import Conflict, SpecModel, is_loopback
 from swell.spec.budgets import BudgetSpec, OrganisationSpec
 from swell.spec.models import MAX_MODELS, Engine, ModelSpec
 from swell.spec.prices import POSTED, ModelPrice, Prices
-from swell.spec.providers import ProviderSpec
+from swell.spec.providers import MAX_PROVIDERS, ContainerSpec, ProcessSpec, ProviderSpec
 from swell.spec.server import ServerSpec
 from swell.spec.steps import CHEAPER_VARIANT
 from swell.spec.tenants import MAX_TENANTS, TenantSpec
@@ -32,7 +32,9 @@ class Spec(SpecModel):
         default={}, validate_default=True, description="What tokens of a model are charged at, by its name."
     )
     alerts: AlertsSpec = Field(default=AlertsSpec(), description="Where alerts of budgets are sent.")
-    providers: Annotated[tuple[ProviderSpec, ...], Field(max_length=1)] = (ProviderSpec(name="here"),)
+    providers: Annotated[tuple[ProviderSpec, ...], Field(max_length=MAX_PROVIDERS)] = Field(
+        default=(ProcessSpec(name="here"),), description="Where replicas run; models that name none use the first."
+    )
     server: ServerSpec = ServerSpec()
 
     def conflicts(self) -> list[Conflict]:
@@ -50,6 +52,8 @@ class Spec(SpecModel):
             *empty,
             *_repeated("model", self._served_names()),
             *_repeated("tenant", ((f"tenants[{i}].name", tenant.name) for i, tenant in enumerate(self.tenants))),
+            *_repeated("provider", ((f"providers[{i}].name", place.name) for i, place in enumerate(self.providers))),
+            *self._placeless(),
             *self._exposed_keys(),
             *self._priceless(),
             *self._costless(),
@@ -69,6 +73,25 @@ class Spec(SpecModel):
             return self.prices[model]
         base = next((m.name for m in self.models if any(adapter.name == model for adapter in m.lora)), "")
         return self.prices.get(base, ModelPrice())
+
+    def place_of(self, model: ModelSpec) -> ProcessSpec | ContainerSpec:
+        """Where the replicas of a model run."""
+        return next((place for place in self.providers if place.name == model.provider), self.providers[0])
+
+    def _placeless(self) -> Iterator[Conflict]:
+        """Models whose place is none, or cannot run their engine."""
+        names = [place.name for place in self.providers]
+        for i, model in enumerate(self.models):
+            if model.engine is Engine.EXTERNAL or not names:
+                continue
+            if model.provider is not None and model.provider not in names:
+                problem = f"there is no provider {model.provider!r}; name one of: {', '.join(names)}"
+                yield f"models[{i}].provider", problem
+                continue
+            place = self.place_of(model)
+            if isinstance(place, ContainerSpec) and model.engine.value not in place.images:
+                path = f"providers[{names.index(place.name)}].images"
+                yield path, f"has no image for engine {model.engine}, which models[{i}] ({model.name}) needs"
 
     def _budgets(self) -> Iterator[tuple[str, BudgetSpec]]:
         owners = [("organisation", self.organisation.budget)]

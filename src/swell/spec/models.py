@@ -17,6 +17,7 @@ from swell.spec.endpoints import Endpoint
 from swell.spec.money import Usd
 from swell.spec.objectives import ObjectivesSpec, ScalingSpec, SpotSpec
 from swell.spec.replicas import ReplicaRange
+from swell.spec.tenants import TenantName
 
 SOURCE_SCHEMES = ("hf", "s3", "gs", "file", "pypi")
 
@@ -150,6 +151,9 @@ class ModelSpec(SpecModel):
     )
     api_key_file: LocalPath | None = Field(default=None, description="File with the endpoints' key.")
     upstream_model: Text = Field(default="", description="The name the engine knows the model by; default: `name`.")
+    provider: TenantName | None = Field(
+        default=None, description="Which of `providers` runs its replicas; default: the first."
+    )
     replicas: ReplicaRange = ReplicaRange()
     objectives: ObjectivesSpec = ObjectivesSpec()
     scaling: ScalingSpec = ScalingSpec()
@@ -248,7 +252,17 @@ class ModelSpec(SpecModel):
             found.append(("endpoints", "names the same URL twice; list each once"))
         if (self.replicas.min, self.replicas.max) != (count, count):
             found.append(("replicas", f"contradicts {count} endpoints; leave it out, each endpoint is one replica"))
-        for field in ("source", "sha256", "context_tokens", "parallel", "engine_args", "lora", "accelerators", "spot"):
+        for field in (
+            "source",
+            "sha256",
+            "context_tokens",
+            "parallel",
+            "engine_args",
+            "lora",
+            "accelerators",
+            "spot",
+            "provider",
+        ):
             if getattr(self, field):
                 found.append((field, "has no effect on endpoints that somebody else runs; leave it out"))
         if self.usd_per_replica_hour is not None:

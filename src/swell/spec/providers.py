@@ -1,19 +1,122 @@
-"""Where replicas run."""
+"""Where replicas run. To add a kind: a class of its own below, listed in KINDS and in ProviderSpec."""
 
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
-from swell.spec.base import SpecModel
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, TypeAdapter
+from pydantic_core import PydanticCustomError
+
+from swell.spec.base import Conflict, Count, LocalPath, SpecModel, Text
+from swell.spec.kinds import of_its_kind
+from swell.spec.quantities import Size
 from swell.spec.tenants import TenantName
 
+MAX_PROVIDERS = 32
+MAX_GPUS = 64
+PROCESS, CONTAINER = "process", "container"
+RESERVED_NAMES = frozenset({"process", "external"})  # what the fleet calls what needs no place in the spec
+CONTAINED_ENGINES = ("llama.cpp", "vllm")
+DOCKER_SOCKET = "/var/run/docker.sock"
 
-class ProviderKind(StrEnum):
-    """What starts the machines or processes beneath replicas."""
+ImageReference = Annotated[
+    Text,
+    StringConstraints(
+        max_length=500,
+        pattern=r"^[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$",
+    ),
+]
+NetworkName = Annotated[Text, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+ContainerUser = Annotated[Text, StringConstraints(pattern=r"^[0-9]{1,10}:[0-9]{1,10}$")]
+GpuName = Annotated[Text, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9:=/_.-]*$")]
 
-    PROCESS = "process"  # child processes of this machine's server
 
-
-class ProviderSpec(SpecModel):
-    """One place where replicas can run."""
+class _Place(SpecModel):
+    """What every place has."""
 
     name: TenantName
-    kind: ProviderKind = ProviderKind.PROCESS
+
+
+class ProcessSpec(_Place):
+    """Child processes of the server, on its machine."""
+
+    kind: Literal["process"] = "process"
+
+
+def _engines_with_images(value: Mapping[str, str]) -> Mapping[str, str]:
+    unknown = [name for name in value if name not in CONTAINED_ENGINES]
+    if unknown:
+        known = ", ".join(CONTAINED_ENGINES)
+        raise PydanticCustomError(
+            "images", "must name images by engine; engines that can have one are {known}", {"known": known}
+        )
+    return value
+
+
+class ContainerSpec(_Place):
+    """Containers of a daemon that speaks the Docker API (dockerd, podman), one a replica."""
+
+    kind: Literal["container"] = "container"
+    socket: LocalPath = Field(default=DOCKER_SOCKET, description="The daemon's Unix socket.")
+    images: Annotated[Mapping[str, ImageReference], AfterValidator(_engines_with_images)] = Field(
+        description="The image of each engine, such as {llama.cpp: swell-engine-llama.cpp:0.1.0}."
+    )
+    network: NetworkName | None = Field(
+        default=None,
+        description="A network that exists, for a server that is in it itself; default: a port of 127.0.0.1 each.",
+    )
+    model_cache: Text | None = Field(
+        default=None,
+        description="Volume or folder that is the server's model cache, where the daemon sees it under another name.",
+    )
+    cpus: Annotated[float, Field(gt=0, le=4096)] | None = Field(default=None, description="Cores of a replica.")
+    memory: Size | None = Field(default=None, description="Memory of a replica, such as 8GiB; no swap beside it.")
+    gpus: Annotated[tuple[GpuName, ...], Field(max_length=MAX_GPUS)] = Field(
+        default=(), description="GPUs for replicas, by index or id; each is one replica's at a time."
+    )
+    gpus_per_replica: Annotated[Count, Field(ge=1, le=MAX_GPUS)] | None = Field(
+        default=None, description="Default: 1 where there are gpus."
+    )
+    user: ContainerUser | None = Field(
+        default=None, description="uid:gid; default: the server's own, or 65532:65532 where that is root."
+    )
+    tmp: Size = Field(default=2 * 1024**3, description="The most that a replica may write, in /tmp, in memory.")
+    shared_memory: Size = Field(default=1024**3, description="The most in /dev/shm.")
+
+    @property
+    def gpus_each(self) -> int:
+        """GPUs of one replica."""
+        return self.gpus_per_replica or min(1, len(self.gpus))
+
+    def conflicts(self) -> list[Conflict]:
+        found: list[Conflict] = []
+        if not self.images:
+            found.append(("images", f"is empty; name the image of an engine: {', '.join(CONTAINED_ENGINES)}"))
+        if self.name in RESERVED_NAMES:
+            found.append(("name", f"{self.name!r} is Swell's own name for something else; choose another"))
+        if self.network in ("host", "none"):
+            found.append(("network", f"{self.network!r} gives a replica no network of its own; name another"))
+        if len(set(self.gpus)) < len(self.gpus):
+            found.append(("gpus", "names the same GPU twice; list each once"))
+        if self.gpus_per_replica and self.gpus_per_replica > len(self.gpus):
+            found.append(("gpus_per_replica", f"is more than there are in gpus ({len(self.gpus)})"))
+        return found
+
+
+KINDS: Mapping[str, type[SpecModel]] = {PROCESS: ProcessSpec, CONTAINER: ContainerSpec}
+ProviderSpec = Annotated[
+    ProcessSpec | ContainerSpec,
+    Field(discriminator="kind"),
+    BeforeValidator(of_its_kind(KINDS, shared=_Place, default=PROCESS)),
+]
+Places = tuple[ProcessSpec | ContainerSpec, ...]
+_PLACES: TypeAdapter[tuple[ProviderSpec, ...]] = TypeAdapter(tuple[ProviderSpec, ...])
+
+
+def places_to_json(places: Sequence[ProcessSpec | ContainerSpec]) -> bytes:
+    """For a later server, which must find what runs in them even where its spec no longer names them."""
+    return _PLACES.dump_json(tuple(places))
+
+
+def places_from_json(text: bytes) -> Places:
+    """What `places_to_json` wrote. Raises ValueError for anything else."""
+    return _PLACES.validate_json(text)

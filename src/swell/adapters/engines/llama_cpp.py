@@ -42,8 +42,12 @@ _METRICS = EngineMetrics(
 
 @dataclass(frozen=True)
 class LlamaCpp:
-    """The embedded engine: GGUF models on CPUs (and whatever else the installed llama.cpp was built for)."""
+    """The embedded engine: GGUF models on CPUs (and whatever else the installed llama.cpp was built for).
 
+    `python` is the interpreter that has Swell and xllamacpp installed.
+    """
+
+    python: str = sys.executable
     name: str = "llama.cpp"
     managed: bool = True
     stop_grace_seconds: float = 5.0  # idle, it ends within 0.2 s; with streams it would wait 30 s for them
@@ -61,7 +65,7 @@ class LlamaCpp:
     def launch(
         self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
     ) -> LaunchCommand:
-        argv = [sys.executable, "-m", "swell.adapters.engines.llama_cpp_child", f"--threads={max(1, cores)}"]
+        argv = [self.python, "-m", "swell.adapters.engines.llama_cpp_child", f"--threads={max(1, cores)}"]
         argv += model.engine_args  # may change what stands before, not what stands after
         argv += [
             f"--model={model_path}",

@@ -1,0 +1,19 @@
+"""The image of the tests that need no engine: a minimal Debian with Python, made from its packages, not pulled.
+
+`tests/services.sh` makes the archive once; it stays in `.cache`.
+"""
+
+from pathlib import Path
+
+from swell.testing.docker_daemon import DockerDaemon
+
+ARCHIVE = Path(__file__).parents[2] / ".cache" / "containers" / "base.tar"
+IMAGE = "swell-tests/base:1"
+NO_ARCHIVE = f"the base image {ARCHIVE.relative_to(ARCHIVE.parents[2])} is missing: make test-services makes it"
+
+
+def require_base(daemon: DockerDaemon) -> str:
+    """The image's name; it is imported where it is not there yet."""
+    if not daemon.has_image(IMAGE):
+        daemon.import_image(ARCHIVE, IMAGE)
+    return IMAGE
