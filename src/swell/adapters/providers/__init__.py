@@ -1,4 +1,4 @@
-"""Providers, by the kind used in the spec. To add one: copy a sibling and list it here and in `swell.spec.providers`."""
+"""Providers, by the kind used in the spec. To add one: copy a sibling, list it here and in `swell.spec.providers`."""
 
 from collections.abc import Mapping
 
