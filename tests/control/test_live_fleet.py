@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from swell.control.scaling import ScalingLoop
 from swell.server.live_fleet import LiveFleet
-from swell.server.scaling import local_pool
+from swell.server.live_pools import local_pool
 from swell.spec import ModelSpec
 from swell.state.messages import Load, ReplicaLoad
 from swell.state.replica import Phase
@@ -40,7 +40,7 @@ class Live:
         self.loads: dict[str, Load] = {}
         self.scaler = Wants()
         self.fleet = LiveFleet(
-            "chat", POOL.name, self.world.fleet, lambda now: Window(now, 1.0), lambda: self.loads,
+            {POOL.name: "chat"}, self.world.fleet, lambda now: Window(now, 1.0), lambda: self.loads,
             self.world.clock.unix, 100.0,
         )  # fmt: skip
         self.loop = ScalingLoop(self.fleet, self.scaler, {POOL.name: POOL})

@@ -1,14 +1,15 @@
 """All models that scale, on a make-believe machine: who is seen to at once, what a restart finds, who disturbs whom."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from fleet_world import World
 
 from swell.ports.scaler import Scaler
+from swell.server.live_pools import local_pool
 from swell.server.loops import Loop
-from swell.server.scaling import Scaling, local_pool, served_names, swell_scaler
+from swell.server.scaling import MakeScaler, Scaling, served_names, swell_scaler
 from swell.spec import ModelSpec
 from swell.state.messages import Load, ModelLoad
 from swell.state.scaling import Decision, Observation, Pool
@@ -43,15 +44,13 @@ def model(name: str, replicas: str = "0..4", **fields: object) -> ModelSpec:
 class Live:
     """Models with their loops; one worker, `w`."""
 
-    def __init__(
-        self, folder: Path, *models: ModelSpec, make: Callable[[ModelSpec, Pool], Scaler] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *models: ModelSpec, make: MakeScaler | None = None) -> None:
         self.world = World(folder)
         self.world.fleet.want([self.world.workload(spec.name, count=spec.replicas.min) for spec in models])
         self.decided = 0
         self.scaling = Scaling(
             models, self.world.fleet, self.world.clock,
-            loads=dict, living=lambda: {"w"}, make_scaler=make or (lambda spec, pool: OnDemand(pool)),
+            loads=dict, living=lambda: {"w"}, make_scaler=make or (lambda spec, pools: OnDemand(pools[0])),
             decided=self._count,
         )  # fmt: skip
 
@@ -124,7 +123,7 @@ async def test_a_restarted_server_wants_what_it_finds_inside_the_bounds(
     await live.world.restart(live.world.workload("chat", count=spec.replicas.min))
     live.scaling = Scaling(
         [spec], live.world.fleet, live.world.clock, loads=dict, living=lambda: {"w"},
-        make_scaler=lambda _, pool: OnDemand(pool),
+        make_scaler=lambda _, pools: OnDemand(pools[0]),
     )  # fmt: skip
     live.scaling.adopted(2)
     assert live.count("chat") == wanted
@@ -136,8 +135,8 @@ async def test_a_restarted_server_wants_what_it_finds_inside_the_bounds(
 
 
 async def test_a_policy_that_fails_changes_nothing_and_stops_no_other(tmp_path: Path) -> None:
-    def make(spec: ModelSpec, pool: Pool) -> Scaler:
-        return Broken(pool) if spec.name == "broken" else OnDemand(pool)
+    def make(spec: ModelSpec, pools: Sequence[Pool]) -> Scaler:
+        return Broken(pools[0]) if spec.name == "broken" else OnDemand(pools[0])
 
     live = Live(tmp_path, model("broken", "1..4"), model("chat"), make=make)
     live.report()
@@ -176,7 +175,7 @@ async def test_every_turn_is_in_the_trail(tmp_path: Path) -> None:
 def test_the_policy_that_serves_is_swells_own_with_the_specs_numbers(fields: dict[str, object]) -> None:
     spec = model("chat", "1..3", objectives={"ttft_ms": 800.0}, scaling={"interval_seconds": 2.0}, **fields)
     pool = local_pool(spec)
-    scaler = swell_scaler(spec, pool)
+    scaler = swell_scaler(spec, [pool])
     assert scaler.interval_seconds == 2.0
     assert (pool.usd_per_hour, pool.start_seconds) == (0.0, spec.start_seconds)
     decision = scaler.decide(Observation(0.0, None, ()))

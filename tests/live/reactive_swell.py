@@ -4,6 +4,7 @@ As many replicas as open requests need, two on each, at once up and at once down
 """
 
 import functools
+from collections.abc import Sequence
 from math import ceil
 
 from swell.cli.main import main
@@ -42,9 +43,9 @@ class Reactive:
         return Decision(seen.now, counts, reason, binding, is_hold=count == seen.present, rejected=rejected)
 
 
-def make(model: ModelSpec, pool: Pool) -> Scaler:
+def make(model: ModelSpec, pools: Sequence[Pool]) -> Scaler:
     """Instead of Swell's own policy."""
-    return Reactive(model, pool)
+    return Reactive(model, pools[0])
 
 
 if __name__ == "__main__":

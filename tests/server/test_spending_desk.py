@@ -1,6 +1,7 @@
 """Infrastructure budgets of a server: shared among models, over restarts, and what people are told."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from random import Random
 
 import pytest
@@ -19,7 +20,7 @@ from swell.state.funding import Funding
 from swell.state.replica_runs import ReplicaRun
 from swell.state.scaling import Decision, ReplicaState, ReplicaView
 from swell.testing.memory_store import MemoryStore
-from swell.units import NANOS_PER_USD
+from swell.units import NANOS_PER_USD, usd_nanos
 
 START = 1_700_000_000.0 - 1_700_000_000.0 % 86_400 + 10 * 3600  # ten o'clock
 DRAIN, TURN = 120.0, 65.0
@@ -47,9 +48,13 @@ class Site:
         await self.desk.begin()
         return self.desk
 
+    def price(self, model: str) -> int:
+        price = next(each.usd_per_replica_hour for each in self.spec.models if each.name == model)
+        return usd_nanos(price or Decimal(0))
+
     def funding(self, model: str) -> Funding:
         now = self.clock.monotonic()
-        found = self.desk.funding(model, "process", self.views[model], now, DRAIN, TURN)
+        found = self.desk.funding(model, {"process": self.price(model)}, self.views[model], now, DRAIN, TURN)
         assert found is not None
         return found
 
@@ -188,7 +193,7 @@ async def test_nothing_bounds_who_has_no_budget_or_runs_elsewhere(site: Site) ->
     site.spec = parse_spec(FILE.format(organisation="[]", chat="5 / day"), origin="swell.yaml")
     desk = await site.begin()
     assert [desk.bounds(model) for model in ("chat", "code", "far")] == [True, False, False]
-    assert desk.funding("code", "process", (), 0.0, DRAIN, TURN) is None
+    assert desk.funding("code", {"process": 5 * NANOS_PER_USD}, (), 0.0, DRAIN, TURN) is None
 
 
 async def test_rows_tell_when_money_runs_out_and_what_is_given_up(site: Site) -> None:

@@ -45,6 +45,8 @@ class Applier:
             since=now,
             drain_seconds=workload.drain_seconds,
             stop_grace_seconds=workload.stop_grace_seconds,
+            model=workload.model,
+            pool=workload.pool,
             ordered_at=now,
             address=workload.addresses[ordinal] if workload.addresses else None,
             key=workload.key,

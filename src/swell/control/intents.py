@@ -42,6 +42,8 @@ def to_record(replica: Replica, clock: Clock) -> ProcessRecord:
         "stop_grace_seconds": replica.stop_grace_seconds,
         "key": replica.key,
     }
+    if replica.model:
+        detail |= {"model": replica.model, "pool": replica.pool}
     if replica.address is not None:
         address = replica.address
         detail |= {"host": address.host, "port": address.port, "tls": address.tls, "base_path": address.base_path}
@@ -79,6 +81,8 @@ def from_record(record: ProcessRecord, now: float) -> Replica:
             since=now,
             drain_seconds=float(detail["drain_seconds"] or 0),
             stop_grace_seconds=float(detail["stop_grace_seconds"] or 0),
+            model=str(detail.get("model") or ""),
+            pool=str(detail.get("pool") or ""),
             ordered_at=now,
             address=address,
             key=str(detail["key"]),

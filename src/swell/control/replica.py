@@ -27,6 +27,8 @@ class Replica:
     since: float  # of the phase
     drain_seconds: float
     stop_grace_seconds: float
+    model: str = ""  # that it serves, where that is not `workload`
+    pool: str = ""
     ordered_at: float = 0.0  # when its place was asked for, or it was adopted; restarts do not change it
     address: Address | None = None
     key: str = field(default="", repr=False)
@@ -43,6 +45,11 @@ class Replica:
     machine: Machine = OWN_MACHINE
     loss: Loss | None = None  # of its machine; what was said once is not taken back
     last_error: str = ""  # with the end of its log where it ended by itself
+
+    @property
+    def serves(self) -> str:
+        """The model, or whatever else it does."""
+        return self.model or self.workload
 
     @property
     def pid(self) -> int | None:

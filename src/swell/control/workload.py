@@ -2,8 +2,8 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -61,6 +61,8 @@ class Workload:
     launch: Callable[[Slot], LaunchCommand] | None = None  # None: runs elsewhere, at `addresses`
     addresses: tuple[Address, ...] = ()  # child n is at the n-th; empty: each start gets a port of its own
     wants_port: bool = True
+    model: str = ""  # that its children serve, where it is not `name`: one model may have several workloads
+    pool: str = ""  # of a model's several ones, which; as in scaling decisions
     key: str = field(default="", repr=False)  # for `addresses`, and for children that are `Binding.alike`
     health: HealthCheck | None = None  # None: ready as soon as it runs
     needs: Needs = NEEDS_NOTHING
@@ -72,9 +74,25 @@ class Workload:
     stop_grace_seconds: float = 5.0
     backoff_max_seconds: float = BACKOFF_MAX_SECONDS
 
+    @property
+    def serves(self) -> str:
+        """The model, or whatever else its children do."""
+        return self.model or self.name
+
     def log_path(self, ordinal: int) -> Path:
         """Where the child of that number writes; a name's slashes cannot leave the folder."""
         return self.log_dir / f"{quote(self.name, safe=':')}-{ordinal}.log"
+
+
+def by_model(workloads: Iterable[Workload]) -> dict[str, Workload]:
+    """One for every model that is served, whose count is that of all its pools."""
+    found: dict[str, Workload] = {}
+    for each in workloads:
+        known = found.get(each.serves)
+        count = each.count + (known.count if known else 0)
+        seconds = max(each.start_timeout_seconds, known.start_timeout_seconds if known else 0.0)
+        found[each.serves] = replace(known or each, name=each.serves, count=count, start_timeout_seconds=seconds)
+    return found
 
 
 def model_workload(

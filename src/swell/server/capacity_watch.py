@@ -103,7 +103,7 @@ class ReadyWatch:
         now, found = self._clock.monotonic(), list[Finding]()
         of_model: dict[str, list[Replica]] = {}
         for replica in replicas:
-            of_model.setdefault(replica.workload, []).append(replica)
+            of_model.setdefault(replica.serves, []).append(replica)
         known, self._known = self._known, {}
         for workload in workloads:
             state = self._known[workload.name] = known.get(workload.name, _Readiness())

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Sequence
 from swell.clock import Clock
 from swell.control.fleet import Fleet
 from swell.server.live_fleet import LiveFleet
+from swell.server.live_pools import local_pool
 from swell.server.loops import Loop
-from swell.server.scaling import MakeScaler, local_pool, served_names
+from swell.server.scaling import MakeScaler, served_names
 from swell.server.signals import Signals
 from swell.spec import ModelSpec
 from swell.state.messages import Load
@@ -45,10 +46,9 @@ class FixedDemand:
 
     def _loop(self, model: ModelSpec) -> Loop:
         pool = local_pool(model)
-        scaler = self._make_scaler(model, pool)
+        scaler = self._make_scaler(model, (pool,))
         fleet = LiveFleet(
-            model.name,
-            pool.name,
+            {pool.name: model.name},
             self._fleet,
             lambda now: self._signals.window(model.name, self._living(), now, scaler.interval_seconds),
             dict,

@@ -10,21 +10,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from swell.control.decide import LEAVING
 from swell.control.fleet import Fleet
 from swell.control.replica import Replica
+from swell.control.workload import Workload
 from swell.state.funding import Funding
 from swell.state.messages import Load
 from swell.state.replica import Phase
 from swell.state.scaling import Observation, ReplicaState, ReplicaView, Window
 
-_ORDERED = "ordered-"  # begins the ids of replicas that have no place yet
+_ORDERED = "ordered-"  # begins the ids of replicas that have no place yet; then their number and their pool
+
+_Open = tuple[dict[str, int], dict[str, int]]
 
 
 class LiveFleet:
-    """The replicas of one model. All of them come from `pool`."""
+    """The replicas of one model. `workloads` has the fleet's workload of each pool, by the pool's name."""
 
     def __init__(
         self,
-        model: str,
-        pool: str,
+        workloads: Mapping[str, str],
         fleet: Fleet,
         window: Callable[[float], Window | None],
         loads: Callable[[], Mapping[str, Load]],
@@ -32,8 +34,7 @@ class LiveFleet:
         drain_seconds: float,
         funding: Callable[[Sequence[ReplicaView], float], Funding | None] = lambda views, now: None,
     ) -> None:
-        self._model = model
-        self._pool = pool
+        self._workloads = dict(workloads)
         self._fleet = fleet
         self._window = window
         self._loads = loads
@@ -60,33 +61,41 @@ class LiveFleet:
         return tuple(self._views(now, loads))
 
     def start(self, pool: str, count: int) -> None:
-        """Order `count` more."""
-        if pool == self._pool:
-            self._change_count(count)
+        """Order `count` more of a pool; of one that there is no more, none."""
+        if pool in self._workloads:
+            self._change_count(pool, count)
 
     def drain(self, replica_id: str) -> None:
         """Let one go, or take an order back that has no place yet."""
         if replica_id.startswith(_ORDERED):
-            self._change_count(-1)
+            self._change_count(replica_id.removeprefix(_ORDERED).partition("-")[2], -1)
         else:
             self._fleet.drain(replica_id, drain_seconds=self._drain_seconds)
 
-    def _change_count(self, by: int) -> None:
-        self._fleet.set_count(self._model, max(0, self._fleet.workload(self._model).count + by))
+    def _change_count(self, pool: str, by: int) -> None:
+        name = self._workloads[pool]
+        self._fleet.set_count(name, max(0, self._fleet.workload(name).count + by))
 
     def _views(self, now: float, loads: Mapping[str, Load]) -> Iterator[ReplicaView]:
-        workload = self._fleet.workload(self._model)
-        in_flight, tokens = _open_requests(loads)
-        missing = workload.count
+        open_requests = _open_requests(loads)
+        of_workload: dict[str, list[Replica]] = {}
         for replica in self._fleet.replicas:
-            if replica.workload != self._model:
-                continue
+            of_workload.setdefault(replica.workload, []).append(replica)
+        for pool, name in self._workloads.items():
+            yield from self._of_pool(pool, self._fleet.workload(name), of_workload.get(name, []), now, open_requests)
+
+    def _of_pool(
+        self, pool: str, workload: Workload, replicas: Sequence[Replica], now: float, open_requests: _Open
+    ) -> Iterator[ReplicaView]:
+        in_flight, tokens = open_requests
+        missing = workload.count
+        for replica in replicas:
             state = self._state(replica, workload.fingerprint)
             missing -= state is not ReplicaState.DRAINING
             waiting, kv_used = self._engines.get(replica.child_id, (0, 0.0))
             yield ReplicaView(
                 replica_id=replica.child_id,
-                pool=self._pool,
+                pool=pool,
                 state=state,
                 since=now if is_going_yet(state, replica) else replica.since,
                 in_flight=in_flight.get(replica.child_id, 0),
@@ -96,7 +105,7 @@ class LiveFleet:
                 ordered_at=replica.ordered_at,
             )
         for number in range(max(0, missing)):
-            yield ReplicaView(f"{_ORDERED}{number}", self._pool, ReplicaState.STARTING, now, ordered_at=now)
+            yield ReplicaView(f"{_ORDERED}{number}-{pool}", pool, ReplicaState.STARTING, now, ordered_at=now)
 
     def _state(self, replica: Replica, fingerprint: str) -> ReplicaState:
         """A failed one is started again, so it counts as starting; one of an older spec is on its way out."""
@@ -110,7 +119,7 @@ def is_going_yet(state: ReplicaState, replica: Replica) -> bool:
     return state is ReplicaState.DRAINING and replica.phase not in LEAVING
 
 
-def _open_requests(loads: Mapping[str, Load]) -> tuple[dict[str, int], dict[str, int]]:
+def _open_requests(loads: Mapping[str, Load]) -> _Open:
     """Requests and their tokens' bounds by replica, over all workers."""
     in_flight: dict[str, int] = {}
     tokens: dict[str, int] = {}

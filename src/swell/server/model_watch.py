@@ -6,7 +6,7 @@ from pathlib import Path
 
 from swell.clock import Clock
 from swell.control.fleet import Fleet
-from swell.control.workload import GATEWAY_WORKER
+from swell.control.workload import GATEWAY_WORKER, by_model
 from swell.server.alert_book import AlertBook
 from swell.server.alert_episodes import Episodes
 from swell.server.capacity_watch import CapacityWatch, ReadyWatch
@@ -109,12 +109,12 @@ class ModelWatch:
             await self._episodes.begin(("objective", "capacity", "replicas", "spot_loss"))
             self._knows_episodes = True
         self._objectives.forget(self._living())
-        models = [workload for workload in self._fleet.workloads if workload.kind != GATEWAY_WORKER]
+        models = by_model(workload for workload in self._fleet.workloads if workload.kind != GATEWAY_WORKER)
         found = [
             *self._objectives.findings(),
             *self._capacity.findings(),
-            *self._ready.look(models, self._fleet.replicas),
-            *self._spot.findings(self._fleet.replicas, {workload.name: workload for workload in models}),
+            *self._ready.look(models.values(), self._fleet.replicas),
+            *self._spot.findings(self._fleet.replicas, models),
         ]
         await self._episodes.see(found)
         await self._objectives.save()

@@ -47,7 +47,7 @@ class MoneyDesks:
             infrastructure_hours=self.spending.hours,
         )
         models = [model.spec for model in parts.models]
-        self.runs = RunDesk(models, store, writer, clock, self.spending.note)
+        self.runs = RunDesk(models, store, writer, clock, self.spending.note, parts.pools)
         self.rates = RateDesk(spec, store, writer, clock, runs=self.runs.list, ingest=ingest, publish=publish)
 
     async def begin(self, replicas: Sequence[Replica]) -> None:

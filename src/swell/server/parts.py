@@ -1,13 +1,14 @@
 """What the assembly makes and the running server works with."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from swell.clock import Clock
 from swell.control.workload import Workload
 from swell.ports.alert_sink import AlertSink
 from swell.ports.provider import Provider
 from swell.ports.store import Store
+from swell.server.live_pools import NO_POOLS, PoolsByModel
 from swell.server.publish import Served
 from swell.server.scaling import MakeScaler, swell_scaler
 from swell.server.state_directory import StateDirectory
@@ -37,3 +38,4 @@ class Parts:
     clock: Clock
     sinks: Sequence[AlertSink] = ()
     make_scaler: MakeScaler = swell_scaler
+    pools: PoolsByModel = field(default_factory=lambda: NO_POOLS)  # of models whose replicas may be of several kinds

@@ -102,7 +102,7 @@ def picture_of(
     routable: dict[str, list[Replica]] = {}
     for replica in replicas:
         if replica.routable and replica.address is not None:
-            routable.setdefault(replica.workload, []).append(replica)
+            routable.setdefault(replica.serves, []).append(replica)
     known = with_default_tenant(tenants)
     names = {tenant.name for tenant in known}
     return Picture(

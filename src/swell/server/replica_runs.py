@@ -20,6 +20,7 @@ from swell.control.workload import GATEWAY_WORKER
 from swell.errors import SwellError
 from swell.ports.provider import OWN_MACHINE
 from swell.ports.store import Store
+from swell.server.live_pools import NO_POOLS, PoolsByModel
 from swell.server.loops import Loop
 from swell.server.writer import Writer
 from swell.spec import ModelSpec
@@ -40,8 +41,10 @@ class RunDesk:
         writer: Writer,
         clock: Clock,
         noted: Callable[[ReplicaRun], None] = lambda run: None,
+        pools: PoolsByModel = NO_POOLS,
     ) -> None:
         self._models = {model.name: model for model in models}
+        self._pools = {(name, each.pool.name): each for name, of_model in pools.items() for each in of_model}
         self._store = store
         self._writer = writer
         self._clock = clock
@@ -99,22 +102,27 @@ class RunDesk:
         return await self._writer.call(lambda: self._store.list_runs(since_unix_ms, until_unix_ms))
 
     def _begun(self, replica: Replica, now: int) -> ReplicaRun:
-        model = self._models.get(replica.workload)  # None: adopted, and no longer in the file
-        price = None if model is None else model.usd_per_replica_hour
         return ReplicaRun(
             replica_id=replica.child_id,
-            model=replica.workload,
+            model=replica.serves,
             provider=replica.provider,
             **self._machine(replica),
-            usd_nanos_per_hour=0 if price is None else usd_nanos(price),
+            usd_nanos_per_hour=self._price(replica),
             started_unix_ms=now,
             ready_unix_ms=now if replica.phase is Phase.READY else None,
             seen_unix_ms=now,
         )
 
+    def _price(self, replica: Replica) -> int:
+        pool = self._pools.get((replica.serves, replica.pool))
+        if pool is not None:
+            return pool.usd_nanos_per_hour
+        model = self._models.get(replica.serves)  # None: adopted, and no longer in the file
+        return 0 if model is None or model.usd_per_replica_hour is None else usd_nanos(model.usd_per_replica_hour)
+
     def _machine(self, replica: Replica) -> dict[str, Any]:
         """What it runs on, as far as its provider says by now, or the file."""
-        model, machine = self._models.get(replica.workload), replica.machine
+        model, machine = self._models.get(replica.serves), replica.machine
         accelerators = () if model is None else model.accelerators
         accelerator = machine.accelerator or (accelerators[0] if len(accelerators) == 1 else "")
         return {"market": machine.market, "accelerator": accelerator}

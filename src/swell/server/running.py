@@ -120,6 +120,7 @@ class RunningServer:
             saw=self._watch.decided,
             memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
             spending=self._money.spending,
+            pools=parts.pools,
         )
 
     async def run(self, greet: Callable[["RunningServer"], Coroutine[Any, Any, None]]) -> None:
@@ -383,9 +384,9 @@ class RunningServer:
         connected = self._channel.connected()
         if len(connected) < self._parts.spec.server.workers:
             return False
-        ready = {replica.workload for replica in self._fleet.replicas if replica.routable}
-        names = {workload.name for workload in self._parts.model_workloads}
-        wanted = {each.name for each in self._fleet.workloads if each.count}  # a budget may want none of them
+        ready = {replica.serves for replica in self._fleet.replicas if replica.routable}
+        names = {workload.serves for workload in self._parts.model_workloads}
+        wanted = {each.serves for each in self._fleet.workloads if each.count}  # a budget may want none of them
         return names & wanted <= ready
 
     def _workers_changed(self) -> None:

@@ -6,8 +6,10 @@ between two reports of the workers would see nothing new, and is left out.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from swell.clock import Clock
 from swell.control.decide import KILL_MARGIN_SECONDS
@@ -17,15 +19,19 @@ from swell.control.scaling import ScalingLoop
 from swell.policy.scaling.spending import most_affordable
 from swell.ports.scaler import Scaler
 from swell.server.live_fleet import LiveFleet
+from swell.server.live_pools import NO_POOLS, LivePool, PoolsByModel, pools_of
 from swell.server.loops import Loop
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.signals import Signals
 from swell.server.spending import SpendingDesk
 from swell.server.trail import Trail
-from swell.spec import Engine, ModelSpec
+from swell.spec import ModelSpec
 from swell.state.funding import Funding
 from swell.state.messages import Load
-from swell.state.scaling import Decision, LatencyProfile, Objective, Pool, ReplicaState, ReplicaView
+from swell.state.scaling import Decision, Objective, Pool, ReplicaState, ReplicaView
+
+if TYPE_CHECKING:
+    from swell.policy.scaling.placement_problem import PlacementRules
 
 MEMORY_SECONDS = 300.0  # between two writings of what the policy has learnt
 METRICS_SECONDS = 2.0  # between two readings of the engines' own metrics
@@ -34,16 +40,21 @@ GONE_SECONDS = 15.0  # from a replica's last second to where everybody knows tha
 
 _log = logging.getLogger(__name__)
 
-MakeScaler = Callable[[ModelSpec, Pool], Scaler]
+MakeScaler = Callable[[ModelSpec, Sequence[Pool]], Scaler]
 
 
 @dataclass(frozen=True)
 class _Scaled:
     spec: ModelSpec
-    pool: Pool
+    pools: tuple[LivePool, ...]
     fleet: LiveFleet
     turn: ScalingLoop
     loop: Loop
+
+    @property
+    def workloads(self) -> tuple[str, ...]:
+        """Its pools' names in the fleet; where nothing else says which, the first has what is wanted."""
+        return tuple(pool.workload for pool in self.pools)
 
 
 class Scaling:
@@ -62,7 +73,9 @@ class Scaling:
         saw: Callable[[str, Decision], None] = lambda model, decision: None,
         memories: ScalerMemories | None = None,
         spending: SpendingDesk | None = None,
+        pools: PoolsByModel = NO_POOLS,
     ) -> None:
+        self._pools = pools
         self._fleet = fleet
         self._clock = clock
         self._loads = loads
@@ -73,8 +86,12 @@ class Scaling:
         self._spending = spending
         self._stopped = False
         self.trail = Trail(0)
-        # A budget may let go of replicas whose number is fixed otherwise.
-        models = [m for m in models if m.scales or (spending is not None and spending.bounds(m.name))]
+        # A budget may let go of replicas whose number is fixed otherwise, and of several pools the cheapest are chosen.
+        models = [
+            m
+            for m in models
+            if m.scales or len(pools.get(m.name, ())) > 1 or (spending is not None and spending.bounds(m.name))
+        ]
         self._reader = MetricsReader()
         self._watch = Loop("engine metrics", self._read_engines, METRICS_SECONDS, clock)
         names = {name: model.name for model in models for name in served_names(model)}
@@ -92,12 +109,16 @@ class Scaling:
     def adopted(self, epoch: int) -> None:
         """Want what was found running, inside the bounds: an earlier server had its reasons. Before the first turn."""
         self.trail = Trail(epoch)
-        found: dict[str, int] = {}
-        for replica in self._fleet.replicas:
-            found[replica.workload] = found.get(replica.workload, 0) + 1
-        for name, scaled in self._models.items():
-            bounds = scaled.spec.replicas
-            self._fleet.set_count(name, min(max(found.get(name, 0), bounds.min), bounds.max))
+        found = Counter(replica.workload for replica in self._fleet.replicas)
+        for scaled in self._models.values():
+            bounds, first = scaled.spec.replicas, scaled.workloads[0]
+            room = bounds.max
+            for name in scaled.workloads:
+                self._fleet.set_count(name, min(found[name], room))
+                room -= min(found[name], room)
+            missing = bounds.min - (bounds.max - room)
+            if missing > 0:
+                self._fleet.set_count(first, self._fleet.workload(first).count + missing)
         self._begin_within_budgets()
 
     def _begin_within_budgets(self) -> None:
@@ -105,32 +126,44 @@ class Scaling:
         now = self._clock.monotonic()
         views = {name: scaled.fleet.views(now, {}) for name, scaled in self._models.items()}
         for name, scaled in self._models.items():
-            self._funding(scaled.spec, scaled.pool, views[name], now)
+            self._funding(scaled.spec, scaled.pools, views[name], now)
         for name, scaled in self._models.items():
-            funding = self._funding(scaled.spec, scaled.pool, views[name], now)
+            funding = self._funding(scaled.spec, scaled.pools, views[name], now)
             if funding is None or self._spending is None:
                 continue
-            count, pool = self._fleet.workload(name).count, scaled.pool
             # What is shown as starting may have to be started first: it must be paid for as a new one.
             begun = [view for view in views[name] if view.state is not ReplicaState.STARTING]
-            most = most_affordable(funding, pool.name, begun, now, pool.start_seconds, count)
-            if most < count:
-                self._fleet.set_count(name, most)
-            self._spending.decided(name, Decision(now, ((pool.name, most),), "found", "hold", is_hold=True))
+            counts = self._affordable(scaled, funding, begun, now)
+            for workload, count in zip(scaled.workloads, counts, strict=True):
+                if count < self._fleet.workload(workload).count:
+                    self._fleet.set_count(workload, count)
+            kept = tuple((pool.pool.name, count) for pool, count in zip(scaled.pools, counts, strict=True))
+            self._spending.decided(name, Decision(now, kept, "found", "hold", is_hold=True))
 
-    def _funding(self, model: ModelSpec, pool: Pool, views: Sequence[ReplicaView], now: float) -> Funding | None:
+    def _affordable(self, scaled: _Scaled, funding: Funding, begun: Sequence[ReplicaView], now: float) -> list[int]:
+        """Of several pools those that run already, since only a decision can weigh them against one another."""
+        if len(scaled.pools) > 1:
+            running = Counter(view.pool for view in begun if view.state is not ReplicaState.DRAINING)
+            return [running[pool.pool.name] for pool in scaled.pools]
+        pool, count = scaled.pools[0].pool, self._fleet.workload(scaled.workloads[0]).count
+        return [most_affordable(funding, pool.name, begun, now, pool.start_seconds, count)]
+
+    def _funding(
+        self, model: ModelSpec, pools: Sequence[LivePool], views: Sequence[ReplicaView], now: float
+    ) -> Funding | None:
         if self._spending is None:
             return None
         drain = max(model.scaling.drain_seconds, model.drain_seconds) + GONE_SECONDS
-        drain += self._fleet.workload(model.name).stop_grace_seconds + KILL_MARGIN_SECONDS
+        drain += max(self._fleet.workload(pool.workload).stop_grace_seconds for pool in pools) + KILL_MARGIN_SECONDS
         turn = model.scaling.interval_seconds + LATE_SECONDS
-        return self._spending.funding(model.name, pool.name, views, now, drain, turn)
+        prices = {pool.pool.name: pool.usd_nanos_per_hour for pool in pools}
+        return self._spending.funding(model.name, prices, views, now, drain, turn)
 
     def report(self, incarnation: str, load: Load) -> None:
         """Take a worker's report; whoever waits at zero is seen to at once."""
         self._signals.report(incarnation, load, self._clock.monotonic())
         for name, scaled in self._models.items():
-            if self._signals.queued(name) and not self._fleet.workload(name).count:
+            if self._signals.queued(name) and not self._wanted(scaled):
                 scaled.loop.wake.set()
 
     def forget(self, living: Collection[str]) -> None:
@@ -158,10 +191,13 @@ class Scaling:
                     "what was learnt of a model could not be kept", extra={"model": name, "reason": str(error)}
                 )
 
+    def _wanted(self, scaled: _Scaled) -> int:
+        return sum(self._fleet.workload(name).count for name in scaled.workloads)
+
     async def _read_engines(self, now: float) -> None:
         for name, scaled in self._models.items():
-            ready = [replica for replica in self._fleet.replicas if replica.workload == name and replica.routable]
-            readings = await self._reader.read(ready, self._fleet.workload(name).metrics)
+            ready = [replica for replica in self._fleet.replicas if replica.serves == name and replica.routable]
+            readings = await self._reader.read(ready, self._fleet.workload(scaled.workloads[0]).metrics)
             for child_id, reading in readings.items():
                 waiting, kv_used = reading.waiting_requests or 0.0, reading.kv_usage_ratio or 0.0
                 scaled.fleet.engine_says(child_id, int(waiting), min(max(kv_used, 0.0), 1.0))
@@ -171,7 +207,7 @@ class Scaling:
         return [
             {
                 "model": name,
-                "wanted": self._fleet.workload(name).count,
+                "wanted": self._wanted(scaled),
                 "min": scaled.spec.replicas.min,
                 "max": scaled.spec.replicas.max,
             }
@@ -179,19 +215,18 @@ class Scaling:
         ]
 
     def _scaled(self, model: ModelSpec, make_scaler: MakeScaler) -> _Scaled:
-        pool = local_pool(model)
-        scaler = self._scalers[model.name] = make_scaler(model, pool)
+        pools = pools_of(model, self._pools)
+        scaler = self._scalers[model.name] = make_scaler(model, [each.pool for each in pools])
         if self._memories is not None:
             self._memories.restore(model.name, scaler)
         live = LiveFleet(
-            model.name,
-            pool.name,
+            {each.pool.name: each.workload for each in pools},
             self._fleet,
             lambda now: self._signals.window(model.name, self._living(), now, scaler.interval_seconds),
             self._loads,
             self._clock.unix,
             model.scaling.drain_seconds,
-            lambda views, now: self._funding(model, pool, views, now),
+            lambda views, now: self._funding(model, pools, views, now),
         )
 
         def record(decision: Decision) -> None:
@@ -202,7 +237,7 @@ class Scaling:
             if not decision.is_hold:
                 self._decided()
 
-        turn = ScalingLoop(live, scaler, {pool.name: pool}, record)
+        turn = ScalingLoop(live, scaler, {each.pool.name: each.pool for each in pools}, record)
 
         async def step(now: float) -> None:
             if not self._stopped and not self._signals.is_awaited(model.name, self._living(), now):
@@ -210,7 +245,7 @@ class Scaling:
                 await asyncio.sleep(0)
 
         loop = Loop(f"scaling of {model.name}", step, scaler.interval_seconds, self._clock)
-        return _Scaled(model, pool, live, turn, loop)
+        return _Scaled(model, pools, live, turn, loop)
 
 
 def served_names(model: ModelSpec) -> list[str]:
@@ -218,42 +253,32 @@ def served_names(model: ModelSpec) -> list[str]:
     return [model.name, *(adapter.name for adapter in model.lora)]
 
 
-def swell_scaler(model: ModelSpec, pool: Pool) -> Scaler:
+def swell_scaler(model: ModelSpec, pools: Sequence[Pool]) -> Scaler:
     """Swell's own policy with what the spec says."""
     from swell.policy.scaling.swell import SwellScaler  # late: a server whose models do not scale needs no forecasts
 
     wanted = model.objectives
     objective = Objective(wanted.ttft_ms, wanted.itl_ms, wanted.attainment, wanted.ttft_ms_per_1k_prompt_tokens)
     return SwellScaler(
-        {pool.name: pool},
+        {pool.name: pool for pool in pools},
         objective,
         model.replicas.min,
         model.replicas.max,
         interval_seconds=model.scaling.interval_seconds,
         idle_seconds=model.scaling.idle_seconds,
+        rules=_rules(model, pools),
     )
 
 
-def local_pool(model: ModelSpec) -> Pool:
-    """Replicas as processes on this machine: they cost nothing, and how fast they are is a modest guess.
+def _rules(model: ModelSpec, pools: Sequence[Pool]) -> "PlacementRules | None":
+    """How several pools may be mixed; None where there is nothing to mix."""
+    if len(pools) == 1:
+        return None
+    from swell.policy.scaling.placement_problem import PlacementRules
 
-    For llama.cpp: a small model in four bits on a few CPU cores. For vLLM: an 8B model on one mid-range GPU.
-    """
-    sequences = model.parallel or model.max_in_flight
-    if model.engine is Engine.LLAMA_CPP:
-        profile = LatencyProfile(
-            model.name, "cpu", 1,
-            prefill_fixed_ms=20.0, prefill_ms_per_token=2.0, prefill_ms_per_token2=0.0,
-            step_fixed_ms=20.0, step_ms_per_sequence=8.0, step_ms_per_context_token=0.0,
-            kv_tokens=sequences * (model.context_tokens or 2048), max_sequences=sequences, chunk_tokens=2048,
-            source="a guess: a small model in four bits on a few cores",
-        )  # fmt: skip
-    else:
-        profile = LatencyProfile(
-            model.name, "gpu", 1,
-            prefill_fixed_ms=20.0, prefill_ms_per_token=0.12, prefill_ms_per_token2=0.0,
-            step_fixed_ms=30.0, step_ms_per_sequence=0.1, step_ms_per_context_token=0.0005,
-            kv_tokens=100_000, max_sequences=sequences,
-            source="a guess: an 8B model on one mid-range GPU",
-        )  # fmt: skip
-    return Pool("process", profile, 0.0, model.start_seconds)
+    spot = model.spot
+    return PlacementRules(
+        on_demand_base=spot.ondemand_base if spot else 0,
+        max_spot_fraction=spot.max_fraction if spot else 0.0,
+        min_replicas=model.replicas.min,
+    )

@@ -5,7 +5,7 @@ model is told what is left without what others have bound: what their replicas m
 and a drain after it (`policy.scaling.spending`). So decisions that follow one another never overspend together.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -80,6 +80,7 @@ class SpendingDesk:
         self._writer = writer
         self._clock = clock
         self._told: dict[str, _Told] = {}
+        self._prices: dict[str, int] = {}  # of the dearest pool of a model, as it said last
 
     async def begin(self) -> None:
         """Know what is spent of the present periods. Before anything is noted."""
@@ -100,13 +101,25 @@ class SpendingDesk:
         return model in self._models and any(self._budgets_of(model))
 
     def funding(
-        self, model: str, pool: str, views: Sequence[ReplicaView], now: float, drain_seconds: float, turn_seconds: float
+        self,
+        model: str,
+        prices: Mapping[str, int],
+        views: Sequence[ReplicaView],
+        now: float,
+        drain_seconds: float,
+        turn_seconds: float,
     ) -> Funding | None:
-        """What is left for the model, whose replicas are `views` as of now; None where nothing bounds them."""
+        """What is left for the model, whose replicas are `views` as of now; None where nothing bounds them.
+
+        `prices` are nano-dollars of a replica's hour, by pool.
+        """
         budgets = list(self._budgets_of(model))
         if not budgets or model not in self._models:
             return None
-        tariff = Tariff(((pool, self._price(model)),), drain_seconds, turn_seconds)
+        self._prices[model] = max(prices.values(), default=0)
+        if len(prices) == 1:  # what runs under an older price goes on under it, so the dearest counts
+            prices = dict.fromkeys(prices, self._price(model))
+        tariff = Tariff(tuple(prices.items()), drain_seconds, turn_seconds)
         known = self._told.get(model)
         self._told[model] = _Told(tuple(views), tariff, now, known.decision if known else None)
         rate = sum(run.usd_nanos_per_hour for run in self._book.running(model))
@@ -159,11 +172,10 @@ class SpendingDesk:
         return [budget.model] if budget.model else list(self._models)
 
     def _price(self, model: str) -> int:
-        """Of a replica's hour. What runs under an older price goes on under it, so the dearest counts."""
+        """Of a replica's hour, of the dearest kind: what runs under an older price goes on under it."""
         price = self._models[model].usd_per_replica_hour
-        return max(
-            [0 if price is None else usd_nanos(price), *(run.usd_nanos_per_hour for run in self._book.running(model))]
-        )
+        said = self._prices.get(model, 0 if price is None else usd_nanos(price))
+        return max([said, *(run.usd_nanos_per_hour for run in self._book.running(model))])
 
     def _fund(self, model: str, budget: InfrastructureBudget, now: float) -> Fund:
         unix = self._clock.unix()
@@ -226,7 +238,8 @@ class SpendingDesk:
         decisions = list(self._decisions(budget))
         if not any(decision.binding == BINDING for _, decision in decisions):
             return None
-        return sum(self._price(name) * decision.replicas for name, decision in decisions)
+        counts = [(name, pool, count) for name, decision in decisions for pool, count in decision.counts]
+        return sum(self._told[name].tariff.price(pool) * count for name, pool, count in counts)
 
     def _wanted(self, budget: InfrastructureBudget, limit: BudgetLimit) -> int | None:
         """What the rest of its period would cost without it, as far as its models have said."""
@@ -291,15 +304,16 @@ def _name(limit: BudgetLimit) -> str:
 
 def _after(views: Sequence[ReplicaView], decision: Decision) -> Iterator[ReplicaView]:
     """The replicas as they will be: who goes drains from now on, who comes was ordered now."""
-    left = decision.replicas
+    left = dict(decision.counts)
     for view in views:
         if view.state is ReplicaState.DRAINING:
             yield view
-        elif left > 0:
-            left -= 1
+        elif left.get(view.pool, 0) > 0:
+            left[view.pool] -= 1
             yield view
         else:
             yield replace(view, state=ReplicaState.DRAINING, since=decision.at)
-    pool = decision.counts[0][0]
-    for number in range(left):
-        yield ReplicaView(f"new-{number}", pool, ReplicaState.STARTING, decision.at, ordered_at=decision.at)
+    for pool, count in left.items():
+        for number in range(count):
+            name = f"new-{number}-{pool}"
+            yield ReplicaView(name, pool, ReplicaState.STARTING, decision.at, ordered_at=decision.at)

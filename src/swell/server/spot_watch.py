@@ -77,7 +77,7 @@ class SpotWatch:
         now, lost = self._clock.monotonic(), set[str]()
         for replica in replicas:
             is_spot = replica.machine.market == "spot" and replica.kind != GATEWAY_WORKER
-            if replica.loss is None or not is_spot or replica.workload not in self._models:
+            if replica.loss is None or not is_spot or replica.serves not in self._models:
                 continue
             lost.add(replica.child_id)
             if replica.child_id not in self._known:
@@ -89,7 +89,7 @@ class SpotWatch:
         now, found = self._clock.monotonic(), list[Finding]()
         for name in self._models:
             tally = self._tallies.get(name)
-            own = [replica for replica in replicas if replica.workload == name]
+            own = [replica for replica in replicas if replica.serves == name]
             if tally is not None and now - tally.last < CALM_SECONDS:
                 wanted = workloads[name].count if name in workloads else 0
                 found.append(_losing(self._models[name], tally, own, wanted, now))
@@ -132,9 +132,9 @@ class SpotWatch:
             _log.warning("what was counted of spot losses could not be kept", extra={"reason": str(error)})
 
     def _count(self, replica: Replica, now: float) -> None:
-        tally = self._tallies.get(replica.workload)
+        tally = self._tallies.get(replica.serves)
         if tally is None or now - tally.last >= CALM_SECONDS:
-            tally = self._tallies[replica.workload] = _Tally(now, now)
+            tally = self._tallies[replica.serves] = _Tally(now, now)
         counts = tally.refused if replica.loss is Loss.REFUSED else tally.taken
         place = (replica.machine.accelerator, replica.machine.zone)
         counts[place if place in counts or len(counts) < MAX_PLACES else _ELSEWHERE] += 1

@@ -40,7 +40,7 @@ class Troubles:
             "a child failed",
             extra={
                 "replica_id": replica.child_id,
-                "model": replica.workload,
+                "model": replica.serves,
                 "attempt": replica.failures,
                 "exit_code": replica.exit_code,
             },

@@ -37,7 +37,7 @@ def replica_rows(replicas: Iterable[Replica], loads: Mapping[str, Load]) -> list
     return [
         {
             "replica_id": replica.child_id,
-            "model": replica.workload,
+            "model": replica.serves,
             "phase": replica.phase.value,
             "pid": replica.pid,
             "address": replica.address.url() if replica.address else "",
@@ -81,7 +81,7 @@ def server_samples(replicas: Iterable[Replica], *, workers: int, store_seconds: 
     counts: dict[tuple[str, str], int] = {}
     for replica in replicas:
         if replica.kind != GATEWAY_WORKER:
-            key = (replica.workload, replica.phase.value)
+            key = (replica.serves, replica.phase.value)
             counts[key] = counts.get(key, 0) + 1
     return [
         *(
