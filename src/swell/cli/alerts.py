@@ -26,6 +26,7 @@ class Kind(StrEnum):
     OBJECTIVE = "objective"
     CAPACITY = "capacity"
     REPLICAS = "replicas"
+    REVIEW = "review"
 
 
 app = typer.Typer(
