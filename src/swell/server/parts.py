@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from swell.clock import Clock
 from swell.control.workload import Workload
@@ -36,4 +37,5 @@ class Parts:
     gateway: Workload
     clock: Clock
     sinks: Sequence[AlertSink] = ()
+    file: Path | None = None  # that the spec was read from
     make_scaler: MakeScaler = swell_scaler
