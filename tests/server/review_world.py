@@ -52,6 +52,8 @@ def report(*changes: ReportedChange) -> ReviewReport:
     best = [each for each in changes if each.recommended]
     return ReviewReport(
         days=7,
+        requests=12_345,
+        replayed_seconds=6.5 * 86_400,
         models=tuple(dict.fromkeys(each.model for each in changes)) or ("chat",),
         model_count=1,
         not_reviewed=(),

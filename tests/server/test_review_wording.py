@@ -33,7 +33,7 @@ def test_each_change_is_a_line_with_its_saving_effect_confidence_and_command() -
     assert (alert.kind, alert.severity) == ("review", "info")
     assert alert.title == "Weekly review of 2026-W48: $100.00 less a month"
     assert alert.text.splitlines() == [
-        "Replayed: the last 7 days of chat. As it is, a month costs $1,000.00.",
+        "Replayed: 12,345 requests of chat in 6.5 days of the last 7 days. As it is, a month costs $1,000.00.",
         "1. chat: replicas min 1, max 20; saves $100.00 a month (confidence high); 99.97% -> 99.51% meet the "
         "objective, 99% asked for, TTFT p99 210 ms -> 1,340 ms, ITL p99 12 ms -> none. "
         "To apply: swell review --model chat --apply",
@@ -124,6 +124,7 @@ def test_a_report_has_what_pays_the_recommended_first_and_is_read_as_it_was_writ
     assert first.saving_usd_nanos_per_month == made.saving_usd_nanos_per_month == best.saving.usd_nanos_per_month
     savings = [each.saving_usd_nanos_per_month for each in others]
     assert others
+    assert len({each.lever for each in made.changes}) == len(made.changes)
     assert savings == sorted(savings, reverse=True)
     assert savings[-1] > 0
     assert all(each.after.attainment >= each.attainment_asked for each in made.changes)

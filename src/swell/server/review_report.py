@@ -1,8 +1,8 @@
 """What there is to tell of a review, as values: small, bounded, and the same whoever made it.
 
 The weekly review's process hands it to the server, and so does `swell review --send`. It holds the changes that meet
-the objective and save for sure, replayed on all of the time: first what is recommended of each model, then what would
-do instead, each by what it saves. What is recommended adds up; what would do instead does not.
+the objective and save for sure, replayed on all of the time: first what is recommended of each model, then the best
+of each other lever, which would do instead, each by what it saves. Only what is recommended adds up.
 """
 
 import shlex
@@ -17,7 +17,7 @@ from swell.units import usd_text
 MAX_MODELS = 20  # that are named as reviewed or not reviewed; of more the number is told
 MAX_TEXT_LENGTH = 500  # characters of a name, a change or a reason
 MAX_COMMAND_LENGTH = 2_000
-_CENT = 10_000_000  # nano-dollars
+CENT = 10_000_000  # nano-dollars
 
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT_LENGTH)]
 _Command = Annotated[str, msgspec.Meta(max_length=MAX_COMMAND_LENGTH)]
@@ -50,6 +50,8 @@ class ReviewReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Of all models. `command` is how the review is made again; with `--model NAME --apply` it writes."""
 
     days: float
+    requests: int  # that were replayed
+    replayed_seconds: float  # from the first to the last of them, of the model with the longest time
     models: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=MAX_MODELS)]
     model_count: int
     not_reviewed: Annotated[tuple[tuple[_Text, _Text], ...], msgspec.Meta(max_length=MAX_MODELS)]  # name, why
@@ -88,7 +90,7 @@ def command_of(options: Sequence[tuple[str, object]]) -> str:
 
 def money_text(nanos: int) -> str:
     """To the cent: a simulated cost knows no better."""
-    return usd_text(round(nanos / _CENT) * _CENT)
+    return usd_text(round(nanos / CENT) * CENT)
 
 
 def clipped(text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from swell.server.review_edits import Change
 from swell.server.review_replays import Outcome
-from swell.server.review_report import MAX_MODELS, Effect, ReportedChange, ReviewReport, clipped
+from swell.server.review_report import CENT, MAX_MODELS, Effect, ReportedChange, ReviewReport, clipped
 from swell.server.review_saving import MONTH_SECONDS
 from swell.server.reviewing import Review, Reviewed
 from swell.spec.reviews import MAX_TOP
@@ -15,15 +15,12 @@ def report_of(
 ) -> ReviewReport:
     """The report of reviews of the last `days`, and of what was not reviewed."""
     best = [(review, review.recommended) for review in reviews if review.recommended is not None]
-    others = [
-        (review, each)
-        for review in reviews
-        for each in review.changes
-        if each.whole and each.pays and each is not review.recommended and each.saving.usd_nanos > 0
-    ]
+    others = [(review, each) for review in reviews for each in _in_place_of_it(review)]
     changes = [_reported(review, each) for pairs in (best, others) for review, each in sorted(pairs, key=_by_saving)]
     return ReviewReport(
         days=days,
+        requests=sum(review.now.requests for review in reviews),
+        replayed_seconds=max((review.seconds for review in reviews), default=0.0),
         models=tuple(clipped(review.model.name) for review in reviews[:MAX_MODELS]),
         model_count=len(reviews),
         not_reviewed=tuple((clipped(name), clipped(why)) for name, why in refused[:MAX_MODELS]),
@@ -44,6 +41,17 @@ def words_of(changes: Sequence[Change]) -> str:
         name, *inner = change.path
         said.setdefault(name, []).append(f"{inner[0]} {value}" if inner else value)
     return "; ".join(f"{name} {', '.join(parts)}" for name, parts in said.items())
+
+
+def _in_place_of_it(review: Review) -> list[Reviewed]:
+    """Of each lever that what is recommended does not move alone, the best that pays: it is ranked first."""
+    best: dict[str, Reviewed] = {}
+    for each in review.changes:
+        if each.whole and each.pays and each.saving.usd_nanos_per_month >= CENT:
+            best.setdefault(each.lever, each)
+    if review.recommended is not None:
+        best.pop(review.recommended.lever, None)
+    return list(best.values())
 
 
 def _by_saving(pair: tuple[Review, Reviewed]) -> int:

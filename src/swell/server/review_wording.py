@@ -67,7 +67,10 @@ def _replayed(report: ReviewReport) -> str:
     more = report.model_count - len(report.models[:_MAX_NAMED])
     others = f" and {more} more" if more else ""
     cost = money_text(report.cost_usd_nanos_per_month)
-    return f"Replayed: the last {_days(report.days)} of {names}{others}. As it is, a month costs {cost}."
+    return (
+        f"Replayed: {report.requests:,} requests of {names}{others} in {_span(report.replayed_seconds)} of the last "
+        f"{_days(report.days)}. As it is, a month costs {cost}."
+    )
 
 
 def _line(change: ReportedChange, command: str) -> str:
@@ -110,6 +113,8 @@ def _values(report: ReviewReport, changes: tuple[ReportedChange, ...], week: str
         "period": week,
         "days": f"{report.days:g}",
         "models": report.model_count,
+        "requests": report.requests,
+        "replayed_seconds": round(report.replayed_seconds),
         **money_values("saving_per_month", report.saving_usd_nanos_per_month),
         **money_values("cost_per_month", report.cost_usd_nanos_per_month),
         "changes": [_facts(each, report.command) for each in changes],
@@ -150,6 +155,10 @@ def _percent(value: float) -> str:
 
 def _milliseconds(value: float | None) -> str:
     return "none" if value is None else f"{value:,.0f} ms"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 86_400:.1f} days" if seconds >= 2 * 86_400 else f"{seconds / 3600:.1f} hours"
 
 
 def _days(days: float) -> str:

@@ -20,10 +20,6 @@ import msgspec
 from swell.errors import SwellError, UserError
 from swell.server.review_ledger import PAGE_ROWS, ReviewLedger
 from swell.server.review_report import ReviewAnswer, ReviewRequest
-from swell.server.review_reporting import report_of
-from swell.server.review_run import FEWEST_REQUESTS, Terms, review_all, reviewable
-from swell.server.review_usage import traffic_of
-from swell.spec import ModelSpec
 
 NICENESS = 19  # the last to get a core
 OOM_SCORE = 1000  # the first to be killed where memory ends
@@ -32,6 +28,12 @@ MAX_REQUEST_BYTES = 16 * 1024 * 1024  # as many models as a file may have
 
 def answer_to(request: ReviewRequest, ledger: ReviewLedger) -> ReviewAnswer:
     """The review that was asked for."""
+    # Here and not above: what they load takes a second of a core, and by now this process has stepped back.
+    from swell.server.review_reporting import report_of
+    from swell.server.review_run import FEWEST_REQUESTS, Terms, review_all, reviewable
+    from swell.server.review_usage import traffic_of
+    from swell.spec import ModelSpec
+
     try:
         models, refused = reviewable([ModelSpec.model_validate(model) for model in request.models])
         found = {each.name: traffic_of(ledger, each, request.since_unix_ms, page_rows=PAGE_ROWS) for each in models}
