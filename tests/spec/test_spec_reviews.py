@@ -1,11 +1,15 @@
 """`alerts.review` in the file: its defaults, whose time zone it follows, and what is refused."""
 
+from typing import get_args
+
 import pytest
 import yaml
 
+from swell.cli.alerts import Kind
 from swell.spec import Spec, SpecRefusedError, parse_spec, spec_json_schema
 from swell.spec.alerts import SINK_KINDS
 from swell.spec.reviews import Weekday
+from swell.state.alerts import AlertKind
 
 MODEL = "models: [{name: chat, source: hf://us/house-8b, accelerators: [H100], usd_per_replica_hour: 4}]\n"
 PRICES = "prices: {chat: {usd_per_million_prompt_tokens: 1}}\n"
@@ -88,6 +92,11 @@ def test_sinks_may_choose_reviews_and_take_them_without_choosing() -> None:
     assert chosen.sinks == ()
     assert every.sinks[0].kinds == ("review",)
     assert "review" in SINK_KINDS
+
+
+def test_each_kind_that_a_sink_can_choose_can_be_listed_and_each_alert_but_a_test_has_one() -> None:
+    assert [kind.value for kind in Kind] == list(SINK_KINDS)
+    assert {*SINK_KINDS, "test"} == set(get_args(AlertKind))
 
 
 def test_the_schema_has_it_and_a_dump_is_read_back() -> None:
