@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sink_harness import HttpHarness
 
 from swell.adapters.sinks.slack import escaped, slack_body
+from swell.state.alerts import AlertValue
 from swell.testing.alert_sink_suite import HOSTILE_TEXT, sample_alert
 
 MARKUP = st.text(alphabet="<>&@!#|abc*_`~ \n\ud7ff", max_size=200) | st.text()
@@ -41,6 +42,12 @@ def test_what_is_too_long_for_slack_is_cut() -> None:
     assert all(len(text) <= 3_000 for text in texts(body)[1:])
     assert len(body["blocks"][2]["fields"]) == 10
     assert all(len(part["text"]) <= 2_000 for part in body["blocks"][2]["fields"])
+
+
+def test_lists_are_for_machines_and_no_field() -> None:
+    rows: dict[str, AlertValue] = {"saving_usd": "5.00", "changes": [{"model": "chat"}]}
+    body = json.loads(slack_body(sample_alert(values=rows)))
+    assert [part["text"] for part in body["blocks"][2]["fields"]] == ["saving: $5.00"]
 
 
 def test_an_alert_without_text_has_no_empty_block() -> None:

@@ -14,8 +14,10 @@ from sink_harness import SECRET, HttpHarness
 
 from swell.adapters.sinks.outgoing import Outgoing
 from swell.adapters.sinks.webhook import WebhookSink, read_webhook_secrets, sign, webhook_body
+from swell.adapters.sinks.wording import MAX_ROWS
 from swell.clock import ManualClock
 from swell.errors import RetryLater, UserError
+from swell.state.alerts import AlertValue
 from swell.testing.alert_sink_suite import sample_alert
 
 
@@ -98,10 +100,18 @@ def test_a_secret_that_is_none_is_refused_and_not_repeated(text: str, problem: s
     assert text.split()[0].removeprefix("whsec_") not in caught.value.message
 
 
-@given(title=st.text(), text=st.text(), subject=st.text(), values=st.dictionaries(st.text(), st.text() | st.integers()))
-def test_no_text_breaks_out_of_the_json(title: str, text: str, subject: str, values: dict[str, str | int]) -> None:
+facts = st.dictionaries(st.text(), st.text() | st.integers())
+
+
+@given(title=st.text(), text=st.text(), subject=st.text(), values=facts, rows=st.lists(facts, max_size=30))
+def test_no_text_breaks_out_of_the_json(
+    title: str, text: str, subject: str, values: dict[str, AlertValue], rows: list[dict[str, str | int]]
+) -> None:
+    values = {"rows": rows, **values}
     alert = sample_alert(title=title, text=text, subject=subject, values=values)
     body = json.loads(webhook_body(alert))
     assert set(body) == {"type", "timestamp", "data"}
     assert set(body["data"]) == set(sample_alert().__struct_fields__)
+    shown = body["data"]["values"]["rows"]
+    assert not isinstance(shown, list) or len(shown) == min(len(rows), MAX_ROWS)
     assert body["data"]["alert_id"] == alert.alert_id

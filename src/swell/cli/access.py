@@ -20,6 +20,7 @@ from swell.state.usage_groups import Bucket, GroupColumn, UsageGroup
 
 if TYPE_CHECKING:
     from swell.server.overrides import NewOverride, Overrides
+    from swell.server.review_report import ReviewReport
 
 REQUEST_SECONDS = 30.0
 # A server that has just locked the directory needs a moment until its socket answers.
@@ -131,6 +132,14 @@ class ServerAccess:
 
     def rates(self, model: str | None, limit: int) -> list[PostedRate]:
         return msgspec.convert(self._ask("POST", "/api/rates", {"model": model, "limit": limit}), list[PostedRate])
+
+    def review_sinks(self) -> list[str]:
+        """Where reviews are sent. Raises UserError where there is no sink at all."""
+        return msgspec.convert(self._ask("GET", "/api/reviews/sinks")["sinks"], list[str])
+
+    def send_review(self, report: "ReviewReport") -> list[str]:
+        """Have the sinks told of a review: which of them are."""
+        return msgspec.convert(self._ask("POST", "/api/reviews/send", report)["sinks"], list[str])
 
     def test_alerts(self, sink: str | None) -> Any:
         """Have a test alert sent now; what came of it, per sink."""

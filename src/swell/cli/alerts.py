@@ -26,10 +26,13 @@ class Kind(StrEnum):
     OBJECTIVE = "objective"
     CAPACITY = "capacity"
     REPLICAS = "replicas"
+    SPOT_LOSS = "spot_loss"
+    REVIEW = "review"
 
 
 app = typer.Typer(
-    help="Alerts of budgets and models, and what became of each; test: send one now.", invoke_without_command=True
+    help="Alerts of budgets, models and reviews, and what became of each; test: send one now.",
+    invoke_without_command=True,
 )
 
 

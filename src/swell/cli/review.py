@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,14 +13,13 @@ from swell.cli.progress import replaying
 from swell.errors import UserError
 
 if TYPE_CHECKING:
-    from swell.server.review_replays import Case
+    from swell.server.review_run import Findings, Terms
     from swell.server.review_usage import Idle
-    from swell.server.reviewing import Review
     from swell.spec import ModelSpec, Spec
     from swell.state.traffic import Traffic
 
 DAY_SECONDS = 86_400.0
-FEWEST_REQUESTS = 20
+DEFAULT_DAYS = 7.0
 
 FileOption = Annotated[Path, typer.Option("--file", "-f", help="The swell.yaml that is reviewed.")]
 TraceOption = Annotated[Path | None, typer.Option(help="Requests of one model. Without: what the ledger holds.")]
@@ -29,6 +27,7 @@ FormatOption = Annotated[str | None, typer.Option("--format", help="The trace's 
 ModelOption = Annotated[str | None, typer.Option(help="Only this model of the file.")]
 DaysOption = Annotated[float, typer.Option(help="So many of the last days.", min=0.01, max=366)]
 ApplyOption = Annotated[bool, typer.Option("--apply", help="Write what is recommended; the old file stays as .bak.")]
+SendOption = Annotated[bool, typer.Option("--send", help="Tell the alert sinks of it, through the running server.")]
 JobsOption = Annotated[int | None, typer.Option(help="Replays at a time. Default: one per core.", min=1, max=256)]
 ProfilesOption = Annotated[Path | None, typer.Option(help="Your own latency profiles, besides those that ship.")]
 PricesOption = Annotated[Path | None, typer.Option(help="Your own prices, in place of those that ship.")]
@@ -45,24 +44,15 @@ class File:
     spec: "Spec"
 
 
-@dataclass(frozen=True)
-class Findings:
-    """Everything there is to say. `refused` are models that were not reviewed, with a reason."""
-
-    reviews: "tuple[Review, ...]"
-    refused: tuple[tuple[str, str], ...]
-    idle: "Idle | None"  # None: there was no ledger to ask
-    days: float
-
-
 @command
 def review(
     file: FileOption = Path("swell.yaml"),
     trace: TraceOption = None,
     trace_format: FormatOption = None,
     model: ModelOption = None,
-    days: DaysOption = 7.0,
+    days: DaysOption = DEFAULT_DAYS,
     apply: ApplyOption = False,
+    send: SendOption = False,
     jobs: JobsOption = None,
     profiles: ProfilesOption = None,
     prices: PricesOption = None,
@@ -71,32 +61,26 @@ def review(
     as_json: JsonOption = False,
 ) -> None:
     """Replay the last days with other machines, bounds and markets: what would cost less and attain as much."""
-    from swell.server.review_replays import Case
+    from swell.server.review_run import Findings, Terms, review_all, reviewable
     from swell.simulator.parallel import usable_cores
 
     if trace is None and trace_format is not None:
         raise UserError("--format says how to read --trace, and there is none; give a trace")
     read = _read(file)
-    chosen = _chosen(read, model, has_trace=trace is not None)
-    refused = [(each.name, why) for each in chosen if (why := _why_not(each))]
-    left = [each for each in chosen if not _why_not(each)]
-    if not left:
-        raise UserError(_refusal(refused))
+    if send:
+        _require_sinks(state)
+    left, refused = reviewable(_chosen(read, model, has_trace=trace is not None))
     traffic, idle = (
         _from_trace(left, trace, trace_format, days) if trace else _from_ledger(read.spec, left, state, days)
     )
-    for each in left:
-        if (found := traffic.get(each.name)) is None or len(found) < FEWEST_REQUESTS or found.seconds <= 0:
-            count = 0 if found is None else len(found)
-            refused.append((each.name, _few(each.name, count, days, trace)))
-    named = dict(refused)
-    cases = [Case(each, traffic[each.name], profiles, prices, seed) for each in left if each.name not in named]
-    if not cases:
-        raise UserError(_refusal(refused))
+    terms = Terms(profiles, prices, seed, jobs or usable_cores())
     with replaying(shown=not as_json and sys.stderr.isatty()) as told:
-        reviews = _reviews(cases, jobs or usable_cores(), refused, told)
-    findings = Findings(tuple(reviews), tuple(refused), idle, days)
-    _say(read, findings, apply=apply, as_json=as_json)
+        reviews, without = review_all(
+            left, traffic, refused, terms, few=lambda name, count: _few(name, count, days, trace), told=told
+        )
+    findings = Findings(reviews, without, idle, days)
+    sent = _sent(read, findings, trace, trace_format, terms, state) if send else None
+    _say(read, findings, sent, apply=apply, as_json=as_json)
 
 
 def _read(path: Path) -> File:
@@ -123,24 +107,9 @@ def _chosen(read: File, name: str | None, *, has_trace: bool) -> "list[ModelSpec
     return own if has_trace and own else models
 
 
-def _why_not(model: "ModelSpec") -> str:
-    from swell.spec import Engine
-
-    if model.engine is Engine.EXTERNAL:
-        return "somebody else runs it: there are no machines of Swell's to be changed"
-    if not model.accelerators:
-        return (
-            "it names no accelerators, so nobody knows what its replicas cost; say what they run on, such as "
-            "accelerators: [A100-80GB]"
-        )
-    return "" if model.replicas.max else "its replicas.max is 0, so it serves nothing"
-
-
-def _refusal(refused: list[tuple[str, str]]) -> str:
-    return "nothing to review: " + "; ".join(f"{name}: {why}" for name, why in refused)
-
-
 def _few(name: str, count: int, days: float, trace: Path | None) -> str:
+    from swell.server.review_run import FEWEST_REQUESTS
+
     if trace is not None:
         return f"{count} requests in the last {days:g} days of {trace}, and {FEWEST_REQUESTS} are needed"
     return (
@@ -173,35 +142,55 @@ def _from_ledger(
         )
 
 
-def _reviews(
-    cases: "list[Case]", jobs: int, refused: list[tuple[str, str]], told: Callable[[float], None]
-) -> "list[Review]":
-    """Of every case that can be had; what cannot, for want of a profile or a price, is refused."""
-    from swell.server.reviewing import review as reviewed
+def _require_sinks(state: Path) -> None:
+    """Refuse before anything is replayed: no server, or nowhere to send it to."""
+    from swell.cli.access import server
 
-    found: list[Review] = []
-    for index, case in enumerate(cases):
-
-        def within(share: float, before: int = index) -> None:
-            told((before + share) / len(cases))
-
-        try:
-            found.append(reviewed(case, jobs, within))
-        except UserError as error:
-            refused.append((case.model.name, error.message))
-    if not found:
-        raise UserError(_refusal(refused))
-    return found
+    with server(state) as running:
+        if not running.review_sinks():
+            raise UserError("no alert sink takes reviews; add review to the kinds of one, and restart the server")
 
 
-def _say(read: File, findings: Findings, *, apply: bool, as_json: bool) -> None:
+def _sent(
+    read: File, findings: "Findings", trace: Path | None, trace_format: str | None, terms: "Terms", state: Path
+) -> list[str]:
+    """Have the server tell its sinks: which of them."""
+    from swell.cli.access import server
+    from swell.server.review_report import command_of
+    from swell.server.review_reporting import report_of
+
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else path.absolute()
+
+    again = command_of(
+        [
+            ("--file", absolute(read.path)), ("--state", absolute(state)), ("--trace", absolute(trace)),
+            ("--format", trace_format), ("--days", None if findings.days == DEFAULT_DAYS else f"{findings.days:g}"),
+            ("--profiles", absolute(terms.profiles)), ("--prices", absolute(terms.prices)),
+        ]
+    )  # fmt: skip
+    with server(state) as running:
+        return running.send_review(report_of(findings.reviews, findings.refused, days=findings.days, command=again))
+
+
+def _say(read: File, findings: "Findings", sent: list[str] | None, *, apply: bool, as_json: bool) -> None:
     from swell.cli.review_words import document, print_review
 
     applied, backup, why = _applied(read, findings) if apply else (False, None, "")
     if as_json:
-        print_json({**document(read, findings), "applied": applied, "backup": backup, "why_not_applied": why or None})
+        print_json(
+            {
+                **document(read, findings),
+                "applied": applied,
+                "backup": backup,
+                "why_not_applied": why or None,
+                "sent_to": sent,
+            }
+        )
     else:
         print_review(read, findings)
+        if sent is not None:
+            print(f"Sent to {', '.join(sent)}; what becomes of it: swell alerts --kind review")
         if applied:
             print(f"Written to {read.path}; what it was is in {backup}. It counts from the next `swell up`.")
         elif apply and not why:
@@ -210,7 +199,7 @@ def _say(read: File, findings: Findings, *, apply: bool, as_json: bool) -> None:
         raise UserError(why)
 
 
-def _applied(read: File, findings: Findings) -> tuple[bool, str | None, str]:
+def _applied(read: File, findings: "Findings") -> tuple[bool, str | None, str]:
     """Whether the recommended changes of all models were written, where the old file is, and why not."""
     from swell.server.review_apply import put_in_place
     from swell.server.review_edits import UnsafeEditError, edited

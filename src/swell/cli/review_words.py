@@ -4,18 +4,19 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from swell.cli.output import print_table
-from swell.units import usd, usd_text
+from swell.server.review_report import money_text
+from swell.server.review_reporting import words_of
+from swell.units import usd
 
 if TYPE_CHECKING:
-    from swell.cli.review import File, Findings
-    from swell.server.review_edits import Change
+    from swell.cli.review import File
     from swell.server.review_replays import Outcome
+    from swell.server.review_run import Findings
     from swell.server.reviewing import Review, Reviewed
 
 _IDLE_SHARE = 0.2  # of its capacity, under which a fleet is said to be larger than it need be
 _SHARED_SHARE = 0.1  # of prompt tokens, from which shared prefixes are worth a word
 _MOST_NAMED = 20
-_CENT = 10_000_000  # nano-dollars
 
 
 def document(read: "File", findings: "Findings") -> dict[str, Any]:
@@ -115,8 +116,9 @@ def print_review(read: "File", findings: "Findings") -> None:
 
 def _print_model(read: "File", review: "Review") -> None:
     now, model = review.now, review.model
+    cost = money_text(now.cost_usd_nanos)
     print(f"{model.name}: {now.requests:,} requests in {_duration(review.seconds)}, as {read.path} says")
-    print(f"  costs {_money(now.cost_usd_nanos)}; {now.attainment:.2%} meet the objective, {_asked(review)} asked for")
+    print(f"  costs {cost}; {now.attainment:.2%} meet the objective, {_asked(review)} asked for")
     if review.excluded:
         print(f"  take what follows with care: {review.excluded}")
     print_table(
@@ -143,7 +145,7 @@ def _print_recommended(read: "File", review: "Review") -> None:
         print("Nothing is recommended: no change meets the objective and saves for sure.")
         return
     month = best.saving.usd_nanos_per_month
-    what = f"saves {_money(month)} a month" if month >= 0 else f"costs {_money(-month)} a month more"
+    what = f"saves {money_text(month)} a month" if month >= 0 else f"costs {money_text(-month)} a month more"
     print(f"Recommended: {words_of(best.changes)}; {what} (confidence {best.saving.confidence})")
     diff, by_hand = diff_of(read, review, best)
     print(diff or by_hand, end="")
@@ -154,27 +156,17 @@ def _row(each: "Reviewed", *, is_best: bool) -> tuple[object, ...]:
     note = "recommended" if is_best else "" if after.reached else "misses the objective"
     if not each.whole:
         note = f"{note}; busiest day only".removeprefix("; ")
-    interval = "" if saving.interval is None else " to ".join(_money(end) for end in saving.interval)
+    interval = "" if saving.interval is None else " to ".join(money_text(end) for end in saving.interval)
     return (
-        words_of(each.changes), _money(saving.usd_nanos), _money(saving.usd_nanos_per_month), interval,
+        words_of(each.changes), money_text(saving.usd_nanos), money_text(saving.usd_nanos_per_month), interval,
         saving.confidence, f"{before.attainment:.2%} -> {after.attainment:.2%}",
         _pair(before.ttft_p99_ms, after.ttft_p99_ms), _pair(before.itl_p99_ms, after.itl_p99_ms), note,
     )  # fmt: skip
 
 
-def words_of(changes: "tuple[Change, ...]") -> str:
-    """Changes on one line."""
-    said: dict[str, list[str]] = {}
-    for change in changes:
-        value = ", ".join(change.value) if isinstance(change.value, tuple) else f"{change.value}"
-        name, *inner = change.path
-        said.setdefault(name, []).append(f"{inner[0]} {value}" if inner else value)
-    return "; ".join(f"{name} {', '.join(parts)}" for name, parts in said.items())
-
-
 def _what_if(each: "Reviewed") -> str:
     month = each.saving.usd_nanos_per_month
-    money = f"save {_money(month)} more a month" if month >= 0 else f"cost {_money(-month)} more a month"
+    money = f"save {money_text(month)} more a month" if month >= 0 else f"cost {money_text(-month)} more a month"
     missed = "" if each.after.reached else f", and {each.after.attainment:.2%} would meet the objective"
     if each.lever == "precision":
         return f"besides, weights in fp8 would {money}{missed}; they answer differently, so it is yours to decide"
@@ -199,11 +191,6 @@ def _print_idle(findings: "Findings") -> None:
 
 def _asked(review: "Review") -> str:
     return f"{review.model.objectives.attainment:.2%}"
-
-
-def _money(nanos: int) -> str:
-    """To the cent: a simulated cost knows no better."""
-    return usd_text(round(nanos / _CENT) * _CENT)
 
 
 def _pair(before: float | None, after: float | None) -> str:

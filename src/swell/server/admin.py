@@ -26,6 +26,7 @@ from swell.ports.store import UsageStore
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
 from swell.server.overrides import NewOverride, OverrideEnd, Overrides
 from swell.server.private_socket import private_socket, remove_socket
+from swell.server.review_report import ReviewReport
 from swell.state.alerts import AlertKind
 from swell.state.posted_rates import PostedRate
 from swell.state.records import DecisionRecord, UsageFilter
@@ -69,6 +70,12 @@ class Platform(Protocol):
 
     async def test_alerts(self, sink: str | None, principal: str) -> list[dict[str, Any]]:
         """Send a test alert to one sink or all, now: whether each took it, and why not."""
+
+    def review_sinks(self) -> list[str]:
+        """Where reviews are sent. UserError where there is no sink at all."""
+
+    async def send_review(self, report: ReviewReport, principal: str) -> list[str]:
+        """Tell the sinks of a review that somebody made: which of them."""
 
     def status(self) -> dict[str, Any]:
         """Models, replicas and workers."""
@@ -175,14 +182,6 @@ def application(platform: Platform) -> Starlette:
         query = await _body(request, TrailQuery)
         return _json(await platform.decisions(query.model, query.limit))
 
-    async def alerts(request: Request) -> Response:
-        wanted = await _body(request, AlertsQuery)
-        return _json(await platform.alerts(wanted.limit, wanted.kind))
-
-    async def test_alerts(request: Request) -> Response:
-        wanted = await _body(request, AlertsTest)
-        return _json(await platform.test_alerts(wanted.sink, principal_of(request)))
-
     return Starlette(
         routes=[
             Route("/api/status", _told(status)),
@@ -194,8 +193,7 @@ def application(platform: Platform) -> Starlette:
             *_usage_routes(platform),
             *_budget_routes(platform),
             *_cost_routes(platform),
-            Route("/api/alerts", _told(alerts), methods=["POST"]),
-            Route("/api/alerts/test", _told(test_alerts), methods=["POST"]),
+            *_alert_routes(platform),
             Route("/api/decisions", _told(decisions), methods=["POST"]),
         ]
     )
@@ -241,6 +239,30 @@ def _budget_routes(platform: Platform) -> list[Route]:
         Route("/api/budgets/raise", _told(raise_budget), methods=["POST"]),
         Route("/api/budgets/overrides", _told(overrides), methods=["POST"]),
         Route("/api/budgets/end-override", _told(end_override), methods=["POST"]),
+    ]
+
+
+def _alert_routes(platform: Platform) -> list[Route]:
+    async def alerts(request: Request) -> Response:
+        wanted = await _body(request, AlertsQuery)
+        return _json(await platform.alerts(wanted.limit, wanted.kind))
+
+    async def test_alerts(request: Request) -> Response:
+        wanted = await _body(request, AlertsTest)
+        return _json(await platform.test_alerts(wanted.sink, principal_of(request)))
+
+    async def review_sinks(request: Request) -> Response:
+        return _json({"sinks": platform.review_sinks()})
+
+    async def send_review(request: Request) -> Response:
+        report = await _body(request, ReviewReport)
+        return _json({"sinks": await platform.send_review(report, principal_of(request))}, 201)
+
+    return [
+        Route("/api/alerts", _told(alerts), methods=["POST"]),
+        Route("/api/alerts/test", _told(test_alerts), methods=["POST"]),
+        Route("/api/reviews/sinks", _told(review_sinks)),
+        Route("/api/reviews/send", _told(send_review), methods=["POST"]),
     ]
 
 

@@ -39,10 +39,21 @@ class AlertBook:
 
         They go by `severity`, if not by the alert's own: who heard of something critical hears that it is over.
         """
-        weight = severity or alert.severity
-        sinks = sorted(name for name in self._deliveries.sink_names if self._wants(name, alert.kind, weight))
+        sinks = self.takers(alert.kind, severity or alert.severity)
         deliveries = tuple(AlertDelivery(alert_id=alert.alert_id, sink=sink) for sink in sinks)
         return AlertRecord(alert=alert, limit_name=limit_name, threshold=threshold, deliveries=deliveries)
+
+    def takers(self, kind: AlertKind, severity: Severity) -> list[str]:
+        """The sinks that want such an alert, by name."""
+        return sorted(name for name in self._deliveries.sink_names if self._wants(name, kind, severity))
+
+    def require_sinks(self) -> None:
+        """UserError where there is no sink at all."""
+        self._deliveries.require_sinks()
+
+    async def has_fired(self, limit_name: str) -> bool:
+        """Whether the store has an alert of that limit."""
+        return bool(await self._writer.call(lambda: self._store.fired([limit_name])))
 
     def _wants(self, sink: str, kind: AlertKind, severity: Severity) -> bool:
         spec = self._specs.get(sink)

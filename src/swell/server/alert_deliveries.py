@@ -89,8 +89,7 @@ class AlertDeliveries:
 
     async def test(self, alert: Alert, only: str | None = None) -> list[dict[str, Any]]:
         """Send an alert at once, to one sink or to all, without storing it: whether each took it, and why not."""
-        if not self._sinks:
-            raise UserError("no alert sink is configured; name one in swell.yaml under alerts.sinks")
+        self.require_sinks()
         if only is not None and only not in self._sinks:
             near = difflib.get_close_matches(only, self._sinks, n=1, cutoff=0.5) or sorted(self._sinks)
             raise UserError(f"there is no alert sink {only!r}; there is {', '.join(near)}")
@@ -100,6 +99,11 @@ class AlertDeliveries:
             {"sink": name, "accepted": not problem, "problem": problem or None}
             for name, problem in zip(names, problems, strict=True)
         ]
+
+    def require_sinks(self) -> None:
+        """UserError where there is no sink at all."""
+        if not self._sinks:
+            raise UserError("no alert sink is configured; name one in swell.yaml under alerts.sinks")
 
     async def finish(self) -> None:
         """Try once what is due, and wait for it, but not long. Nothing is begun afterwards."""

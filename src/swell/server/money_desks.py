@@ -1,4 +1,4 @@
-"""The desks that deal in money, assembled: budgets and raises of them, spending on replicas, posted rates, alerts."""
+"""The desks that deal in money: budgets, raises of them, spending on replicas, posted rates, alerts, reviews."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ from swell.server.overrides import Overrides
 from swell.server.parts import Parts
 from swell.server.posted_rates import RateDesk
 from swell.server.replica_runs import RunDesk
+from swell.server.review_desk import review_desk
 from swell.server.spending import SpendingDesk
 from swell.server.writer import Writer
 from swell.state.records import KeyRecord
@@ -46,6 +47,7 @@ class MoneyDesks:
             say=say,
             infrastructure_hours=self.spending.hours,
         )
+        self.reviews = review_desk(parts, self.alerts.book)
         models = [model.spec for model in parts.models]
         self.runs = RunDesk(models, store, writer, clock, self.spending.note, parts.pools)
         self.rates = RateDesk(spec, store, writer, clock, runs=self.runs.list, ingest=ingest, publish=publish)
@@ -56,14 +58,15 @@ class MoneyDesks:
         await self.runs.begin(replicas)
 
     async def open(self) -> None:
-        """Take up alerts and rates, once budgets know where they stand."""
+        """Take up alerts, reviews and rates, once budgets know where they stand."""
         await self.alerts.begin()
+        await self.reviews.begin()
         await self.rates.begin()
 
     @property
     def loops(self) -> list[Loop]:
         """What goes on beside the budgets' own turns, which publish."""
-        return [*self.alerts.loops, self.runs.loop, self.rates.loop]
+        return [*self.alerts.loops, *self.reviews.loops, self.runs.loop, self.rates.loop]
 
     def budget_rows(self) -> list[dict[str, Any]]:
         """What has become of every budget by now."""

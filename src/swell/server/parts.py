@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from swell.clock import Clock
 from swell.control.workload import Workload
@@ -37,5 +38,6 @@ class Parts:
     gateway: Workload
     clock: Clock
     sinks: Sequence[AlertSink] = ()
+    file: Path | None = None  # that the spec was read from
     make_scaler: MakeScaler = swell_scaler
     pools: PoolsByModel = field(default_factory=lambda: NO_POOLS)  # of models whose replicas may be of several kinds

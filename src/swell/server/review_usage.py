@@ -27,11 +27,15 @@ _KNOWN = (UsageStatus.SETTLED.value, UsageStatus.ESTIMATED.value)
 _Columns = NDArray[np.int64]
 
 
-class Ledger(Protocol):
-    """Where usage is read, such as `swell.cli.access.Access`. Records and keys are plain JSON values."""
+class Usage(Protocol):
+    """Where requests are read. Records are plain JSON values."""
 
     def usage(self, where: UsageFilter, limit: int) -> Any:
         """The newest requests that match, newest first, at most MAX_LISTED."""
+
+
+class Ledger(Usage, Protocol):
+    """Where keys and sums are read as well, such as `swell.cli.access.Access`. Keys are plain JSON values."""
 
     def list_keys(self) -> Any:
         """All keys, as `swell keys list --json` shows them."""
@@ -65,12 +69,12 @@ def idle(ledger: Ledger, models: Sequence[ModelSpec], since_unix_ms: int) -> Idl
     return Idle(tuple(keys), tuple(model.name for model in models if not served.intersection(names_of(model))))
 
 
-def traffic_of(ledger: Ledger, model: ModelSpec, since_unix_ms: int) -> Traffic | None:
-    """The model's requests since then, its adapters' included; None where there is none.
+def traffic_of(ledger: Usage, model: ModelSpec, since_unix_ms: int, *, page_rows: int = MAX_LISTED) -> Traffic | None:
+    """The model's requests since then, its adapters' included; None where there is none. Read by `page_rows`.
 
     The trace begins at `since_unix_ms` where the model was used before, else with its first request.
     """
-    parts = [part for name in names_of(model) for part in _pages(ledger, name, since_unix_ms)]
+    parts = [part for name in names_of(model) for part in _pages(ledger, name, since_unix_ms, page_rows)]
     rows = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
     if not len(rows):
         return None
@@ -92,23 +96,23 @@ def names_of(model: ModelSpec) -> list[str]:
     return [model.name, *(adapter.name for adapter in model.lora)]
 
 
-def _was_used_before(ledger: Ledger, model: ModelSpec, since_unix_ms: int) -> bool:
+def _was_used_before(ledger: Usage, model: ModelSpec, since_unix_ms: int) -> bool:
     return any(
         ledger.usage(UsageFilter(model=name, until_unix_ms=since_unix_ms), 1) for name in names_of(model)
     )  # fmt: skip
 
 
-def _pages(ledger: Ledger, model: str, since_unix_ms: int) -> list[_Columns]:
+def _pages(ledger: Usage, model: str, since_unix_ms: int, page_rows: int) -> list[_Columns]:
     where = UsageFilter(model=model, since_unix_ms=since_unix_ms)
     found: list[_Columns] = []
     last: set[str] = set()  # requests of the millisecond that the next page begins with, which were counted
     count = 0
     while count < MOST_REQUESTS:
-        page: list[Mapping[str, Any]] = ledger.usage(where, MAX_LISTED)
+        page: list[Mapping[str, Any]] = ledger.usage(where, page_rows)
         new = [row for row in page if row["request_id"] not in last]
         found.append(_rows(new))
         count += len(found[-1])
-        if len(page) < MAX_LISTED or not new:
+        if len(page) < page_rows or not new:
             break
         oldest = _arrived_ms(page[-1])
         last = {row["request_id"] for row in page if _arrived_ms(row) == oldest}

@@ -33,6 +33,7 @@ from swell.server.overrides import Overrides
 from swell.server.parts import Parts
 from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
+from swell.server.review_report import ReviewReport
 from swell.server.rolling import roll_usage
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
@@ -242,6 +243,15 @@ class RunningServer:
         """Send a test alert to one sink or all, now: whether each took it, and why not."""
         await self.act(lambda office: office.note(principal, "alerts.test", sink or "every sink"))
         return await self._money.alerts.test(sink)
+
+    def review_sinks(self) -> list[str]:
+        """Where reviews are sent."""
+        return self._money.reviews.sinks()
+
+    async def send_review(self, report: ReviewReport, principal: str) -> list[str]:
+        """Tell the sinks of a review that somebody made: which of them."""
+        await self.act(lambda office: office.note(principal, "review.send", ", ".join(report.models)))
+        return await self._money.reviews.send(report)
 
     def request_stop(self, principal: str) -> None:
         """Begin to drain and stop."""

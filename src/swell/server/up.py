@@ -100,6 +100,7 @@ def serve(wishes: Wishes, audience: Audience) -> None:
                 gateway=gateway_workload(spec.server, state, listener),
                 clock=clock,
                 sinks=sinks,
+                file=wanted_file(wishes),
             )
             uvloop.run(_serve(parts, audience, listener.ca_file))
             # All has ended well; a late signal must not make it look otherwise.
@@ -109,9 +110,14 @@ def serve(wishes: Wishes, audience: Audience) -> None:
             store.close()
 
 
+def wanted_file(wishes: Wishes) -> Path | None:
+    """The file that the spec is read from; None where it is the default one."""
+    return wishes.file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+
+
 def wanted_spec(wishes: Wishes) -> Spec:
     """The file's spec, or the default one, with what the command line overrides."""
-    file = wishes.file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    file = wanted_file(wishes)
     spec = load_spec(file) if file else default_spec()
     if (wishes.host, wishes.port, wishes.workers) == (None, None, None):
         return spec

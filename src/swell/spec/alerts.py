@@ -24,15 +24,16 @@ from swell.spec.base import (
 )
 from swell.spec.kinds import of_its_kind
 from swell.spec.problems import path_of
+from swell.spec.reviews import ReviewSpec
 from swell.spec.server import Host
 from swell.spec.tenants import TenantName
 
-SinkKind = Literal["budget", "objective", "capacity", "replicas", "spot_loss"]
+SinkKind = Literal["budget", "objective", "capacity", "replicas", "spot_loss", "review"]
 
 MAX_SINKS = 16
 MAX_RECIPIENTS = 50
 MAX_ARGUMENTS = 64
-SINK_KINDS: tuple[SinkKind, ...] = ("budget", "objective", "capacity", "replicas", "spot_loss")
+SINK_KINDS: tuple[SinkKind, ...] = ("budget", "objective", "capacity", "replicas", "spot_loss", "review")
 
 Url = Annotated[str, Strict()]
 Variable = Annotated[str, Strict()]  # judged in `conflicts` as well: a secret may have been put there
@@ -217,6 +218,9 @@ class AlertsSpec(SpecModel):
     """Where alerts are sent; each goes to every sink that does not leave it out."""
 
     sinks: Annotated[tuple[SinkSpec, ...], Field(max_length=MAX_SINKS)] = ()
+    review: ReviewSpec | None = Field(
+        default=None, description="Once a week, what would cost less; never without this."
+    )
 
     def conflicts(self) -> list[Conflict]:
         first: dict[str, str] = {}

@@ -17,6 +17,8 @@ from swell.spec.server import ServerSpec
 from swell.spec.steps import CHEAPER_VARIANT
 from swell.spec.tenants import MAX_TENANTS, TenantSpec
 
+_MAX_REASONS = 3  # models of which it is said why they cannot be reviewed
+
 
 class Spec(SpecModel):
     """Everything the user declares in one file."""
@@ -31,7 +33,7 @@ class Spec(SpecModel):
     prices: Prices = Field(
         default={}, validate_default=True, description="What tokens of a model are charged at, by its name."
     )
-    alerts: AlertsSpec = Field(default=AlertsSpec(), description="Where alerts of budgets are sent.")
+    alerts: AlertsSpec = Field(default=AlertsSpec(), description="Where alerts go, and whether a weekly review does.")
     providers: Annotated[tuple[ProviderSpec, ...], Field(max_length=MAX_PROVIDERS)] = Field(
         default=(ProcessSpec(name="here"),), description="Where replicas run; models that name none use the first."
     )
@@ -59,6 +61,7 @@ class Spec(SpecModel):
             *self._costless(),
             *self._variants(),
             *self._unpostable(),
+            *self._unreviewable(),
         ]
 
     def _served_names(self) -> Iterator[tuple[str, str]]:
@@ -169,6 +172,24 @@ class Spec(SpecModel):
                 )
             elif not model.usd_per_replica_hour:
                 yield path, f"needs to know what a replica costs; set usd_per_replica_hour of the model {name!r}"
+
+    def _unreviewable(self) -> Iterator[Conflict]:
+        """A weekly review of models of which none has machines that could be others."""
+        if self.alerts.review is None or any(model.why_not_reviewed == "" for model in self.models):
+            return
+        reasons = "; ".join(f"{model.name}: {model.why_not_reviewed}" for model in self.models[:_MAX_REASONS])
+        yield "alerts.review", f"has nothing to review ({reasons}); leave it out until there is"
+
+    @property
+    def review_zone(self) -> str:
+        """The time zone of the weekly review: its own, else that of what the organisation may spend, else UTC."""
+        review = self.alerts.review
+        if review is not None and review.time_zone is not None:
+            return review.time_zone
+        ours = self.organisation
+        calendars = [budget.time_zone for budget in ours.budget if not budget.is_rolling]
+        calendars += [budget.time_zone for budget in ours.infrastructure_budget]
+        return calendars[0] if calendars else "UTC"
 
     def _exposed_keys(self) -> Iterator[Conflict]:
         if self.server.allow_plaintext_off_loopback:

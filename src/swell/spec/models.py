@@ -218,6 +218,18 @@ class ModelSpec(SpecModel):
         return "is missing: give what a replica costs an hour" if self.usd_per_replica_hour is None else "is nothing"
 
     @property
+    def why_not_reviewed(self) -> str:
+        """Why nobody can say what other machines would cost; empty where that can be said."""
+        if self.engine is Engine.EXTERNAL:
+            return "somebody else runs it: there are no machines of Swell's to be changed"
+        if not self.accelerators:
+            return (
+                "it names no accelerators, so nobody knows what its replicas cost; say what they run on, such as "
+                "accelerators: [A100-80GB]"
+            )
+        return "" if self.replicas.max else "its replicas.max is 0, so it serves nothing"
+
+    @property
     def start_seconds(self) -> float:
         """How long a start takes, as expected."""
         return self.scaling.start_seconds or self._usual_start_seconds.get(self.engine, 120.0)

@@ -5,14 +5,17 @@ same each time, so that whoever receives it can tell.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from swell.units import usd_text
 
-AlertKind = Literal["budget", "objective", "capacity", "replicas", "spot_loss", "test"]
+AlertKind = Literal["budget", "objective", "capacity", "replicas", "spot_loss", "review", "test"]
 Severity = Literal["info", "warning", "critical"]
+AlertValue = str | int | list[dict[str, str | int]]
+"""A fact for machines; a list has one mapping for each of several alike."""
 
 MAX_ALERT_ID_LENGTH = 255  # characters
 MAX_AT_UNIX = 2**33  # the year 2242; a moment beyond it is milliseconds taken for seconds
@@ -35,7 +38,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     subject: str
     at_unix: float
-    values: dict[str, str | int] = {}  # msgspec copies it for each alert
+    values: Mapping[str, AlertValue] = {}  # msgspec copies it for each alert
 
     def __post_init__(self) -> None:
         if not _ALERT_ID.fullmatch(self.alert_id):

@@ -29,7 +29,7 @@ def alert_record(
         text="$5 of $10.\nLook.",
         subject="tenant search",
         at_unix=at_unix,
-        values={"period": "2026-11", **money_values("spent", MAX_USD_NANOS)},
+        values={"period": "2026-11", "rows": [{"model": "chat", "n": 1}, {}], **money_values("spent", MAX_USD_NANOS)},
     )
     deliveries = tuple(AlertDelivery(alert_id=alert_id, sink=sink) for sink in sinks)
     return AlertRecord(alert=alert, limit_name=limit_name, threshold=threshold, deliveries=deliveries)

@@ -1,15 +1,17 @@
 """An alert's text, made to fit: printable, bounded, and for humans in the same words in every medium."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
 
-from swell.state.alerts import Alert
+from swell.state.alerts import Alert, AlertValue
 
 MAX_TITLE_LENGTH = 200  # characters, as all below
 MAX_TEXT_LENGTH = 8_000
 MAX_VALUES = 64
+MAX_ROWS = 20  # of a value that is a list
 MAX_VALUE_LENGTH = 500
 MAX_REPLY_LENGTH = 200  # of what the other side said, in an error
 
@@ -35,8 +37,10 @@ def shortened(text: str, limit: int) -> str:
 
 def presentable(alert: Alert) -> Alert:
     """The alert as it can be sent anywhere. Id, kind, severity and moment stay as they are."""
-    values = {
-        one_line(name, MAX_VALUE_LENGTH): value if _is_number(value) else one_line(str(value), MAX_VALUE_LENGTH)
+    values: dict[str, AlertValue] = {
+        one_line(name, MAX_VALUE_LENGTH): [_presentable(row) for row in value[:MAX_ROWS]]
+        if isinstance(value, list)
+        else _one(value)
         for name, value in list(alert.values.items())[:MAX_VALUES]
     }
     return msgspec.structs.replace(
@@ -46,6 +50,14 @@ def presentable(alert: Alert) -> Alert:
         subject=one_line(alert.subject, MAX_TITLE_LENGTH),
         values=values,
     )
+
+
+def _presentable(row: Mapping[str, str | int]) -> dict[str, str | int]:
+    return {one_line(name, MAX_VALUE_LENGTH): _one(value) for name, value in list(row.items())[:MAX_VALUES]}
+
+
+def _one(value: str | int) -> str | int:
+    return value if _is_number(value) else one_line(str(value), MAX_VALUE_LENGTH)
 
 
 def _is_number(value: str | int) -> bool:
@@ -64,10 +76,10 @@ def moment(alert: Alert) -> str:
 
 
 def readable_values(alert: Alert) -> list[tuple[str, str]]:
-    """The values as people read them; sums of money once, in dollars."""
+    """The values as people read them; sums of money once, in dollars. What is a list, the text says in sentences."""
     shown = []
     for name, value in alert.values.items():
-        if name.endswith("_usd_nanos"):
+        if name.endswith("_usd_nanos") or isinstance(value, list):
             continue
         is_money = name.endswith("_usd")
         label = name.removesuffix("_usd").replace("_", " ")

@@ -9,11 +9,11 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, func, select, u
 from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import alert_deliveries, alerts, budgets
 from swell.ports.store import MAX_LISTED
-from swell.state.alerts import Alert, AlertDelivery, AlertRecord
+from swell.state.alerts import Alert, AlertDelivery, AlertRecord, AlertValue
 
 _PIECE = 1_000  # names in one statement, of which SQLite takes 32,766 values
 _encode = msgspec.json.Encoder().encode
-_decode_values = msgspec.json.Decoder(dict[str, str | int]).decode
+_decode_values = msgspec.json.Decoder(dict[str, AlertValue]).decode
 _WAITING = and_(alert_deliveries.c.delivered_at_unix.is_(None), alert_deliveries.c.given_up.is_(None))
 
 
