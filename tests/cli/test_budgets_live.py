@@ -89,7 +89,7 @@ def test_rolling_budgets_of_a_tenant_and_of_a_key_say_when_room_comes_back(
         if reply.status == 429:
             break
     message = reply.json["error"]["message"]
-    assert "The budget of $0.01 for tenant 'default' (rolling 24h) is used up" in message
+    assert "Of the budget of $0.01 for tenant 'default' (rolling 24h) $0." in message
     assert "Enough of it comes back in 24 h" in message
     assert 24 * 3600 - 60 <= int(reply.headers["retry-after"]) <= 25 * 3600
     server.kill()

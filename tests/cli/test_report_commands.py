@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripted_upstream import UpstreamThread
+from swell.cli.usage_report import period_of, wish_of
 from swell.server.assembly import open_store
 from swell.server.state_directory import StateDirectory
 from swell.state.records import SpoolPosition
@@ -240,3 +241,12 @@ def test_a_server_refuses_groups_that_there_are_not(server: SwellProcess) -> Non
         assert "secret" in refused.json()["error"]
         assert client.post("/api/usage/groups", json={"bucket": "week"}).status_code == 400
         assert len(client.get("/api/usage/span").json()) == 2
+
+
+def test_a_report_of_a_length_of_time_says_since_when_by_the_zones_clock() -> None:
+    wish = wish_of("tenant", None, "Asia/Kathmandu", 1_795_942_800.0)
+    assert period_of(wish, None).label == "since 2026-11-29 14:45"
+
+
+def test_nothing_since_then_is_a_sentence(state: Path) -> None:
+    assert run(state, "usage", "--by", "tenant", "--since", "1s").stdout.startswith("No usage since 20")

@@ -9,10 +9,10 @@ from budget_world import World, limit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swell.gateway.budget_shares import BUSY_SECONDS
+from swell.gateway.budget_shares import BUSY_SECONDS, exceeded
 from swell.gateway.directory import Key
 from swell.state.budgets import BudgetLimit
-from swell.state.messages import LeaseRecall
+from swell.state.messages import LeaseDeny, LeaseRecall
 from swell.state.snapshot import KeyEntry
 
 SEED = int(os.environ.get("SWELL_BUDGET_SEED", "20261129"))
@@ -151,6 +151,18 @@ def test_a_new_period_begins_with_a_new_budget_and_the_old_one_is_settled_apart(
     world.settle_down(3.0)
     assert [standing.spent_usd_nanos for standing in world.book.standings()] == [850, 100]
     world.check_books()
+
+
+def test_a_refusal_says_what_is_left_and_what_the_request_may_cost_without_a_period_where_there_is_none() -> None:
+    deny = LeaseDeny("", 0, 7200.0, is_final=True, remaining=20_000_000)
+    day = limit(USD, start_ms=0, end_ms=86_400_000)
+    assert exceeded(day, deny, 30_000_000).message == (
+        "Of the budget of $1.00 for tenant 'search' in the month $0.02 is left, and this request may cost $0.03. "
+        "It begins anew in 2 h."
+    )
+    assert exceeded(limit(USD), deny, 30_000_000).message == (
+        "Of the budget of $1.00 for tenant 'search' $0.02 is left, and this request may cost $0.03."
+    )
 
 
 @given(bounds=st.lists(st.integers(1, 400), min_size=1, max_size=30), cap=st.integers(1, 2000))

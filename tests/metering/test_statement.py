@@ -9,6 +9,7 @@ from swell.metering.periods import zone_of
 from swell.metering.reports import named_period
 from swell.metering.statement import BudgetTerm, Statement, statement
 from swell.metering.statement_page import statement_page
+from swell.state.overrides import BudgetOverride
 from swell.state.records import UsageChange
 
 NOW = unix_ms("2026-12-05T12:00:00+00:00") / 1000
@@ -94,6 +95,32 @@ def test_budgets_stand_as_they_did_at_the_end_of_the_period_or_as_they_do_now() 
     current = made(*CHANGES, period="month", terms=terms[:1])
     assert [(each.label, each.spent_usd_nanos) for each in current.budgets] == [("2026-12", 270_000)]
     assert not current.is_over
+
+
+def test_a_budget_has_its_grace_and_the_raises_that_held_when_the_period_ended() -> None:
+    def midnight(day: str) -> float:
+        return unix_ms(f"{day}T00:00:00+00:00") / 1000
+
+    def raised(by_usd_nanos: int, at: str, until: str, ended: str | None = None) -> BudgetOverride:
+        return BudgetOverride(
+            override_id="raise-1", budget_id="b", scope="tenant", owner="search", model="", period="month",
+            by_usd_nanos=by_usd_nanos, reason="x", created_by="ann", created_at_unix=midnight(at),
+            until_unix=midnight(until), ended_at_unix=None if ended is None else midnight(ended),
+        )  # fmt: skip
+
+    raises = (
+        raised(500_000, "2026-11-10", "2026-12-01"),  # a credit
+        raised(7, "2026-11-10", "2026-11-20"),
+        raised(11, "2026-11-10", "2026-12-01", ended="2026-11-12"),
+        raised(13, "2026-12-01", "2027-01-01"),
+    )
+    found = made(*CHANGES, terms=(BudgetTerm("month", UTC, 1_000_000, "", 50_000, raises),))
+    (standing,) = found.budgets
+    assert (standing.raised_usd_nanos, standing.cap_usd_nanos) == (500_000, 1_500_000)
+    assert standing.left_usd_nanos == 1_550_000 - 1_380_000
+    page = Page(statement_page(found))
+    for text in ("$0.0015 ($0.0005 of it raised) and a grace of $0.00005", "$0.00017", "92.0 %"):
+        assert text in page.texts, text
 
 
 def test_a_statement_in_a_zone_follows_its_days() -> None:

@@ -106,6 +106,7 @@ def _grid_errors(profile: LatencyProfile, grid: list[dict[str, str]]) -> tuple[f
     [
         ("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"),
         ("meta-llama/Meta-Llama-3.1-70B", "llama-3.1-70b"),
+        ("hf://meta-llama/Llama-3.1-8B-Instruct@v1.0-rc_2", "llama-3.1-8b"),
         ("Qwen/Qwen3-30B-A3B-Instruct-2507", "qwen3-30b-a3b"),
         ("nvidia/Llama-3.1-8B-Instruct-FP8", "llama-3.1-8b-fp8"),
         ("qwen3-32b", "qwen3-32b"),

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,8 @@ from swell.units import usd, usd_text
 if TYPE_CHECKING:
     from swell.metering.statement import BudgetTerm
     from swell.spec import Spec
+
+MAX_RAISES = 1000  # the newest raises of budgets that are looked through
 
 
 @command
@@ -46,7 +48,7 @@ def statement(
             period=period_of(wish, span),
             zone=wish.zone,
             span_ms=span,
-            terms=_terms(spec, tenant),
+            terms=_terms(spec, tenant, access.overrides(MAX_RAISES)),
             now_unix=time.time(),
         )
     if not made.days and not (spec is not None and any(known.name == tenant for known in spec.tenants)):
@@ -64,13 +66,22 @@ def statement(
         print(f"{output}: {tenant}, {made.period.label}, {requests:,} requests, {usd_text(charge)}")
 
 
-def _terms(spec: "Spec | None", tenant: str) -> "list[BudgetTerm]":
+def _terms(spec: "Spec | None", tenant: str, raises: Any) -> "list[BudgetTerm]":
+    import msgspec
+
     from swell.metering.periods import zone_of
     from swell.metering.statement import BudgetTerm
+    from swell.server.budget_limits import Budget
+    from swell.state.budgets import Scope
+    from swell.state.overrides import BudgetOverride
 
+    known = msgspec.convert(raises, list[BudgetOverride])
     return [
-        BudgetTerm(budget.period, zone_of(budget.time_zone), budget.usd_nanos, budget.model or "")
-        for known in (() if spec is None else spec.tenants)
-        if known.name == tenant
-        for budget in known.budget
-    ]
+        BudgetTerm(
+            budget.period, zone_of(budget.time_zone), budget.usd_nanos, budget.model or "", budget.grace_usd_nanos,
+            tuple(each for each in known if each.budget_id == Budget(Scope.TENANT, tenant, budget).budget_id),
+        )
+        for declared in (() if spec is None else spec.tenants)
+        if declared.name == tenant
+        for budget in declared.budget
+    ]  # fmt: skip

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -68,7 +69,8 @@ def _groups(text: str) -> tuple[str, ...]:
 def period_of(wish: Wish, span_ms: tuple[int, int] | None) -> Period:
     """The period that was asked for; without one, this month."""
     if wish.since_unix is not None:
-        return Period(max(0.0, wish.since_unix), None, "since")
+        since = max(0.0, wish.since_unix)
+        return Period(since, None, f"since {datetime.fromtimestamp(since, wish.zone):%Y-%m-%d %H:%M}")
     return named_period(wish.period or MONTH, wish.zone, time.time(), span_ms)
 
 
@@ -145,7 +147,8 @@ def _print(rows: list[ReportRow], by: tuple[str, ...], period: Period, zone: Zon
     if shown:
         print(f"{period.label}, {zone.key}")
         shown.append(("total", *("" for _ in by[1:]), *_shown(total(rows))))
-    print_table(columns, shown, empty=f"No usage in {period.label} ({zone.key}).")
+    when = period.label if period.label.startswith("since") else f"in {period.label}"
+    print_table(columns, shown, empty=f"No usage {when} ({zone.key}).")
 
 
 def _shown(sums: Sums) -> tuple[object, ...]:

@@ -121,11 +121,10 @@ class BudgetShare:
         if not deny.is_final:
             self.denied_until = now + deny.retry_after_seconds
             return  # `turn` asks again
-        refusal = exceeded(self.spec, deny)
         waiting, self._waiters = self._waiters, deque()
         for waiter, amount in waiting:
             if amount >= self.asked_need:
-                waiter.share_denied(refusal)
+                waiter.share_denied(exceeded(self.spec, deny, amount))
             else:  # who needs less may still get it
                 self._waiters.append((waiter, amount))
         if self._waiters:
@@ -193,8 +192,8 @@ class Budgets:
         return last
 
 
-def exceeded(limit: BudgetLimit, deny: LeaseDeny) -> Refusal:
-    """429 for a budget that has no room for the request however much comes back."""
+def exceeded(limit: BudgetLimit, deny: LeaseDeny, amount: int) -> Refusal:
+    """429 for a budget that has no room for a request of `amount` however much comes back."""
     retry_after = None if limit.end_unix_ms is None else deny.retry_after_seconds
     if retry_after is not None and not math.isfinite(retry_after):
         retry_after = None  # it needs more than a cap that has fallen
@@ -204,8 +203,8 @@ def exceeded(limit: BudgetLimit, deny: LeaseDeny) -> Refusal:
         resets = f" {again} in {duration(retry_after)}."
     return Refusal(
         429,
-        f"The budget of {amount_of(limit)} for {whose(limit)} {when(limit)} is used up: "
-        f"{usd_text(deny.remaining)} is left, and this request may cost more.{resets}",
+        f"Of the budget of {amount_of(limit)} for {whose(limit)}{when(limit)} {usd_text(deny.remaining)} is left, and "
+        f"this request may cost {usd_text(amount)}.{resets}",
         code="budget_exceeded",
         retry_after_seconds=retry_after,
     )
@@ -225,7 +224,7 @@ def busy(limit: BudgetLimit) -> Refusal:
     """429 for a budget whose rest other running requests have reserved."""
     return Refusal(
         429,
-        f"What is left of the budget of {amount_of(limit)} for {whose(limit)} {when(limit)} is "
+        f"What is left of the budget of {amount_of(limit)} for {whose(limit)}{when(limit)} is "
         "reserved by running requests; try again shortly, or lower max_tokens.",
         code="budget_reserved",
         retry_after_seconds=BUSY_RETRY_SECONDS,
@@ -239,8 +238,10 @@ def amount_of(limit: BudgetLimit) -> str:
 
 
 def when(limit: BudgetLimit) -> str:
-    """Its period, for people."""
-    return f"({limit.label})" if limit.window_ms else f"in {limit.label}"
+    """Its period, for people, after a space; nothing where it is given once."""
+    if limit.end_unix_ms is None:
+        return ""
+    return f" ({limit.label})" if limit.window_ms else f" in {limit.label}"
 
 
 def whose(limit: BudgetLimit) -> str:

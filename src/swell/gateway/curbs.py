@@ -99,7 +99,7 @@ def _shed(curb: Curb, unix_ms: int) -> Refusal:
     )
     return Refusal(
         429,
-        f"The budget of {amount_of(limit)} for {whose(limit)} {when(limit)} is nearly used up, and requests of "
+        f"The budget of {amount_of(limit)} for {whose(limit)}{when(limit)} is nearly used up, and requests of "
         f"priority batch are refused until it is not.{again}",
         code="budget_batch_shed",
         retry_after_seconds=seconds,

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from swell.metering.periods import Period, period_at
 from swell.metering.reports import NOTHING, Ask, Sums, added, slices, sums_of
 from swell.spec.windows import is_rolling, window_hours
+from swell.state.overrides import BudgetOverride
 from swell.state.records import UsageFilter
 from swell.state.usage import UsageStatus
 from swell.state.usage_groups import GroupColumn
@@ -27,6 +28,8 @@ class BudgetTerm:
     zone: ZoneInfo
     cap_usd_nanos: int
     model: str = ""
+    grace_usd_nanos: int = 0
+    raises: tuple[BudgetOverride, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,17 @@ class BudgetStanding:
     term: BudgetTerm
     label: str
     spent_usd_nanos: int
+    raised_usd_nanos: int = 0  # by raises that held then
+
+    @property
+    def cap_usd_nanos(self) -> int:
+        """The amount as it was raised, without its grace."""
+        return self.term.cap_usd_nanos + self.raised_usd_nanos
 
     @property
     def left_usd_nanos(self) -> int:
-        """Negative where the budget was lowered, or set up, after more was spent."""
-        return self.term.cap_usd_nanos - self.spent_usd_nanos
+        """Of the amount and its grace. Negative where the budget was lowered, or set up, after more was spent."""
+        return self.cap_usd_nanos + self.term.grace_usd_nanos - self.spent_usd_nanos
 
 
 @dataclass(slots=True)
@@ -119,4 +128,12 @@ def _standing(ask: Ask, made: Statement, term: BudgetTerm) -> BudgetStanding:
         since_unix_ms=round(period.start_unix * 1000),
         until_unix_ms=None if period.end_unix is None else round(period.end_unix * 1000),
     )
-    return BudgetStanding(term, period.label, sum(group.charge_usd_nanos for group in ask(where, (), None)))
+    spent = sum(group.charge_usd_nanos for group in ask(where, (), None))
+    return BudgetStanding(term, period.label, spent, _raised(term, made))
+
+
+def _raised(term: BudgetTerm, made: Statement) -> int:
+    """By how much, at the last moment of the statement's period, or now: a credit ends with its period."""
+    end = made.period.end_unix
+    at = made.made_at_unix if end is None else min(made.made_at_unix, end - 1)
+    return sum(each.by_usd_nanos for each in term.raises if each.is_in_force(at))

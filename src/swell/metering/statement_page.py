@@ -99,20 +99,23 @@ def _budgets(made: Statement) -> str:
         return "<section><h2>Budgets</h2><p>No budget is set for this tenant.</p></section>"
     rows = "".join(_budget(standing) for standing in made.budgets)
     heads = "".join(f"<th>{name}</th>" for name in ("period", "requests for", "budget", "spent", "left", "used"))
-    when = "at its end" if made.is_over else "by now"
+    when = "did at its end" if made.is_over else "does now"
     return (
         f"<section><h2>Budgets</h2><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<p>Budgets are those that are configured now; each stands as it did {when}, in its own period.</p></section>"
+        "<p>Budgets are those that are configured now, with the raises that held; each stands as it "
+        f"{when}, in its own period.</p></section>"
     )
 
 
 def _budget(standing: BudgetStanding) -> str:
     term, left = standing.term, standing.left_usd_nanos
-    used = f"{standing.spent_usd_nanos * 1000 // term.cap_usd_nanos / 10:.1f} %" if term.cap_usd_nanos else ""
+    cap, raised, grace = standing.cap_usd_nanos, standing.raised_usd_nanos, term.grace_usd_nanos
+    used = f"{standing.spent_usd_nanos * 1000 // cap / 10:.1f} %" if cap else ""
+    amount = usd_text(cap) + (f" ({usd_text(raised)} of it raised)" if raised else "")
     cells = (
         term.kind if standing.label == term.kind else f"{standing.label} ({term.kind}, {term.zone.key})",
         term.model or "all models",
-        usd_text(term.cap_usd_nanos),
+        amount + (f" and a grace of {usd_text(grace)}" if grace else ""),
         usd_text(standing.spent_usd_nanos),
     )
     first = "".join(f"<td>{escape(cell)}</td>" for cell in cells)

@@ -140,8 +140,9 @@ def find_profile(
 
 
 def plain_model(name: str) -> str:
-    """`meta-llama/Meta-Llama-3.1-8B-Instruct` as `llama-3.1-8b`: what decides its speed, without who tuned it."""
-    plain = name.rsplit("/", 1)[-1].casefold().removesuffix(".gguf").removeprefix("meta-").replace("_", "-")
+    """`meta-llama/Meta-Llama-3.1-8B-Instruct@main` as `llama-3.1-8b`: what decides its speed, without who tuned it."""
+    plain = name.rsplit("/", 1)[-1].partition("@")[0].casefold()
+    plain = plain.removesuffix(".gguf").removeprefix("meta-").replace("_", "-")
     plain = re.sub(r"\.i?q\d[-\w]*$", "", plain)  # a quantised file
     return re.sub(r"-(?:instruct|chat|it|hf|base)(?:-\d{4})?(?=$|-fp8$)", "", plain)
 
