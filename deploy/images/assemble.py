@@ -99,8 +99,10 @@ def copy(path: Path, root: Path) -> None:
 def copy_libraries(root: Path) -> set[Path]:
     """Every shared library that something in `root` is linked to; those that were copied."""
     copied: set[Path] = set()
-    for path in list(elf_files(root)):
-        for library in linked(Path("/") / path.relative_to(root)):
+    programs = list(elf_files(root))
+    bundled = {path.name for path in programs}  # wheels bring libraries that find one another once they are loaded
+    for path in programs:
+        for library in linked(Path("/") / path.relative_to(root), bundled):
             if library not in copied and not library.is_relative_to(HOME):
                 copy(library, root)
                 copied.add(library)
@@ -116,12 +118,14 @@ def elf_files(root: Path) -> Iterator[Path]:
                     yield path
 
 
-def linked(path: Path) -> Iterator[Path]:
+def linked(path: Path, bundled: set[str]) -> Iterator[Path]:
     """What the dynamic linker would load for it."""
     told = subprocess.run(["/usr/bin/ldd", str(path)], check=False, capture_output=True, text=True).stdout
     for line in told.splitlines():
         words = line.split()
         if "not found" in line:
+            if words[0] in bundled:
+                continue
             sys.exit(f"{path} needs {words[0]}, which the base image lacks; add its package to PACKAGES")
         place = words[2] if "=>" in words and len(words) > 2 else words[0] if words else ""
         if place.startswith("/"):
