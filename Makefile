@@ -9,10 +9,10 @@ NODE_TESTS := tests/sdk/node
 NODE := $(NODE_TESTS)/node_modules/.installed
 PYTEST_ARGS ?=
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header \
-	--no-annotate --python-version 3.11 --upgrade pyproject.toml requirements/build.in
+	--no-annotate --python-version 3.11 --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help up test coverage test-services test-vllm lint bench bench-gateway docs lock clean
+.PHONY: help up test coverage test-services test-vllm lint bench bench-gateway images docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,12 +44,18 @@ bench: bench-gateway ## every benchmark
 bench-gateway: $(DEV) ## the gateway beside nginx and other routers, on this machine
 	@$(BIN)/python -m benchmarks.gateway $(BENCH_ARGS)
 
+images: $(DEV) ## container images of gateway, server and llama.cpp (IMAGE_ARGS="--tool podman --base IMAGE …")
+	@$(BIN)/python deploy/images/build.py $(IMAGE_ARGS)
+
 docs: $(DEV) ## check that the documentation agrees with the code
 	@$(BIN)/python -m pytest tests/repository/test_docs.py $(PYTEST_ARGS)
 
 lock: $(DEV) ## renew the lock files in requirements/ and the Node lock
-	$(COMPILE) --extra local --extra postgres --extra dev -o requirements/dev.txt
-	$(COMPILE) --extra local --constraint requirements/dev.txt -o requirements/local.txt
+	$(COMPILE) --extra local --extra postgres --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
+	$(COMPILE) --extra local --constraint requirements/dev.txt -o requirements/local.txt pyproject.toml requirements/build.in
+	$(COMPILE) --extra postgres --constraint requirements/dev.txt -o requirements/server.txt pyproject.toml
+	$(COMPILE) --constraint requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
+	$(COMPILE) --constraint requirements/dev.txt -o requirements/engine-llama.cpp.txt requirements/engine-llama.cpp.in
 	cd $(NODE_TESTS) && npm install --package-lock-only --ignore-scripts
 
 clean: ## remove what was built or installed; models, keys and usage stay

@@ -1,7 +1,8 @@
 """A container's output into the log file of its place, as if it had written there itself.
 
 The daemon's stream is one connection a container and costs nothing while nothing is said. Every line comes with its
-time, which is cut off and remembered, so that a broken stream is continued where it ended.
+time, which is cut off and becomes the file's own, so that a broken stream is continued where it ended, by a later
+server too.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ class FollowedLog:
                 async for piece in answer.aiter_raw():
                     text, rest = self._lines(rest + piece)
                     if text:
-                        await asyncio.to_thread(_write, descriptor, text)
+                        await asyncio.to_thread(_write, descriptor, text, self._since)
         except (SwellError, RefusedError, OSError):
             return
         finally:
@@ -97,13 +98,13 @@ def note(path: Path, sentence: str) -> None:
     """Add a sentence of Swell's own, such as why there is no container."""
     descriptor = _append_to(path)
     try:
-        _write(descriptor, f"swell: {sentence}\n".encode())
+        _write(descriptor, f"swell: {sentence}\n".encode(), 0)
     finally:
         os.close(descriptor)
 
 
 def last_written(path: Path) -> int:
-    """When something was last written, in nanoseconds; 0 for a file that is not there."""
+    """The time of the last line, in nanoseconds; 0 for a file that is not there."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -115,6 +116,8 @@ def _append_to(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _write(descriptor: int, data: bytes, said: int) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
+    if said:  # the system's own time of a change is milliseconds off
+        os.utime(descriptor, ns=(said, said))
