@@ -48,7 +48,7 @@ docs: $(DEV) ## check that the documentation agrees with the code
 	@$(BIN)/python -m pytest tests/repository/test_docs.py $(PYTEST_ARGS)
 
 lock: $(DEV) ## renew the lock files in requirements/ and the Node lock
-	$(COMPILE) --extra local --extra postgres --extra dev -o requirements/dev.txt
+	$(COMPILE) --extra local --extra postgres --extra kubernetes --extra dev -o requirements/dev.txt
 	$(COMPILE) --extra local --constraint requirements/dev.txt -o requirements/local.txt
 	cd $(NODE_TESTS) && npm install --package-lock-only --ignore-scripts
 

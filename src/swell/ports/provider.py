@@ -57,6 +57,14 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """What a place shall run before the child begins, so that its model is there: a command of an image."""
+
+    image: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a child needs of the machine that a provider puts it on; processes of this machine take what there is."""
 
@@ -68,6 +76,7 @@ class Needs:
     market: RunMarket | None = None  # None: whatever the place has
     zone: str = ""  # empty: any
     mounts: tuple[Mount, ...] = ()
+    fetch: Fetch | None = None  # None: the model is there, or the engine fetches it
 
 
 NEEDS_NOTHING = Needs()
