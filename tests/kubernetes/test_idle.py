@@ -1,4 +1,4 @@
-"""What a Pod does before its engine is asked to end, run as a kubelet runs it, against an engine that is busy at first."""
+"""What a Pod does before its engine is asked to end, run as a kubelet runs it: against an engine that is busy first."""
 
 import subprocess
 import sys

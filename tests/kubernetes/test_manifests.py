@@ -124,7 +124,7 @@ def test_what_no_pod_can_be_made_of_is_refused_with_a_reason(changes: dict[str, 
 def test_different_workloads_have_different_names_that_are_names(pairs: list[tuple[str, str]]) -> None:
     found = [names.object_name(*pair) for pair in pairs]
     assert len(set(found)) == len(pairs)
-    assert all(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,50}", name) and not name.endswith("-") for name in found)
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name) and not name.endswith("-") for name in found)
     assert all(re.fullmatch(LABEL, names.label_value(workload)) for workload, _ in pairs)
 
 

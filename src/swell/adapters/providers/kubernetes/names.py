@@ -7,6 +7,7 @@ which installation, of which workload, with which fingerprint; by them it is wat
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 DOMAIN = "swell.internal"
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -25,7 +26,7 @@ FULL_NAME = f"{DOMAIN}/workload-name"  # annotation: the workload as people writ
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 MAX_LABEL_LENGTH = 63
-_STEM_LENGTH = 40  # leaves room in 63 for a digest, the ReplicaSet's and the Pod's endings
+_STEM_LENGTH = 30  # leaves room in 63 for a digest, the ReplicaSet's and the Pod's endings
 _DIGEST_LENGTH = 10
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
@@ -53,6 +54,11 @@ def labels(installation: str, workload: str, fingerprint: str = "") -> dict[str,
     """The labels of a workload's objects; without a fingerprint, those that all its fingerprints share."""
     shared = {**selector(installation), WORKLOAD: label_value(workload)}
     return {**shared, FINGERPRINT: label_value(fingerprint)} if fingerprint else shared
+
+
+def group_key(carried: Mapping[str, str]) -> str:
+    """What objects of one workload and fingerprint have in common, from their labels."""
+    return f"{carried.get(WORKLOAD, '')}/{carried.get(FINGERPRINT, '')}"
 
 
 def as_query(pairs: dict[str, str]) -> str:
