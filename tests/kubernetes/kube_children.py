@@ -56,7 +56,7 @@ def needs(draw: st.DrawFn) -> Needs:
         memory_bytes=draw(st.sampled_from([0, 1, 16 * 2**30])),
         accelerator=accelerator,
         accelerators=count,
-        market=draw(st.sampled_from(["", "spot", "on-demand"])),
+        market=draw(st.sampled_from([None, "spot", "on_demand"])),
         zone=draw(st.sampled_from(["", "europe-west4-a"])),
         fetch=draw(st.sampled_from([None, fetch])),
     )

@@ -9,17 +9,21 @@ from pathlib import Path
 from kube_children import SETTINGS, child
 from lightkube.config.kubeconfig import Cluster, KubeConfig, User
 
+from swell.adapters.providers.accelerators import Platform
 from swell.adapters.providers.kubernetes import names
 from swell.adapters.providers.kubernetes.client import LightkubeApi
 from swell.adapters.providers.kubernetes.pacing import Pace
 from swell.adapters.providers.kubernetes.provider import KubernetesProvider
 from swell.clock import ManualClock
-from swell.ports.provider import ChildHandle, ChildSpec, Needs
+from swell.ports.provider import ChildHandle, ChildSpec, Machine, Needs
 from swell.testing.cluster import ApiServer, Controllers, FakeCluster
 
 WAIT_SECONDS = 10.0
 POLL_SECONDS = 0.005
 STEP_SECONDS = 0.05  # of the injected clock, for each of those
+LONGER = 1.02  # each of them
+ON_GKE = replace(SETTINGS, platform=Platform.GKE)
+SPOT_NODE = {"cloud.google.com/gke-spot": "true", "cloud.google.com/gke-accelerator": "nvidia-l4"}
 QUICK = Pace(per_second=10_000.0, burst=10_000)
 
 
@@ -31,7 +35,8 @@ class FakeClusterHarness:
         self.clock = ManualClock()
         self.cluster = FakeCluster(self.clock)
         self.controllers = Controllers(self.cluster, names.WORKLOAD)
-        self.controllers.add_node("node-1", gpu=8)
+        self.controllers.add_node("node-1", zone="zone-a")
+        self.controllers.add_node("spot-1", zone="zone-b", labels=SPOT_NODE, gpu=1)
         self.server = ApiServer(self.cluster, SETTINGS.namespace)
         self.children: dict[str, ChildSpec] = {}  # by workload
         self._providers: list[KubernetesProvider] = []
@@ -46,7 +51,7 @@ class FakeClusterHarness:
     def provider(self) -> KubernetesProvider:
         for earlier in self._providers[-1:]:
             self._kill(earlier)
-        provider = KubernetesProvider(self.api(), SETTINGS, clock=self.clock, pace=QUICK, pause=self._pause)
+        provider = KubernetesProvider(self.api(), ON_GKE, clock=self.clock, pace=QUICK, pause=self._pause)
         self._providers.append(provider)
         return provider
 
@@ -69,6 +74,19 @@ class FakeClusterHarness:
     def impossible(self) -> ChildSpec:
         return replace(self.steady(), needs=Needs())
 
+    def spot(self) -> tuple[ChildSpec, Machine]:
+        needs = Needs(image="engine", accelerator="L4", accelerators=1, market="spot")
+        return replace(self.steady(), needs=needs), Machine("spot", "zone-b", "L4")
+
+    def unavailable(self) -> ChildSpec:
+        return replace(self.steady(), needs=replace(self.spot()[0].needs, accelerators=2))
+
+    def give_notice(self, handle: ChildHandle) -> None:
+        self.controllers.taint("spot-1", "cloud.google.com/impending-node-termination")
+
+    def reclaim(self, handle: ChildHandle) -> None:
+        self.controllers.reclaim("spot-1")
+
     async def settled(self, handle: ChildHandle) -> None:
         await self.until(lambda: self._providers[-1].status(handle).address is not None)
 
@@ -79,9 +97,10 @@ class FakeClusterHarness:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Polls, for what comes over sockets; the cluster goes on meanwhile."""
         async with asyncio.timeout(WAIT_SECONDS):
-            turn = asyncio.Event()
+            turn, step = asyncio.Event(), STEP_SECONDS
             while not condition():
-                await self.pass_seconds(STEP_SECONDS)
+                step *= LONGER
+                await self.pass_seconds(step)
                 self.controllers.step()
                 asyncio.get_running_loop().call_later(POLL_SECONDS, turn.set)
                 await turn.wait()

@@ -3,10 +3,16 @@
 import pytest
 from kube_harness import FakeClusterHarness
 
-from swell.testing.provider_suite import ProviderHarness, ProviderSuite
+from swell.testing.provider_suite import ProviderHarness, ProviderSuite, SpotHarness, SpotSuite
 
 
 class TestOnAClusterOfMakeBelieve(ProviderSuite):
     @pytest.fixture
     def harness(self, fake_harness: FakeClusterHarness) -> ProviderHarness:
+        return fake_harness
+
+
+class TestSpotOnAClusterOfMakeBelieve(SpotSuite):
+    @pytest.fixture
+    def harness(self, fake_harness: FakeClusterHarness) -> SpotHarness:
         return fake_harness

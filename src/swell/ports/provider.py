@@ -12,7 +12,8 @@ Contract for every implementation, checked by `swell.testing.provider_suite`:
   address is known beforehand; one with a network of its own always has the same, and where it is reached is told by
   `status`, once that is known, and anew when it changes.
 - A child whose place asks its health path by itself tells the answer with `ready`; nobody else asks then.
-- `end_orphans` comes once, after the last `adopt` of a server's life: what nobody has taken over by then is ended.
+- `end_orphans` comes once, after the last `adopt` of a server's life: what nobody has taken over by then is ended,
+  where the place knows of it.
 - `stop` returns at once and may be repeated; a later call can only shorten the grace. Stopping what is gone is
   no error.
 - Where machines are bought on spot, `status` says so, and says who loses one: NOTICE while a child runs whose machine

@@ -242,6 +242,7 @@ class SpotSuite:
         await harness.settled(handle)
         later = harness.provider()
         assert await later.adopt(handle.child_id, handle.log_path, handle) == handle
+        await later.end_orphans()
         await harness.until(lambda: later.status(handle).machine == machine)
         harness.reclaim(handle)
         await harness.until(lambda: later.status(handle).loss is Loss.RECLAIMED)

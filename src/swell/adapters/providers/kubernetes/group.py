@@ -10,64 +10,20 @@ starts instead takes it. What is not taken is given up. So a Deployment never as
 back-off, phases and decisions stay where they are for every provider: in the fleet.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swell.adapters.providers.kubernetes.children import Child, Mark, Nodes, Victim, is_away, machine_of
 from swell.adapters.providers.kubernetes.manifests import NOTHING, Scale
-from swell.adapters.providers.kubernetes.seen import DeploymentSeen, NodeSeen, PodSeen
-from swell.ports.provider import ChildSpec
+from swell.adapters.providers.kubernetes.seen import DeploymentSeen, PodSeen
+from swell.ports.provider import ChildSpec, Loss, Machine
 
 VACANCY_SECONDS = 10.0
+SPOT_SECONDS = 300.0  # until a market that has brought no machine is taken to have none
 TELL_SECONDS = 5.0  # at most until an end is told although it could not be written
 SIGKILL_CODE = -9
-
-Mark = tuple[str, int, int]
-"""What a Pod is marked with: whose it is, in which run, and its deletion cost."""
-
-
-@dataclass
-class Child:
-    """One replica. `pod` is the uid of the Pod that it was given, empty while it waits for one."""
-
-    child_id: str
-    log_path: Path
-    pod: str = ""
-    run: int = 0
-    kill_at: float | None = None  # set once it was asked to end
-    is_lost: bool = False  # its Pod goes, and nobody here asked for that
-    ended_at: float | None = None
-    is_told: bool = False  # that it has ended
-    is_taken: bool = False  # it is gone because its machine is
-    exit_code: int | None = None
-    last_words: str = ""
-    waiting: str = ""
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether it was asked to end."""
-        return self.kill_at is not None
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it has ended."""
-        return self.ended_at is not None
-
-    @property
-    def is_held(self) -> bool:
-        """Whether it shall run."""
-        return self.kill_at is None and self.ended_at is None
-
-
-@dataclass
-class Victim:
-    """A Pod that was chosen to end. `sent_seconds` is the shortest grace that was asked for, None before the first."""
-
-    asked_at: float
-    kill_at: float
-    sent_seconds: int | None = None
-    killed_at: float | None = None
 
 
 @dataclass
@@ -128,11 +84,11 @@ class Group:
         count = sum(not child.is_lost for child in held) + len(self.vacancies)
         return Scale(count, tuple(sorted(child.child_id for child in held)))
 
-    def add(self, spec: ChildSpec) -> None:
+    def add(self, spec: ChildSpec, now: float) -> None:
         """A child more, in a vacancy where there is one."""
         self.spec = spec
         self.is_retired = False
-        self.children[spec.child_id] = Child(spec.child_id, spec.log_path)
+        self.children[spec.child_id] = Child(spec.child_id, spec.log_path, now)
         if self.vacancies:
             self.vacancies.pop(0)
 
@@ -142,10 +98,10 @@ class Group:
         is_wanted = self.applied is not None and child_id in self.applied.children
         if pod is None and not is_wanted:
             return False
-        child = Child(child_id, log_path)
+        child = Child(child_id, log_path, now)
         if pod is not None:
             child.pod, child.run = pod.uid, pod.child_run
-            if has_ended(child, pod):
+            if child.has_ended(pod):
                 return False
             if not is_wanted:  # its server was about to let it go
                 child.kill_at = now
@@ -171,7 +127,7 @@ class Group:
             victim = self.victims.setdefault(child.pod, Victim(now, child.kill_at))
             victim.kill_at = min(victim.kill_at, child.kill_at)
 
-    def advance(self, nodes: Mapping[str, NodeSeen] | None, now: float) -> list[Child]:
+    def advance(self, nodes: Nodes, now: float) -> list[Child]:
         """Bring children up to what is seen; those that are over since. `nodes` is None where they may not be read."""
         self.vacancies = [until for until in self.vacancies if until > now]
         self._forget_pods()
@@ -180,6 +136,8 @@ class Group:
             if not child.is_gone:
                 self._settle(child, nodes, now)
         self._bind()
+        self._refuse_spot(now)
+        self._see_machines(nodes)
         self._departed.clear()
         self._tell_waiting(nodes)
         is_empty = not self.vacancies and all(child.is_gone for child in self.children.values())
@@ -210,25 +168,26 @@ class Group:
                 del kept[uid]
         self.cleared &= self.pods.keys()
 
-    def _settle(self, child: Child, nodes: Mapping[str, NodeSeen] | None, now: float) -> None:
+    def _settle(self, child: Child, nodes: Nodes, now: float) -> None:
         if not child.pod:
             if child.is_leaving and self._is_let_go(child):
                 child.ended_at = now
             return
         pod = self.pods.get(child.pod) or self._departed.get(child.pod)
-        if child.pod in self.pods and pod is not None and not has_ended(child, pod):
+        if child.pod in self.pods and pod is not None and not child.has_ended(pod):
             if pod.is_ending and not child.is_leaving and not child.is_lost:
                 child.is_lost = True
                 self.vacancies.append(now + VACANCY_SECONDS)
             return
         child.ended_at = now
-        if pod is not None and has_ended(child, pod):
+        if pod is not None and child.has_ended(pod):
             child.exit_code, child.last_words = pod.exit_code, pod.last_words
             self.charged[pod.uid] = max(child.run, pod.ended_run or 0)
         elif child.is_leaving and now >= (child.kill_at or 0.0):
             child.exit_code = SIGKILL_CODE  # nobody told, and it had no time left for anything else
-        is_disrupted = pod is not None and (pod.is_disrupted or _is_away(pod.node, nodes))
-        child.is_taken = not child.is_leaving and (child.is_lost or is_disrupted)
+        is_disrupted = pod is not None and (pod.is_disrupted or is_away(pod.node, nodes))
+        is_taken = child.is_lost or child.loss is Loss.NOTICE or is_disrupted
+        child.loss = Loss.RECLAIMED if is_taken and not child.is_leaving else None
         if not child.is_leaving and not child.is_lost:
             self.vacancies.append(now + VACANCY_SECONDS)
 
@@ -272,6 +231,35 @@ class Group:
         for child, pod in zip(waiting, ready, strict=False):
             child.pod, child.run = pod.uid, pod.run
 
+    @property
+    def is_on_spot(self) -> bool:
+        """Whether its Pods wait for machines that a market may not have."""
+        return self.spec is not None and self.spec.needs.market == "spot"
+
+    def _refuse_spot(self, now: float) -> None:
+        """Who waits for a spot machine for too long will get none."""
+        if not self.is_on_spot or self.spec is None:
+            return
+        has_none = sum(not pod.node for pod in self.free())
+        needs = self.spec.needs
+        for child in list(self.children.values()):
+            if has_none and child.is_held and not child.pod and now >= child.added_at + SPOT_SECONDS:
+                has_none -= 1
+                child.ended_at, child.loss, child.last_words = now, Loss.REFUSED, child.waiting
+                child.machine = Machine("spot", needs.zone, needs.accelerator)
+
+    def _see_machines(self, nodes: Nodes) -> None:
+        """What children run on, and whether it goes away."""
+        for child in self.children.values():
+            pod = self.pods.get(child.pod) if not child.is_gone else None
+            if pod is None:
+                continue
+            node = nodes.get(pod.node) if nodes is not None else None
+            if node is not None:
+                child.machine = machine_of(pod, nodes)
+            if not child.is_leaving and (child.is_lost or (node is not None and node.is_ending)):
+                child.loss = Loss.NOTICE
+
     def _give_surplus(self, child: Child, now: float) -> None:
         """A Pod too many runs, or was to be killed by now: it is this child's that leaves, and ends with it."""
         waiting = sum(each.is_held and not each.pod for each in self.children.values())
@@ -283,7 +271,7 @@ class Group:
         if pod.is_running or now >= (child.kill_at or 0.0):
             child.pod, child.run = pod.uid, pod.run
 
-    def _tell_waiting(self, nodes: Mapping[str, NodeSeen] | None) -> None:
+    def _tell_waiting(self, nodes: Nodes) -> None:
         """Every child's word on what it waits for; of those without a Pod, in the order of their Pods."""
         unbound = [child for child in self.children.values() if child.is_held and not child.pod]
         pods = iter(self.free())
@@ -297,13 +285,8 @@ class Group:
         for child in self.children.values():
             if child.pod:
                 pod = self.pods.get(child.pod)
-                lost = pod is not None and _is_away(pod.node, nodes)
+                lost = pod is not None and is_away(pod.node, nodes)
                 child.waiting = f"node {pod.node}, which is not ready" if pod is not None and lost else ""
-
-
-def has_ended(child: Child, pod: PodSeen) -> bool:
-    """Whether the run of the container that the child was given is over."""
-    return pod.is_over or pod.run > child.run or pod.ended_run == child.run
 
 
 def held_pods(group: Group) -> Iterator[tuple[Child, PodSeen]]:
@@ -312,11 +295,3 @@ def held_pods(group: Group) -> Iterator[tuple[Child, PodSeen]]:
         pod = group.pods.get(child.pod) if child.is_held else None
         if pod is not None and pod.is_active:
             yield child, pod
-
-
-def _is_away(node: str, nodes: Mapping[str, NodeSeen] | None) -> bool:
-    """Whether a machine is not ready, or is no more."""
-    if nodes is None or not node:
-        return False
-    seen = nodes.get(node)
-    return seen is None or not seen.is_ready

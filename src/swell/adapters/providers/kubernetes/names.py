@@ -23,6 +23,7 @@ CHILDREN = f"{DOMAIN}/children"  # annotation of a Deployment: the ids of the re
 CHILD = f"{DOMAIN}/child"  # annotation of a Pod: which of them it is
 RUN = f"{DOMAIN}/run"  # annotation of a Pod: in which run of its container
 FULL_NAME = f"{DOMAIN}/workload-name"  # annotation: the workload as people write it
+ACCELERATOR = f"{DOMAIN}/accelerator"  # annotation of a Pod: what it asks for, as Swell names it
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 MAX_LABEL_LENGTH = 63

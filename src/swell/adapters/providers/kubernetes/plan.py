@@ -6,12 +6,13 @@ which then was not serving yet, what was meant to go is deleted by name.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from swell.adapters.providers.kubernetes.group import TELL_SECONDS, Group, Mark, Victim, held_pods
+from swell.adapters.providers.kubernetes.children import Mark, Nodes, Victim, is_away
+from swell.adapters.providers.kubernetes.group import SPOT_SECONDS, TELL_SECONDS, Group, held_pods
 from swell.adapters.providers.kubernetes.manifests import NOTHING, Scale
-from swell.adapters.providers.kubernetes.seen import NodeSeen, PodSeen
+from swell.adapters.providers.kubernetes.seen import PodSeen
 
 CLAIMED_COST, VICTIM_COST = 100, -100
 VICTIM_SECONDS = 5.0  # for the ReplicaSet to do what it was told, before it is done here
@@ -54,7 +55,7 @@ class Plan:
         return not (self.marks or self.scale is not None or self.deletions or self.is_removal)
 
 
-def plan(group: Group, nodes: Mapping[str, NodeSeen] | None, now: float) -> Plan:
+def plan(group: Group, nodes: Nodes, now: float) -> Plan:
     """What brings the cluster to what the group wants."""
     desired = group.desired()
     applied = group.applied or NOTHING
@@ -110,17 +111,13 @@ def _mark_of(group: Group, pod: PodSeen) -> Mark:
     return group.marks.get(pod.uid, (pod.child_id, pod.child_run, pod.cost))
 
 
-def _deletion(
-    victim: Victim, pod: PodSeen, nodes: Mapping[str, NodeSeen] | None, now: float, is_chosen: bool
-) -> Deletion | None:
+def _deletion(victim: Victim, pod: PodSeen, nodes: Nodes, now: float, is_chosen: bool) -> Deletion | None:
     """`is_chosen`: the ReplicaSet has chosen whom to end by now, so that who still lives was not chosen."""
     if pod.is_over:
         return None
     if now >= victim.kill_at:
-        node = nodes.get(pod.node) if nodes is not None else None
-        is_away = nodes is not None and bool(pod.node) and (node is None or not node.is_ready)
         is_stuck = victim.killed_at is not None and now >= victim.killed_at + FORCE_SECONDS
-        grace = 0 if is_away or is_stuck else KILL_GRACE_SECONDS
+        grace = 0 if is_stuck or is_away(pod.node, nodes) else KILL_GRACE_SECONDS
     elif pod.is_ending or not (is_chosen or now >= victim.asked_at + VICTIM_SECONDS):
         return None
     else:
@@ -144,6 +141,8 @@ def _moments(group: Group, due: list[tuple[Victim, PodSeen]], now: float) -> Ite
             yield child.ended_at + TELL_SECONDS
         elif child.ended_at is None and child.kill_at is not None:
             yield child.kill_at
+        elif child.is_held and not child.pod and group.is_on_spot:
+            yield child.added_at + SPOT_SECONDS
     if group.empty_since is not None and group.applied is not None:
         yield now if group.is_retired else group.empty_since + EMPTY_SECONDS
 

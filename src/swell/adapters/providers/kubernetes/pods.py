@@ -63,7 +63,8 @@ def pod_template(child: ChildSpec, settings: ClusterSettings, labels: Mapping[st
         spec["affinity"] = affinity
     if tolerations := [each.manifest() for each in (*placement.tolerations, *settings.tolerations)]:
         spec["tolerations"] = tolerations
-    return {"metadata": {"labels": dict(labels), "annotations": {names.FULL_NAME: child.workload}}, "spec": spec}
+    annotations = {names.FULL_NAME: child.workload, names.ACCELERATOR: child.needs.accelerator}
+    return {"metadata": {"labels": dict(labels), "annotations": annotations}, "spec": spec}
 
 
 def _chosen(settings: ClusterSettings) -> dict[str, Any]:

@@ -7,11 +7,13 @@ replica, and nothing is waited for: a server that is killed at any point leaves 
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from swell.adapters.providers.kubernetes import manifests, names
 from swell.adapters.providers.kubernetes.api import ApiProblem, ClusterApi, Kind
-from swell.adapters.providers.kubernetes.group import Child, Group
+from swell.adapters.providers.kubernetes.children import Child
+from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.pacing import Pace, PacedApi, Pause
 from swell.adapters.providers.kubernetes.pods import ENGINE
 from swell.adapters.providers.kubernetes.seen import (
@@ -95,7 +97,7 @@ class KubernetesProvider:
         group = group or self._group(key, names.object_name(child.workload, child.fingerprint), child.workload)
         if not manifests.fits([*group.children, child.child_id]):
             raise LaunchFailed(f"{child.workload} has more replicas than one Deployment can name")
-        group.add(child)
+        group.add(child, self._clock.monotonic())
         for other in self._groups.values():
             if other.workload == child.workload and other is not group:
                 other.is_retired = True
@@ -126,13 +128,14 @@ class KubernetesProvider:
         child = self._find(handle.child_id)
         if child is None:
             return _GONE
+        known = ChildStatus(Presence.RUNNING, machine=child.machine, loss=child.loss)
         if child.is_told:
-            return ChildStatus(Presence.GONE, child.exit_code)
+            return replace(known, presence=Presence.GONE, exit_code=child.exit_code)
         pod = self._homes[handle.child_id].pods.get(child.pod) if not child.is_gone else None
         if pod is None:
-            return ChildStatus(Presence.RUNNING, waiting=child.waiting, ready=False)
+            return replace(known, waiting=child.waiting, ready=False)
         address = Address(pod.address, PORT) if pod.address else None
-        return ChildStatus(Presence.RUNNING, address=address, waiting=child.waiting, ready=pod.is_ready)
+        return replace(known, address=address, waiting=child.waiting, ready=pod.is_ready)
 
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
         child = self._find(handle.child_id)

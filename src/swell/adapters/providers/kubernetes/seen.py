@@ -1,10 +1,12 @@
 """What is kept of Pods, Deployments and nodes: small values, made once per change. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from swell.adapters.providers.kubernetes import names, objects
 from swell.adapters.providers.kubernetes.manifests import Scale
 from swell.adapters.providers.kubernetes.pods import ENGINE
+from swell.state.replica_runs import RunMarket
 
 SIGNAL_BASE = 128  # a shell's and a runtime's way to say that a signal ended a process
 MAX_SIGNAL = 64
@@ -31,6 +33,14 @@ SPOT_LABELS = {
     "kubernetes.azure.com/scalesetpriority": "spot",
 }
 
+CLOUD_LABELS = (
+    "cloud.google.com/gke-nodepool",
+    "karpenter.sh/nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "eks.amazonaws.com/capacityType",
+    "kubernetes.azure.com/cluster",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PodSeen:
@@ -55,6 +65,7 @@ class PodSeen:
     child_id: str  # whose it is said to be
     child_run: int
     cost: int
+    accelerator: str  # as Swell names it
     waiting: str
 
     @property
@@ -83,7 +94,7 @@ class NodeSeen:
     name: str
     is_ready: bool
     is_ending: bool
-    is_spot: bool
+    market: RunMarket
     zone: str
 
 
@@ -117,6 +128,7 @@ def see_pod(pod: objects.Read) -> PodSeen:
         child_id=meta.annotations.get(names.CHILD, ""),
         child_run=_number(meta.annotations.get(names.RUN, "")),
         cost=_number(meta.annotations.get(names.DELETION_COST, "")),
+        accelerator=meta.annotations.get(names.ACCELERATOR, ""),
         waiting=_waiting(pod, engine)[:MAX_WAITING_CHARACTERS],
     )
 
@@ -145,9 +157,16 @@ def see_node(node: objects.Read) -> NodeSeen:
         name=node.metadata.name,
         is_ready=_holds(node.status.conditions, "Ready"),
         is_ending=any(taint.key in ENDING_TAINTS for taint in node.spec.taints),
-        is_spot=any(labels.get(key) == value for key, value in SPOT_LABELS.items()),
+        market=_market(labels),
         zone=labels.get(ZONE_LABEL, ""),
     )
+
+
+def _market(labels: Mapping[str, str]) -> RunMarket:
+    """Whether a machine is bought on spot; one of no cloud is somebody's own."""
+    if any(labels.get(key) == value for key, value in SPOT_LABELS.items()):
+        return "spot"
+    return "on_demand" if any(key in labels for key in CLOUD_LABELS) else "own"
 
 
 def _end_of(engine: objects.ContainerStatus | None) -> tuple[int | None, objects.Terminated | None]:
