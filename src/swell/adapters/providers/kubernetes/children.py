@@ -27,7 +27,8 @@ class Child:
     ended_at: float | None = None
     is_told: bool = False  # that it has ended
     is_lost: bool = False  # its Pod goes, and nobody here asked for that
-    loss: Loss | None = None
+    has_notice: bool = False  # its machine will be taken
+    loss: Loss | None = None  # why it has ended, where that was its machine
     machine: Machine = OWN_MACHINE
     exit_code: int | None = None
     last_words: str = ""

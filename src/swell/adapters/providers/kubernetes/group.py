@@ -186,7 +186,7 @@ class Group:
         elif child.is_leaving and now >= (child.kill_at or 0.0):
             child.exit_code = SIGKILL_CODE  # nobody told, and it had no time left for anything else
         is_disrupted = pod is not None and (pod.is_disrupted or is_away(pod.node, nodes))
-        is_taken = child.is_lost or child.loss is Loss.NOTICE or is_disrupted
+        is_taken = child.is_lost or child.has_notice or is_disrupted
         child.loss = Loss.RECLAIMED if is_taken and not child.is_leaving else None
         if not child.is_leaving and not child.is_lost:
             self.vacancies.append(now + VACANCY_SECONDS)
@@ -258,7 +258,7 @@ class Group:
             if node is not None:
                 child.machine = machine_of(pod, nodes)
             if not child.is_leaving and (child.is_lost or (node is not None and node.is_ending)):
-                child.loss = Loss.NOTICE
+                child.has_notice = True
 
     def _give_surplus(self, child: Child, now: float) -> None:
         """A Pod too many runs, or was to be killed by now: it is this child's that leaves, and ends with it."""

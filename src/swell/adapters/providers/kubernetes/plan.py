@@ -113,12 +113,13 @@ def _mark_of(group: Group, pod: PodSeen) -> Mark:
 
 def _deletion(victim: Victim, pod: PodSeen, nodes: Nodes, now: float, is_chosen: bool) -> Deletion | None:
     """`is_chosen`: the ReplicaSet has chosen whom to end by now, so that who still lives was not chosen."""
-    if pod.is_over:
-        return None
+    is_late = is_chosen or now >= victim.asked_at + VICTIM_SECONDS
+    if pod.is_over or not (pod.is_ending or is_late):
+        return None  # one that is ended before its ReplicaSet knows that it is one too many is replaced by another
     if now >= victim.kill_at:
         is_stuck = victim.killed_at is not None and now >= victim.killed_at + FORCE_SECONDS
         grace = 0 if is_stuck or is_away(pod.node, nodes) else KILL_GRACE_SECONDS
-    elif pod.is_ending or not (is_chosen or now >= victim.asked_at + VICTIM_SECONDS):
+    elif pod.is_ending:
         return None
     else:
         grace = max(KILL_GRACE_SECONDS, math.ceil(victim.kill_at - now))

@@ -30,7 +30,7 @@ from swell.adapters.providers.kubernetes.watch import Watched, Watching
 from swell.clock import Clock
 from swell.errors import AtCapacity, LaunchFailed
 from swell.ports.engine import Address
-from swell.ports.provider import LOG_TAIL_BYTES, Binding, ChildHandle, ChildSpec, ChildStatus, Presence
+from swell.ports.provider import LOG_TAIL_BYTES, Binding, ChildHandle, ChildSpec, ChildStatus, Loss, Presence
 
 PORT = 8000
 EVERYWHERE = "0.0.0.0"  # noqa: S104  of a Pod's own network
@@ -128,9 +128,9 @@ class KubernetesProvider:
         child = self._find(handle.child_id)
         if child is None:
             return _GONE
-        known = ChildStatus(Presence.RUNNING, machine=child.machine, loss=child.loss)
         if child.is_told:
-            return replace(known, presence=Presence.GONE, exit_code=child.exit_code)
+            return ChildStatus(Presence.GONE, child.exit_code, machine=child.machine, loss=child.loss)
+        known = ChildStatus(Presence.RUNNING, machine=child.machine, loss=Loss.NOTICE if child.has_notice else None)
         pod = self._homes[handle.child_id].pods.get(child.pod) if not child.is_gone else None
         if pod is None:
             return replace(known, waiting=child.waiting, ready=False)
