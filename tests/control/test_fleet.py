@@ -79,6 +79,42 @@ async def test_what_a_start_waits_for_is_told_while_it_waits_and_when_it_fails(w
     assert "Insufficient nvidia.com/gpu" in world.only().last_error
 
 
+async def test_a_place_that_watches_health_itself_is_believed_and_nobody_asks(world: World) -> None:
+    world.fleet.want([world.workload(unhealthy_seconds=3.0)])
+    await world.steps(2)
+    child_id = world.only().child_id
+    world.machine.ready[child_id] = False  # though it would answer
+    await world.steps(4)
+    assert world.only().phase is Phase.STARTING
+    world.machine.ready[child_id], world.health[child_id] = True, None
+    await world.steps(2)
+    assert world.only().phase is Phase.READY
+    await world.steps(40)
+    assert (world.only().phase, world.only().restarts) == (Phase.READY, 0)
+    world.machine.ready[child_id] = False
+    await world.steps(14)
+    assert (world.only().phase, world.only().failures) == (Phase.FAILED, 1)
+    assert "has not been healthy for 3 s" in world.only().last_error
+
+
+async def test_what_waits_is_not_ready_even_where_nothing_is_asked(world: World) -> None:
+    world.fleet.want([world.workload(health=None)])
+    await world.steps(2)
+    world.machine.waiting[world.only().child_id] = "an image"
+    await world.steps(1)
+    assert world.only().phase is Phase.STARTING
+    world.machine.waiting.clear()
+    await world.steps(1)
+    assert world.only().phase is Phase.READY
+
+
+async def test_a_provider_is_told_once_that_adoption_is_over(world: World) -> None:
+    await world.restart(world.workload())
+    assert world.machine.adoptions_over == 1
+    await world.steps(4)
+    assert (world.only().phase, world.machine.adoptions_over) == (Phase.READY, 1)
+
+
 async def test_a_crash_is_followed_by_longer_and_longer_waits(world: World) -> None:
     world.fleet.want([world.workload()])
     await world.steps(3)

@@ -112,6 +112,7 @@ class Applier:
             fingerprint=workload.fingerprint,
             port=slot.port,
             needs=workload.needs,
+            lifecycle=workload.lifecycle,
         )
         return replica, await provider.start(child)
 

@@ -65,8 +65,11 @@ def decide(
     actions: list[Action] = []
     kept: set[str] = set()
     let_go = {*let_go, *(replica.child_id for replica in replicas if replica.loss is Loss.NOTICE)}
+    by_workload: dict[str, list[Replica]] = {}
+    for replica in replicas:
+        by_workload.setdefault(replica.workload, []).append(replica)
     for workload in workloads.values():
-        own = [replica for replica in replicas if replica.workload == workload.name]
+        own = by_workload.get(workload.name, [])
         staying = [replica for replica in own if replica.child_id not in let_go]
         fresh = _fresh(workload, staying)
         kept.update(replica.child_id for replica in fresh)
@@ -128,7 +131,7 @@ def _judge_start(replica: Replica, workload: Workload, now: float) -> Act | None
     if not replica.alive:
         lost = _lost(replica)
         return Act(Verb.FAIL, replica.child_id, lost or f"ended before it was ready ({_how(replica)})")
-    if replica.healthy or workload.health is None:
+    if replica.healthy or (workload.health is None and not replica.waiting):
         return Act(Verb.READY, replica.child_id, "answers")
     if now - replica.since >= workload.start_timeout_seconds:
         why = f"it waited for: {replica.waiting}" if replica.waiting else "raise start_timeout_seconds if it only loads"

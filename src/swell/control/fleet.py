@@ -151,6 +151,8 @@ class Fleet:
             if record.pid != handle.pid:
                 await self._intents.record_started(record.process_id, handle.pid, handle.start_time)
             self._put(replace(replica, handle=handle, alive=True))
+        for provider in self._providers.values():
+            await provider.end_orphans()
         await self._observe(now, patience_seconds=PROBE_TIMEOUT_SECONDS)
         for replica in self.replicas:
             workload = self._workloads.get(replica.workload)
@@ -187,16 +189,18 @@ class Fleet:
 
     async def _observe(self, now: float, patience_seconds: float = PATIENCE_SECONDS) -> None:
         for replica in self.replicas:
-            seen = self._look_at(replica, now)
+            seen, is_told = self._look_at(replica, now)
             self._put(seen)
-            self._probe_if_due(seen, now)
+            if not is_told:
+                self._probe_if_due(seen, now)
         for child_id, answer in (await self._prober.collect(patience_seconds)).items():
             replica_asked = self._replicas.get(child_id)
             if replica_asked is not None:
                 self._put(self._heard(replica_asked, answer, now))
 
-    def _look_at(self, replica: Replica, now: float) -> Replica:
-        """What the provider and the gateways know of it."""
+    def _look_at(self, replica: Replica, now: float) -> tuple[Replica, bool]:
+        """What the provider and the gateways know of it, and whether its health is part of that."""
+        is_told = False
         if replica.handle is not None:
             status = self._providers[replica.provider].status(replica.handle)
             replica = replace(
@@ -208,6 +212,9 @@ class Fleet:
                 machine=replica.machine if status.machine == OWN_MACHINE else status.machine,
                 loss=status.loss or replica.loss,
             )
+            is_told = status.ready is not None
+            if status.ready is not None and replica.phase in _PROBED:
+                replica = self._judged(replica, status.ready, "the place that it runs in finds it not ready", now)
         if replica.phase is Phase.READY and replica.unhealthy_since is None:
             if now - replica.since >= self._times.forgive_seconds:
                 replica = replace(replica, failures=0, last_error="")
@@ -215,7 +222,7 @@ class Fleet:
             at, counts = self._in_flight
             settled = at >= replica.since + self._times.route_settle_seconds
             replica = replace(replica, drained=settled and not counts.get(replica.child_id, 0))
-        return replica
+        return replica, is_told
 
     def _probe_if_due(self, replica: Replica, now: float) -> None:
         workload = self._workloads.get(replica.workload)
@@ -231,14 +238,19 @@ class Fleet:
         workload = self._workloads.get(replica.workload)
         if workload is None or workload.health is None:
             return replica
-        if answer.status is not None and workload.health.is_ready(answer.status):
+        is_ready = answer.status is not None and workload.health.is_ready(answer.status)
+        problem = answer.problem or f"status {answer.status}"
+        error = f"its health path {workload.health.path} does not answer as it should: {problem}"
+        return self._judged(replica, is_ready, error, now)
+
+    def _judged(self, replica: Replica, is_ready: bool, problem: str, now: float) -> Replica:
+        """The replica after its health was told; `problem` is what is wrong where it is not ready."""
+        if is_ready:
             return replace(replica, healthy=True, unhealthy_since=None)
         if replica.phase is not Phase.READY:
             return replace(replica, healthy=False)
         since = now if replica.unhealthy_since is None else replica.unhealthy_since
-        problem = answer.problem or f"status {answer.status}"
-        error = f"its health path {workload.health.path} does not answer as it should: {problem}"
-        return replace(replica, healthy=False, unhealthy_since=since, last_error=error)
+        return replace(replica, healthy=False, unhealthy_since=since, last_error=problem)
 
     async def _apply(self, action: Action, now: float) -> None:
         if isinstance(action, Add):

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from swell.ports.engine import LOOPBACK, Address, EngineDescription, EngineMetrics, LaunchCommand
-from swell.ports.provider import NEEDS_NOTHING, Needs
+from swell.ports.provider import NEEDS_NOTHING, Lifecycle, Needs
 from swell.spec import ModelSpec
 
 REPLICA = "replica"
@@ -78,6 +78,17 @@ class Workload:
     def serves(self) -> str:
         """The model, or whatever else its children do."""
         return self.model or self.name
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """How a child begins and ends, in the words of its provider."""
+        return Lifecycle(
+            health_path=self.health.path if self.health is not None else "",
+            metrics=self.metrics,
+            start_timeout_seconds=self.start_timeout_seconds,
+            drain_seconds=self.drain_seconds,
+            stop_grace_seconds=self.stop_grace_seconds,
+        )
 
     def log_path(self, ordinal: int) -> Path:
         """Where the child of that number writes; a name's slashes cannot leave the folder."""

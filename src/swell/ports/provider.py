@@ -11,6 +11,9 @@ Contract for every implementation, checked by `swell.testing.provider_suite`:
 - `binding` says what a child shall listen on. A child of this machine's own network gets a port that is free, and its
   address is known beforehand; one with a network of its own always has the same, and where it is reached is told by
   `status`, once that is known, and anew when it changes.
+- A child whose place asks its health path by itself tells the answer with `ready`; nobody else asks then.
+- `end_orphans` comes once, after the last `adopt` of a server's life: what nobody has taken over by then is ended,
+  where the place knows of it.
 - `stop` returns at once and may be repeated; a later call can only shorten the grace. Stopping what is gone is
   no error.
 - Where machines are bought on spot, `status` says so, and says who loses one: NOTICE while a child runs whose machine
@@ -27,7 +30,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from swell.ports.engine import Address
+from swell.ports.engine import Address, EngineMetrics
 from swell.state.replica_runs import RunMarket
 
 MARKER = "SWELL_CHILD"  # variable in a child's environment that holds its id
@@ -55,6 +58,14 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """What a place shall run before the child begins, so that its model is there: a command of an image."""
+
+    image: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a child needs of the machine that a provider puts it on; processes of this machine take what there is."""
 
@@ -66,9 +77,24 @@ class Needs:
     market: RunMarket | None = None  # None: whatever the place has
     zone: str = ""  # empty: any
     mounts: tuple[Mount, ...] = ()
+    fetch: Fetch | None = None  # None: the model is there, or the engine fetches it
 
 
 NEEDS_NOTHING = Needs()
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """How a child begins and ends, for places that watch it themselves. Paths are of the port that it listens on."""
+
+    health_path: str = ""  # answers 200 once requests may be sent; empty: ready as soon as it runs
+    metrics: EngineMetrics = field(default_factory=EngineMetrics)  # tell whether it is idle
+    start_timeout_seconds: float = 600.0
+    drain_seconds: float = 30.0
+    stop_grace_seconds: float = 5.0
+
+
+USUAL_LIFECYCLE = Lifecycle()
 
 
 @dataclass(frozen=True)
@@ -86,6 +112,7 @@ class ChildSpec:
     fingerprint: str = ""
     port: int = 0  # that it will listen on; 0: none
     needs: Needs = NEEDS_NOTHING
+    lifecycle: Lifecycle = USUAL_LIFECYCLE
 
 
 @dataclass(frozen=True)
@@ -136,6 +163,7 @@ class ChildStatus:
     waiting: str = ""  # what it waits for before it can run, such as an image or a machine with room
     machine: Machine = OWN_MACHINE
     loss: Loss | None = None
+    ready: bool | None = None  # whether its health path answers as it should; None: ask it
 
 
 class Provider(Protocol):
@@ -159,6 +187,9 @@ class Provider(Protocol):
 
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
         """Ask it to end (SIGTERM); what of it is left after `grace_seconds` is killed. 0 kills at once."""
+
+    async def end_orphans(self) -> None:
+        """Adoption is over: end what carries this installation's marks and was not adopted."""
 
     async def log_tail(self, log_path: Path) -> str:
         """The end of its log, at most LOG_TAIL_BYTES; empty where there is none."""

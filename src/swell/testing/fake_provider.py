@@ -54,6 +54,8 @@ class FakeMachine:
         self.waiting: dict[str, str] = {}  # by child id, what it waits for
         self.machine = OWN_MACHINE
         self.ended: dict[str, tuple[Machine, Loss | None]] = {}
+        self.ready: dict[str, bool] = {}  # by child id, of those whose place asks their health path itself
+        self.adoptions_over = 0
         self._pids = 0
 
     def crash(self, child_id: str, exit_code: int = SIGKILL_CODE) -> None:
@@ -148,6 +150,7 @@ class FakeProvider:
                 Presence.RUNNING,
                 address=machine.addresses.get(child_id),
                 waiting=machine.waiting.get(child_id, ""),
+                ready=machine.ready.get(child_id),
                 machine=process.machine,
                 loss=Loss.NOTICE if process.has_notice else None,
             )
@@ -165,6 +168,10 @@ class FakeProvider:
         kill_at = self._machine.clock.monotonic() + max(0.0, grace_seconds)
         process.kill_at = kill_at if process.kill_at is None else min(process.kill_at, kill_at)
         self._machine.settle()
+
+    async def end_orphans(self) -> None:
+        self._before_call("end_orphans")
+        self._machine.adoptions_over += 1
 
     async def log_tail(self, log_path: Path) -> str:
         return self._machine.logs.get(log_path, "")

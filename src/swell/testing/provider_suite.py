@@ -84,6 +84,7 @@ class ProviderSuite:
     async def test_a_crash_is_noticed(self, harness: ProviderHarness) -> None:
         provider = harness.provider()
         handle = await provider.start(harness.steady())
+        await harness.settled(handle)
         harness.crash(handle)
         await harness.until(lambda: provider.status(handle).presence is Presence.GONE)
         assert provider.status(handle).exit_code == -9
@@ -145,6 +146,7 @@ class ProviderSuite:
         later = harness.provider()
         assert later.status(handle).presence is Presence.GONE
         assert await later.adopt(handle.child_id, handle.log_path, handle) == handle
+        await later.end_orphans()
         assert later.status(handle).presence is Presence.RUNNING
         await later.stop(handle, grace_seconds=GRACE_SECONDS)
         await harness.until(lambda: later.status(handle).presence is Presence.GONE)
@@ -155,6 +157,7 @@ class ProviderSuite:
         await harness.settled(handle)
         later = harness.provider()
         assert await later.adopt(handle.child_id, handle.log_path, None) == handle
+        await later.end_orphans()
         harness.crash(handle)
         await harness.until(lambda: later.status(handle).presence is Presence.GONE)
         assert harness.living() == set()
@@ -239,6 +242,7 @@ class SpotSuite:
         await harness.settled(handle)
         later = harness.provider()
         assert await later.adopt(handle.child_id, handle.log_path, handle) == handle
+        await later.end_orphans()
         await harness.until(lambda: later.status(handle).machine == machine)
         harness.reclaim(handle)
         await harness.until(lambda: later.status(handle).loss is Loss.RECLAIMED)

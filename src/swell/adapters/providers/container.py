@@ -161,6 +161,9 @@ class ContainerProvider:
             self._spawn(self._end(child, _TERM))
         child.kill_timer = loop.call_at(kill_at, lambda: self._spawn(self._end(child, _KILL)))
 
+    async def end_orphans(self) -> None:
+        """Nothing: a container whose intent was lost with a store stays until somebody removes it."""
+
     async def log_tail(self, log_path: Path) -> str:
         return await asyncio.to_thread(logs.read_tail, log_path)
 

@@ -30,6 +30,9 @@ class ExternalProvider:
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
         self._used.discard(handle.child_id)
 
+    async def end_orphans(self) -> None:
+        return
+
     async def log_tail(self, log_path: Path) -> str:
         return ""
 

@@ -132,6 +132,9 @@ class ProcessProvider:
         child.kill_at = kill_at
         child.kill_timer = loop.call_at(kill_at, self._signal, child, signal.SIGKILL)
 
+    async def end_orphans(self) -> None:
+        """Nothing: every child has a stored intent, and one that was not adopted was killed then."""
+
     async def log_tail(self, log_path: Path) -> str:
         return await asyncio.to_thread(logs.read_tail, log_path)
 

@@ -1,0 +1,71 @@
+"""What objects in a cluster are called and marked with.
+
+A workload and its fingerprint become one Deployment. Everything that Swell makes carries four labels: who made it, for
+which installation, of which workload, with which fingerprint; by them it is watched, found again and cleared away.
+`.internal` is a domain that nobody can own, so no label of ours is ever somebody else's.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+DOMAIN = "swell.internal"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+COMPONENT = "app.kubernetes.io/component"
+MANAGER = "swell"  # also the field manager of what is made once
+SCALE_MANAGER = "swell-scale"  # the field manager of what changes: how many, and for whom
+REPLICA = "replica"
+
+INSTALLATION = f"{DOMAIN}/installation"
+WORKLOAD = f"{DOMAIN}/workload"
+FINGERPRINT = f"{DOMAIN}/fingerprint"
+CHILDREN = f"{DOMAIN}/children"  # annotation of a Deployment: the ids of the replicas that it is to run, one a line
+CHILD = f"{DOMAIN}/child"  # annotation of a Pod: which of them it is
+RUN = f"{DOMAIN}/run"  # annotation of a Pod: in which run of its container
+FULL_NAME = f"{DOMAIN}/workload-name"  # annotation: the workload as people write it
+ACCELERATOR = f"{DOMAIN}/accelerator"  # annotation of a Pod: what it asks for, as Swell names it
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+
+MAX_LABEL_LENGTH = 63
+_STEM_LENGTH = 30  # leaves room in 63 for a digest, the ReplicaSet's and the Pod's endings
+_DIGEST_LENGTH = 10
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+
+def label_value(text: str) -> str:
+    """`text` where it may be a label's value as it is, else a readable part of it and a digest."""
+    if _LABEL.fullmatch(text):
+        return text
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:_STEM_LENGTH].strip("._-")
+    return f"{stem}-{_digest(text)}".lstrip("-")
+
+
+def object_name(workload: str, fingerprint: str = "") -> str:
+    """The name of a workload's objects: part of its name, and a digest that tells it from every other."""
+    stem = re.sub(r"[^a-z0-9]+", "-", workload.lower())[:_STEM_LENGTH].strip("-")
+    return f"{stem or 'model'}-{_digest(workload, fingerprint)}"
+
+
+def selector(installation: str) -> dict[str, str]:
+    """The labels of everything of an installation."""
+    return {MANAGED_BY: MANAGER, INSTALLATION: label_value(installation)}
+
+
+def labels(installation: str, workload: str, fingerprint: str = "") -> dict[str, str]:
+    """The labels of a workload's objects; without a fingerprint, those that all its fingerprints share."""
+    shared = {**selector(installation), WORKLOAD: label_value(workload)}
+    return {**shared, FINGERPRINT: label_value(fingerprint)} if fingerprint else shared
+
+
+def group_key(carried: Mapping[str, str]) -> str:
+    """What objects of one workload and fingerprint have in common, from their labels."""
+    return f"{carried.get(WORKLOAD, '')}/{carried.get(FINGERPRINT, '')}"
+
+
+def as_query(pairs: dict[str, str]) -> str:
+    """Labels as a selector in a request's query."""
+    return ",".join(f"{key}={value}" for key, value in pairs.items())
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]

@@ -1,0 +1,149 @@
+"""What is read of a cluster's objects: the few fields that matter here, named as Kubernetes names them.
+
+Decoded straight from the wire: ten thousand Pods pass through this, and most of what an API server says of a Pod is
+of no use to Swell.
+"""
+
+# ruff: noqa: N815  the API's own names
+
+import msgspec
+
+
+class Meta(msgspec.Struct):
+    """An object's metadata."""
+
+    name: str = ""
+    uid: str = ""
+    resourceVersion: str = ""
+    generation: int = 0
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    creationTimestamp: str | None = None
+    deletionTimestamp: str | None = None
+
+
+class Condition(msgspec.Struct):
+    """One of an object's conditions."""
+
+    type: str
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class Waiting(msgspec.Struct):
+    """A container that does not run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Terminated(msgspec.Struct):
+    """How a container ended."""
+
+    exitCode: int = 0
+    reason: str = ""
+    message: str = ""  # the end of its log, where it failed
+
+
+class ContainerState(msgspec.Struct):
+    """At most one of these is set."""
+
+    waiting: Waiting | None = None
+    running: dict[str, object] | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(msgspec.Struct):
+    """How a container fares."""
+
+    name: str
+    ready: bool = False
+    restartCount: int = 0
+    state: ContainerState = msgspec.field(default_factory=ContainerState)
+    lastState: ContainerState = msgspec.field(default_factory=ContainerState)
+
+
+class PodStatus(msgspec.Struct):
+    """How a Pod fares."""
+
+    phase: str = ""
+    podIP: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] = []
+    initContainerStatuses: list[ContainerStatus] = []
+    containerStatuses: list[ContainerStatus] = []
+
+
+class PodSpec(msgspec.Struct):
+    """Where a Pod is."""
+
+    nodeName: str = ""
+
+
+class Pod(msgspec.Struct):
+    """One replica's Pod."""
+
+    metadata: Meta
+    spec: PodSpec = msgspec.field(default_factory=PodSpec)
+    status: PodStatus = msgspec.field(default_factory=PodStatus)
+
+
+class DeploymentSpec(msgspec.Struct):
+    """How many Pods are asked for."""
+
+    replicas: int = 1
+
+
+class DeploymentStatus(msgspec.Struct):
+    """How many there are."""
+
+    observedGeneration: int = 0
+    replicas: int = 0
+    conditions: list[Condition] = []
+
+
+class Deployment(msgspec.Struct):
+    """The Pods of a workload and fingerprint."""
+
+    metadata: Meta
+    spec: DeploymentSpec = msgspec.field(default_factory=DeploymentSpec)
+    status: DeploymentStatus = msgspec.field(default_factory=DeploymentStatus)
+
+
+class Taint(msgspec.Struct):
+    """What keeps Pods off a node."""
+
+    key: str
+    value: str = ""
+    effect: str = ""
+
+
+class NodeSpec(msgspec.Struct):
+    """What is declared of a node."""
+
+    taints: list[Taint] = []
+
+
+class NodeStatus(msgspec.Struct):
+    """How a node fares."""
+
+    conditions: list[Condition] = []
+
+
+class Node(msgspec.Struct):
+    """A machine."""
+
+    metadata: Meta
+    spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
+    status: NodeStatus = msgspec.field(default_factory=NodeStatus)
+
+
+class Plain(msgspec.Struct):
+    """An object of which nothing but its metadata is read: a Secret's content stays where it is."""
+
+    metadata: Meta
+
+
+Read = Pod | Deployment | Node | Plain

@@ -1,0 +1,261 @@
+"""Children as Pods of a Kubernetes cluster: one Deployment for each workload and fingerprint.
+
+What shall be is kept here and written to the cluster; what is comes from watches. `start` and `stop` only change what
+shall be, so that many of them in one step of the fleet become one write per Deployment. Nothing is asked of the API per
+replica, and nothing is waited for: a server that is killed at any point leaves a cluster that says what it was to be.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from swell.adapters.providers.kubernetes import manifests, names
+from swell.adapters.providers.kubernetes.api import ApiProblem, ClusterApi, Kind
+from swell.adapters.providers.kubernetes.children import Child
+from swell.adapters.providers.kubernetes.group import Group
+from swell.adapters.providers.kubernetes.pacing import Pace, PacedApi, Pause
+from swell.adapters.providers.kubernetes.pods import ENGINE
+from swell.adapters.providers.kubernetes.seen import (
+    DeploymentSeen,
+    NodeSeen,
+    PodSeen,
+    see_deployment,
+    see_node,
+    see_pod,
+)
+from swell.adapters.providers.kubernetes.settings import ClusterSettings
+from swell.adapters.providers.kubernetes.turns import Turns
+from swell.adapters.providers.kubernetes.watch import Watched, Watching
+from swell.clock import Clock
+from swell.errors import AtCapacity, LaunchFailed
+from swell.ports.engine import Address
+from swell.ports.provider import LOG_TAIL_BYTES, Binding, ChildHandle, ChildSpec, ChildStatus, Loss, Presence
+
+PORT = 8000
+EVERYWHERE = "0.0.0.0"  # noqa: S104  of a Pod's own network
+SYNC_SECONDS = 30.0  # until a cluster has told what there is, or a server does not start
+SILENT_SECONDS = 30.0  # without an answer, after which nothing new is taken on
+RETRY_SECONDS = 5.0
+LOG_LINES = 80
+
+_GONE = ChildStatus(Presence.GONE)
+
+
+class KubernetesProvider:
+    """Runs children in a namespace of a cluster. Use it from one event loop; `close` leaves the Pods running.
+
+    `on_exit` is called with a child's id when it is gone.
+    """
+
+    def __init__(
+        self,
+        api: ClusterApi,
+        settings: ClusterSettings,
+        *,
+        clock: Clock,
+        on_exit: Callable[[str], None] | None = None,
+        pace: Pace | None = None,
+        pause: Pause = asyncio.sleep,
+    ) -> None:
+        self.api = PacedApi(api, clock, pace, pause)
+        self._settings = settings
+        self._clock = clock
+        self._groups: dict[str, Group] = {}
+        self._homes: dict[str, Group] = {}  # by child id
+        self._logs: dict[Path, str] = {}  # child ids by log, the last one each
+        self._adopting = True
+        self.tasks: list[asyncio.Task[None]] = []
+        query = names.as_query(names.selector(settings.installation))
+        self._deployments: Watched[DeploymentSeen] = Watched(
+            Watching(self.api, Kind.DEPLOYMENTS, query, clock, pause), see_deployment, self._deployment_changed
+        )
+        self._pods: Watched[PodSeen] = Watched(
+            Watching(self.api, Kind.PODS, query, clock, pause), see_pod, self._pod_changed
+        )
+        self._nodes: Watched[NodeSeen] = Watched(
+            Watching(self.api, Kind.NODES, "", clock, pause), see_node, self._node_changed
+        )
+        self._turns = Turns(self.api, settings, clock, self._groups, self._known_nodes, on_exit or (lambda _: None))
+
+    @property
+    def binding(self) -> Binding:
+        """Every Pod has a network of its own, and one template."""
+        return Binding(EVERYWHERE, PORT, alike=True)
+
+    async def start(self, child: ChildSpec) -> ChildHandle:
+        await self._ready()
+        self._end_adoption()
+        known = self._find(child.child_id)
+        if known is not None and not known.is_gone:
+            return _handle(child.child_id, child.log_path)
+        self._require_answers()
+        key = names.group_key(names.labels(self._settings.installation, child.workload, child.fingerprint))
+        group = self._groups.get(key)
+        if group is None or group.spec is None:
+            manifests.deployment(child, self._settings, manifests.NOTHING)  # refuses what no Pod can be made of
+        group = group or self._group(key, names.object_name(child.workload, child.fingerprint), child.workload)
+        if not manifests.fits([*group.children, child.child_id]):
+            raise LaunchFailed(f"{child.workload} has more replicas than one Deployment can name")
+        group.add(child, self._clock.monotonic())
+        for other in self._groups.values():
+            if other.workload == child.workload and other is not group:
+                other.is_retired = True
+                self._turns.look(other)
+        self._keep(child.child_id, child.log_path, group)
+        return _handle(child.child_id, child.log_path)
+
+    async def adopt(self, child_id: str, log_path: Path, known: ChildHandle | None) -> ChildHandle | None:
+        await self._ready()
+        found = self._find(child_id)
+        if found is not None and not found.is_gone:
+            return _handle(child_id, log_path)
+        group = self._turns.home_of(child_id)
+        if group is None or not group.adopt(child_id, log_path, self._clock.monotonic()):
+            return None
+        self._keep(child_id, log_path, group)
+        return _handle(child_id, log_path)
+
+    async def end_orphans(self) -> None:
+        await self._ready()
+        if self._adopting:
+            for group in self._groups.values():
+                group.end_orphans(self._clock.monotonic())
+            self._turns.clear_secrets()
+        self._end_adoption()
+
+    def status(self, handle: ChildHandle) -> ChildStatus:
+        child = self._find(handle.child_id)
+        if child is None:
+            return _GONE
+        if child.is_told:
+            return ChildStatus(Presence.GONE, child.exit_code, machine=child.machine, loss=child.loss)
+        known = ChildStatus(Presence.RUNNING, machine=child.machine, loss=Loss.NOTICE if child.has_notice else None)
+        pod = self._homes[handle.child_id].pods.get(child.pod) if not child.is_gone else None
+        if pod is None:
+            return replace(known, waiting=child.waiting, ready=False)
+        address = Address(pod.address, PORT) if pod.address else None
+        return replace(known, address=address, waiting=child.waiting, ready=pod.is_ready)
+
+    async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
+        child = self._find(handle.child_id)
+        if child is None or child.is_gone:
+            return
+        self._end_adoption()
+        group = self._homes[handle.child_id]
+        group.leave(handle.child_id, grace_seconds, self._clock.monotonic())
+        self._turns.look(group)
+
+    async def log_tail(self, log_path: Path) -> str:
+        child = self._find(self._logs.get(log_path, ""))
+        if child is None:
+            return ""
+        pod = self._homes[child.child_id].pods.get(child.pod)
+        if child.last_words or pod is None:
+            return child.last_words[-LOG_TAIL_BYTES:]
+        try:
+            return (await self.api.read_log(pod.name, ENGINE, max_bytes=LOG_TAIL_BYTES, lines=LOG_LINES)).strip()
+        except ApiProblem:
+            return ""
+
+    async def rotate_log(self, log_path: Path, *, max_bytes: int, files: int) -> None:
+        """Nothing: kubelets rotate what their containers write."""
+
+    async def forget(self, handle: ChildHandle) -> None:
+        child = self._find(handle.child_id)
+        if child is not None and child.is_told:
+            group = self._homes.pop(handle.child_id)
+            del group.children[handle.child_id]
+            if self._logs.get(child.log_path) == handle.child_id:
+                del self._logs[child.log_path]
+
+    async def close(self) -> None:
+        """Stop watching. Pods go on; a later provider adopts their children."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.api.close()
+
+    def wake(self) -> None:
+        """Have it look at once, as after a jump of an injected clock."""
+        self._turns.wake()
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the API has not answered."""
+        now = self._clock.monotonic()
+        return max(self._deployments.silent_seconds(now), self._pods.silent_seconds(now))
+
+    async def _ready(self) -> None:
+        """Begin to watch, and wait until it is known what there is. Raises AtCapacity."""
+        watched = (self._deployments, self._pods, self._nodes)
+        if not self.tasks:
+            self.tasks = [asyncio.ensure_future(each.run()) for each in watched]
+        try:
+            async with asyncio.timeout(SYNC_SECONDS):
+                for each in watched:
+                    await each.ready.wait()
+        except TimeoutError:
+            problem = next((each.problem for each in watched if each.problem), "no answer")
+            raise _out_of_reach(problem) from None
+        for each in (self._deployments, self._pods):
+            if each.denied:
+                raise _out_of_reach(each.problem)
+
+    def _require_answers(self) -> None:
+        if self.silent_seconds >= SILENT_SECONDS:
+            raise _out_of_reach(self._deployments.problem or self._pods.problem)
+
+    def _end_adoption(self) -> None:
+        if not self._adopting:
+            return
+        self._adopting = False
+        self.tasks.append(asyncio.ensure_future(self._turns.run()))
+        for group in self._groups.values():
+            self._turns.look(group)
+
+    def _keep(self, child_id: str, log_path: Path, group: Group) -> None:
+        self._homes[child_id] = group
+        self._logs[log_path] = child_id
+        self._turns.look(group)
+
+    def _find(self, child_id: str) -> Child | None:
+        group = self._homes.get(child_id)
+        return group.children.get(child_id) if group is not None else None
+
+    def _group(self, key: str, name: str, workload: str) -> Group:
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(key, name, workload)
+        group.name, group.workload = name or group.name, workload or group.workload
+        return group
+
+    def _known_nodes(self) -> dict[str, NodeSeen] | None:
+        return None if self._nodes.denied else self._nodes.views
+
+    def _pod_changed(self, old: PodSeen | None, new: PodSeen | None) -> None:
+        for each in {pod.group for pod in (old, new) if pod is not None}:
+            group = self._group(each, "", "")
+            group.pod_changed(old, new if new is not None and new.group == each else None)
+            self._turns.look(group)
+
+    def _deployment_changed(self, old: DeploymentSeen | None, new: DeploymentSeen | None) -> None:
+        for seen in (old, new):
+            if seen is not None and (new is None or seen is new or seen.group != new.group):
+                group = self._group(seen.group, seen.name, seen.workload)
+                group.deployment_changed(new if seen is new else None)
+                self._turns.look(group)
+
+    def _node_changed(self, old: NodeSeen | None, new: NodeSeen | None) -> None:
+        name = new.name if new is not None else old.name if old is not None else ""
+        for key in {pod.group for pod in self._pods.views.values() if pod.node == name}:
+            self._turns.look(self._groups[key])
+
+
+def _handle(child_id: str, log_path: Path) -> ChildHandle:
+    """A child's id is all that it is known by; there is no process here."""
+    return ChildHandle(child_id, log_path, pid=0, start_time=0.0)
+
+
+def _out_of_reach(problem: str) -> AtCapacity:
+    return AtCapacity(f"the cluster's API does not answer as it should: {problem}", retry_after_seconds=RETRY_SECONDS)

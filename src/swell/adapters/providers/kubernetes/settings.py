@@ -1,0 +1,33 @@
+"""What an installation says of its cluster, checked already: the provider's own form of the spec."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from swell.adapters.providers.accelerators import Platform, Toleration
+
+MODELS = "/models"  # where a Pod finds the cache of models
+SCRATCH = "/scratch"  # the home of what an engine writes besides
+
+
+@dataclass(frozen=True)
+class ModelVolume:
+    """Where models are kept between Pods. Neither is given: nowhere, each Pod fetches its own."""
+
+    claim: str = ""  # name of a PersistentVolumeClaim that many nodes can mount
+    host_path: str = ""  # folder of the node
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Where and how Pods are made."""
+
+    namespace: str
+    installation: str  # tells this installation's objects from another's in the same namespace
+    platform: Platform = Platform.GENERIC
+    models: ModelVolume = ModelVolume()
+    priority_class: str = ""
+    runtime_class: str = ""
+    token_secret: str = ""  # a Secret whose keys become variables, such as HF_TOKEN
+    image_pull_secrets: tuple[str, ...] = ()
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
