@@ -83,9 +83,8 @@ class Spool:
             end = start + length
         pages = self._current.map
         pages[start:end] = payload
-        pack_header(
-            pages, start - HEADER_BYTES, length, crc32(payload)
-        )  # last: a kill in between leaves an unwritten frame
+        # Last, and in one store: a kill before it leaves an unwritten frame. `pack_into` would write byte after byte.
+        pages[start - HEADER_BYTES : start] = pack_header(length, crc32(payload))
         self._offset = end
         self._dirty = True
 

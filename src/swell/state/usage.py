@@ -101,7 +101,7 @@ _decode = msgspec.msgpack.Decoder(SpoolRecord).decode
 
 
 encode_payload = _encode
-pack_header = _HEADER.pack_into  # (segment, offset, length, crc32): makes the frame at `offset` valid
+pack_header = _HEADER.pack  # (length, crc32): written at a frame's beginning in one piece, it makes the frame valid
 
 
 def encode_frame(record: SpoolRecord) -> tuple[bytes, bytes]:
