@@ -96,6 +96,14 @@ class ServerAccess:
         """Tell the server to drain and stop; it answers before it does."""
         self._ask("POST", "/api/stop")
 
+    def spec_differences(self, file: Path) -> Any:
+        """What applying a file would change."""
+        return self._ask("POST", "/api/spec/differences", {"file": str(file)})["differences"]
+
+    def apply_spec(self, file: Path) -> str:
+        """Begin to change to a file; the digest of what will then be served."""
+        return str(self._ask("POST", "/api/spec", {"file": str(file)})["digest"])
+
     def create_key(self, request: NewKey) -> Any:
         return self._ask("POST", "/api/keys", request)
 

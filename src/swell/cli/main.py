@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # In the order in which people meet them.
 COMMANDS = (
-    "up", "down", "status", "logs", "keys", "usage", "budget", "statement", "costs", "journal", "alerts", "review",
-    "simulate", "plan", "prices", "profile", "doctor", "schema", "version",
+    "up", "down", "apply", "diff", "status", "logs", "keys", "usage", "budget", "statement", "costs", "journal",
+    "alerts", "review", "simulate", "plan", "prices", "profile", "doctor", "schema", "version",
 )  # fmt: skip
 
 

@@ -58,6 +58,9 @@ class Machine:
             }
         )
 
+    def changed(self, file: Path | None) -> None:
+        """Silent: who changed it is told."""
+
     def trouble(self, sentence: str) -> None:
         """As an error that did not end the command."""
         from swell.cli.output import to_json
@@ -99,6 +102,10 @@ class Person:
         print(f'    -H "Authorization: Bearer {key or "$OPENAI_API_KEY"}" -H "Content-Type: application/json" \\')
         print(f"""    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'\n""")
         print(f"Stop with Ctrl-C or: swell down{self._option}", flush=True)
+
+    def changed(self, file: Path | None) -> None:
+        """Another spec is served now."""
+        print(f"Serves what {file or 'the default spec'} says now.", flush=True)
 
     def trouble(self, sentence: str) -> None:
         """On standard error."""

@@ -27,6 +27,7 @@ from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, N
 from swell.server.overrides import NewOverride, OverrideEnd, Overrides
 from swell.server.private_socket import private_socket, remove_socket
 from swell.server.review_report import ReviewReport
+from swell.server.spec_change import SpecDesk
 from swell.state.alerts import AlertKind
 from swell.state.posted_rates import PostedRate
 from swell.state.records import DecisionRecord, UsageFilter
@@ -77,6 +78,8 @@ class Platform(Protocol):
     async def send_review(self, report: ReviewReport, principal: str) -> list[str]:
         """Tell the sinks of a review that somebody made: which of them."""
 
+    spec_desk: SpecDesk | None  # what changes the spec
+
     def status(self) -> dict[str, Any]:
         """Models, replicas and workers."""
 
@@ -116,6 +119,12 @@ class RatesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     model: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1)] = 100
+
+
+class SpecFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a change of the spec: the file's absolute path."""
+
+    file: str
 
 
 class AlertsTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -194,6 +203,7 @@ def application(platform: Platform) -> Starlette:
             *_budget_routes(platform),
             *_cost_routes(platform),
             *_alert_routes(platform),
+            *_spec_routes(platform),
             Route("/api/decisions", _told(decisions), methods=["POST"]),
         ]
     )
@@ -278,6 +288,26 @@ def _cost_routes(platform: Platform) -> list[Route]:
     return [
         Route("/api/runs", _told(runs), methods=["POST"]),
         Route("/api/rates", _told(rates), methods=["POST"]),
+    ]
+
+
+def _spec_routes(platform: Platform) -> list[Route]:
+    def desk() -> SpecDesk:
+        if platform.spec_desk is None:
+            raise UserError("this server cannot change its spec")
+        return platform.spec_desk
+
+    async def differences(request: Request) -> Response:
+        wanted = await _body(request, SpecFile)
+        return _json({"differences": await desk().differences(Path(wanted.file))})
+
+    async def apply(request: Request) -> Response:
+        wanted = await _body(request, SpecFile)
+        return _json({"digest": await desk().apply(Path(wanted.file))}, 202)
+
+    return [
+        Route("/api/spec/differences", _told(differences), methods=["POST"]),
+        Route("/api/spec", _told(apply), methods=["POST"]),
     ]
 
 

@@ -72,8 +72,3 @@ class MoneyDesks:
         """What has become of every budget by now."""
         rows = budget_rows(self.budgets.standings(), self._clock.unix(), self.budgets.stages.holding)
         return [*rows, *self.spending.rows()]
-
-    async def finish(self) -> None:
-        """The last lives, and the alerts that can still be delivered."""
-        await self.runs.step()
-        await self.alerts.finish()

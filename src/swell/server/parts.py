@@ -12,6 +12,7 @@ from swell.ports.store import Store
 from swell.server.live_pools import NO_POOLS, PoolsByModel
 from swell.server.publish import Served
 from swell.server.scaling import MakeScaler, swell_scaler
+from swell.server.spec_change import Change
 from swell.server.state_directory import StateDirectory
 from swell.spec import Spec
 
@@ -39,5 +40,7 @@ class Parts:
     clock: Clock
     sinks: Sequence[AlertSink] = ()
     file: Path | None = None  # that the spec was read from
+    change: Change | None = None  # how to another spec; None: not while it runs
+    is_stopping: Callable[[], bool] = lambda: False  # it was told to stop before it began
     make_scaler: MakeScaler = swell_scaler
     pools: PoolsByModel = field(default_factory=lambda: NO_POOLS)  # of models whose replicas may be of several kinds

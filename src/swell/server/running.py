@@ -7,7 +7,6 @@ the replicas are drained and stopped; then what the workers wrote last enters th
 import asyncio
 import logging
 import os
-import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +23,7 @@ from swell.server.background import Background
 from swell.server.budgets import TURN_SECONDS
 from swell.server.channel import ControlChannel
 from swell.server.draining import END_MARGIN_SECONDS, Draining
+from swell.server.ending import Ending
 from swell.server.gateway_workload import forget_settings, require_port
 from swell.server.intake import Intake
 from swell.server.loops import Loop
@@ -38,6 +38,7 @@ from swell.server.rolling import roll_usage
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
 from swell.server.seeding import recent_use
+from swell.server.spec_change import NextSpec, SpecDesk
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
@@ -90,9 +91,12 @@ class RunningServer:
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
         self._silent: set[str] = set()  # adopted workers that have not told what they hold
         self._background = Background()
-        self._stop = asyncio.Event()
         self._changed = asyncio.Event()
-        self._stop_signals = 0
+        self._ending = Ending(self._changed, self._troubles.say, self._audit, self._hurry)
+        self.spec_desk: SpecDesk | None = None
+        if parts.change is not None:
+            hand_over = self._ending.hand_over
+            self.spec_desk = SpecDesk(parts.spec, parts.file, parts.change, parts.clock, hand_over)
         spec = parts.spec.server
         self._ask = HttpAsk()
         self._providers = parts.providers(lambda child_id: self._fleet.wake())
@@ -107,7 +111,7 @@ class RunningServer:
         self._draining = Draining(
             self._fleet, self._providers.by_name, self._changed, lambda: bool(self._living), self._troubles.say
         )
-        self._watch = model_watch(parts, self._fleet, self._money.alerts.book, lambda: self._living, self._stop)
+        self._watch = model_watch(parts, self._fleet, self._money.alerts.book, lambda: self._living, self._ending.stop)
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
         self._scaling = Scaling(
@@ -124,15 +128,14 @@ class RunningServer:
             pools=parts.pools,
         )
 
-    async def run(self, greet: Callable[["RunningServer"], Coroutine[Any, Any, None]]) -> None:
+    async def run(self, greet: Callable[["RunningServer"], Coroutine[Any, Any, None]]) -> NextSpec | None:
         """Serve until told to stop; returns when everything has ended. Raises UserError where it cannot begin.
 
-        `greet` runs beside the serving, from its beginning.
+        `greet` runs beside the serving, from its beginning. What is returned shall be served next, and then everything
+        runs on; a successor adopts it.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup swell up` shall outlive its terminal
-                loop.add_signal_handler(number, self._signalled, current_principal())
+        self._ending.listen()
         try:
             await self._take_over()
         except BaseException:
@@ -154,9 +157,14 @@ class RunningServer:
         admin_task = loop.create_task(admin.run_on_socket(), name="admin")
         tasks.append(admin_task)
         tasks.append(self._background.run(greet(self), "the greeting failed"))
+        if self._parts.is_stopping():
+            self.request_stop(current_principal())
         try:
-            await self._stop.wait()
-            await self._drain()
+            await self._ending.stop.wait()
+            if self._ending.following is None:
+                await self._drain()
+            else:
+                await self._book_up()
         finally:
             admin.should_exit = True
             await asyncio.wait([admin_task], timeout=END_MARGIN_SECONDS)
@@ -165,10 +173,11 @@ class RunningServer:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._channel.close()
             await self._let_go()
+        return self._ending.following
 
     async def serving(self) -> bool:
         """Wait until every worker is connected and every model that shall run has a ready replica; False: stopped."""
-        while not self._stop.is_set():
+        while not self._ending.stop.is_set():
             if self._is_serving():
                 return True
             self._changed.clear()
@@ -210,7 +219,8 @@ class RunningServer:
             "pid": os.getpid(),
             "url": self.url,
             "up_seconds": round(self._clock.monotonic() - self._started, 3),
-            "stopping": self._stop.is_set(),
+            "stopping": self.was_told_to_stop(),
+            "spec": None if self.spec_desk is None else self.spec_desk.status(),
             "refused_keys": self._refused.reasons,
             "scaling": self._scaling.rows(),
             "replicas": replica_rows(replicas, loads),
@@ -254,12 +264,12 @@ class RunningServer:
         return await self._money.reviews.send(report)
 
     def request_stop(self, principal: str) -> None:
-        """Begin to drain and stop."""
-        if not self._stop.is_set():
-            _log.info("the server was told to stop")
-            self._stop.set()
-            self._changed.set()
-            self._audit("down", principal)
+        """Begin to drain and stop; a server that hands over leaves that to its successor."""
+        self._ending.request(principal)
+
+    def was_told_to_stop(self) -> bool:
+        """Whether it shall stop, or whoever comes after it."""
+        return self._ending.was_told_to_stop()
 
     @property
     def url(self) -> str:
@@ -445,21 +455,21 @@ class RunningServer:
 
     # Ending.
 
-    def _signalled(self, principal: str) -> None:
-        self._stop_signals += 1
-        if self._stop_signals == 1 and not self._stop.is_set():
-            self._troubles.say("Draining: running requests are finished. Again to stop at once.")
-            self.request_stop(principal)
-            return
-        self._troubles.say("Stopping at once.")
+    def _hurry(self) -> None:
         self._background.run(self._draining.hurry(), "stopping at once failed")
 
     async def _drain(self) -> None:
         self._scaling.stop()
         await self._draining.drain(self._parts.spec.server.timeouts.drain_seconds, self._parts.model_workloads)
+        await self._book_up()
+        await self._money.alerts.finish()
+
+    async def _book_up(self) -> None:
+        """What is known and not stored yet. Where that fails, a successor finds it in the spools, as after a kill."""
+        self._scaling.stop()
         await self._intake.everything()
         await self._trail_step(0.0)
-        await self._money.finish()
+        await self._money.runs.step()
 
     async def _let_go(self) -> None:
         await self._fleet.close()

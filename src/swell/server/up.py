@@ -2,25 +2,30 @@
 
 import asyncio
 import functools
+import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import uvloop
 
 from swell.clock import SystemClock
+from swell.errors import SwellError
 from swell.observe.logs import log_to_file, stop_logging
+from swell.ports.alert_sink import AlertSink
+from swell.ports.store import Store
 from swell.security.private_files import replace_private
 from swell.server import assembly
 from swell.server.gateway_workload import gateway_workload
-from swell.server.listener import prepare_listener
+from swell.server.listener import Listener, prepare_listener
 from swell.server.parts import Parts
 from swell.server.port import require_free_port
 from swell.server.posted_rates import offers_of
 from swell.server.running import RunningServer
+from swell.server.spec_change import Change, NextSpec
 from swell.server.state_directory import StateDirectory
 from swell.spec import ModelSpec, Spec, default_spec, load_spec, with_server
 
@@ -28,6 +33,8 @@ DEFAULT_FILE = Path("swell.yaml")
 DEFAULT_KEY_NAME = "default"
 PATIENCE_SECONDS = 2.0  # before a person is told what is waited for
 LOCK_WAIT_SECONDS = 1.0  # a command that works on the store for a moment is no reason to refuse
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,20 @@ class Audience(Protocol):
     def serving(self, greeting: Greeting) -> None:
         """Clients can come now."""
 
+    def changed(self, file: Path | None) -> None:
+        """Another spec is served now."""
+
     def trouble(self, sentence: str) -> None:
         """Something failed and is tried again."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a spec needs before it can be served."""
+
+    models: list[assembly.Model]
+    listener: Listener
+    sinks: tuple[AlertSink, ...]
 
 
 def serve(wishes: Wishes, audience: Audience) -> None:
@@ -78,36 +97,28 @@ def serve(wishes: Wishes, audience: Audience) -> None:
     with state.locked(wait_seconds=LOCK_WAIT_SECONDS), _logging(state, spec, wishes.log_level):
         if not any(state.workers.iterdir()):
             require_free_port(spec.server.host, spec.server.port)
-        clock = SystemClock()
-        sinks = assembly.alert_sinks(spec, clock)
-        models = []
-        for model in spec.models:
-            with audience.fetching(model) as progress:
-                models.append(assembly.prepare_model(model, spec.place_of(model), state, progress))
-        pepper, pepper_file = assembly.pepper(state)
-        listener = prepare_listener(spec.server, state, pepper_file, clock)
+        first = NextSpec(spec, wanted_file(wishes), _prepare(spec, state, audience.fetching))
         assembly.remember_spec(state, spec)
         store = assembly.open_store(state)
         try:
-            parts = Parts(
-                spec=spec,
-                state=state,
-                store=store,
-                pepper=pepper,
-                providers=functools.partial(assembly.providers, state),
-                models=[model.served for model in models],
-                model_workloads=[model.workload for model in models],
-                gateway=gateway_workload(spec.server, state, listener),
-                clock=clock,
-                sinks=sinks,
-                file=wanted_file(wishes),
-            )
-            uvloop.run(_serve(parts, audience, listener.ca_file))
+            uvloop.run(_Succession(wishes, state, store, audience).serve(first))
             # All has ended well; a late signal must not make it look otherwise.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
         finally:
             store.close()
+
+
+def _prepare(
+    spec: Spec, state: StateDirectory, fetching: Callable[[ModelSpec], AbstractContextManager[assembly.Progress]]
+) -> Prepared:
+    clock = SystemClock()
+    sinks = assembly.alert_sinks(spec, clock)
+    models = []
+    for model in spec.models:
+        with fetching(model) as progress:
+            models.append(assembly.prepare_model(model, spec.place_of(model), state, progress))
+    return Prepared(models, prepare_listener(spec.server, state, assembly.pepper(state)[1], clock), sinks)
 
 
 def wanted_file(wishes: Wishes) -> Path | None:
@@ -125,22 +136,89 @@ def wanted_spec(wishes: Wishes) -> Spec:
     return with_server(spec, origin=origin, host=wishes.host, port=wishes.port, workers=wishes.workers)
 
 
-async def _serve(parts: Parts, audience: Audience, ca_file: Path | None) -> None:
-    async def greet(server: RunningServer) -> None:
-        key = await server.create_default_key(DEFAULT_KEY_NAME)
-        if key:
-            # The one key that nobody asked for, kept so that a newcomer can be shown it again.
-            replace_private(parts.state.default_key, key.encode())
-        names = [model.spec.name for model in parts.models]
-        serving = asyncio.ensure_future(server.serving())
-        await asyncio.wait([serving], timeout=PATIENCE_SECONDS)
-        if not serving.done():
-            audience.starting(names)
-        if await serving:
-            known = await server.act(lambda office: office.kept_text())
-            audience.serving(Greeting(server.url, names, known, parts.state.default_key if known else None, ca_file))
+class _Succession:
+    """One server after another, in one process and event loop: a changed spec is served by a successor."""
 
-    await RunningServer(parts, audience.trouble).run(greet)
+    def __init__(self, wishes: Wishes, state: StateDirectory, store: Store, audience: Audience) -> None:
+        self._wishes = wishes
+        self._state = state
+        self._store = store
+        self._audience = audience
+
+    async def serve(self, first: NextSpec) -> None:
+        """Returns when a server ends without a successor. Where one cannot begin, the one before goes on."""
+        server = RunningServer(self._parts(first), self._audience.trouble)
+        current, following = first, await server.run(self._greet(first))
+        while following is not None:
+            assembly.remember_spec(self._state, following.spec)
+            before = server
+            try:
+                server = RunningServer(self._parts(following, before), self._audience.trouble)
+                current, following = following, await server.run(self._announce(following))
+            except SwellError as error:
+                _log.exception("a changed spec cannot be served")
+                self._audience.trouble(f"The changed spec cannot be served, and the one before goes on: {error}")
+                parts = self._parts(current, before, problem=str(error))
+                server = RunningServer(parts, self._audience.trouble)
+                following = await server.run(self._announce(current))
+
+    def _parts(self, of: NextSpec, before: RunningServer | None = None, problem: str = "") -> Parts:
+        spec, prepared = of.spec, of.prepared
+        return Parts(
+            spec=spec,
+            state=self._state,
+            store=self._store,
+            pepper=assembly.pepper(self._state)[0],
+            providers=functools.partial(assembly.providers, self._state),
+            models=[model.served for model in prepared.models],
+            model_workloads=[model.workload for model in prepared.models],
+            gateway=gateway_workload(spec.server, self._state, prepared.listener),
+            clock=SystemClock(),
+            sinks=prepared.sinks,
+            file=of.file,
+            change=Change(self._read, self._prepare, problem),
+            is_stopping=(lambda: False) if before is None else before.was_told_to_stop,
+        )
+
+    def _read(self, file: Path) -> Spec:
+        spec = wanted_spec(replace(self._wishes, file=file))
+        offers_of(spec)
+        return spec
+
+    def _prepare(self, spec: Spec) -> Prepared:
+        return _prepare(spec, self._state, _silently)
+
+    def _greet(self, first: NextSpec) -> Callable[[RunningServer], Coroutine[Any, Any, None]]:
+        state, audience = self._state, self._audience
+
+        async def greet(server: RunningServer) -> None:
+            key = await server.create_default_key(DEFAULT_KEY_NAME)
+            if key:
+                # The one key that nobody asked for, kept so that a newcomer can be shown it again.
+                replace_private(state.default_key, key.encode())
+            names = [model.name for model in first.spec.models]
+            serving = asyncio.ensure_future(server.serving())
+            await asyncio.wait([serving], timeout=PATIENCE_SECONDS)
+            if not serving.done():
+                audience.starting(names)
+            if await serving:
+                known = await server.act(lambda office: office.kept_text())
+                ca_file = first.prepared.listener.ca_file
+                audience.serving(Greeting(server.url, names, known, state.default_key if known else None, ca_file))
+
+        return greet
+
+    def _announce(self, following: NextSpec) -> Callable[[RunningServer], Coroutine[Any, Any, None]]:
+        async def announce(server: RunningServer) -> None:
+            if await server.serving():
+                self._audience.changed(following.file)
+
+        return announce
+
+
+@contextmanager
+def _silently(model: ModelSpec) -> Iterator[assembly.Progress]:
+    yield lambda done, total: None
 
 
 @contextmanager
