@@ -24,8 +24,8 @@ def test_people_read_what_is_missed_what_it_is_worth_at_most_and_what_to_say() -
         "tenant search: 62% of its prompt tokens were cached in 40 hours on one replica, and 21% in 88 hours over 3.8; "
         "routing by prefix would save up to 5,312 s of prefill, worth $3.27 ($2.10 to $4.40) and $14.22 a month "
         "(confidence medium)",
-        "saved prefill is money as far as the fleet can shrink, and sooner first tokens otherwise; for it, say of chat: "
-        "`routing: prefix_affinity`",
+        "saved prefill is money as far as the fleet can shrink, and sooner first tokens otherwise; for it, say of "
+        "chat: `routing: prefix_affinity`",
     ]
     assert "as far as you run fewer replicas" in list(prefix_cache_lines(MODEL, CACHE))[-1]
 
