@@ -73,9 +73,9 @@ def _check(groups: Sequence[UsageGroup], expected: tuple[int, int]) -> None:
 def _asked_by_day(store: SqlStore, expected: tuple[int, int]) -> float:
     span = store.usage_span()
     seconds, rows = _timed(lambda: report(store.group_usage, UsageFilter(), _BY, _PERIOD, _UTC, span))
-    requests, _, _, _, charge = total(rows)
-    if (requests, charge) != expected:
-        raise SystemExit(f"day by day the store says {(requests, charge)}, and {expected} was entered")
+    whole = total(rows)
+    if (whole.requests, whole.charge_usd_nanos) != expected:
+        raise SystemExit(f"day by day the store says {whole}, and {expected} was entered")
     return seconds
 
 

@@ -71,6 +71,7 @@ class Piece:
                 status=_STATUSES[status],
                 prompt_tokens=prompt,
                 completion_tokens=completion,
+                cached_tokens=0 if is_open else prompt // 2,
                 charge_usd_nanos=charge,
                 replica_id="" if is_open else _REPLICAS[model][number % 4],
                 http_status=0 if is_open else 200,

@@ -46,6 +46,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 model=("m", "embed")[number % 4 == 0],
                 prompt_tokens=1000,
                 completion_tokens=200,
+                cached_tokens=250,
                 charge_usd_nanos=270_000,
                 **rates,
             )
@@ -69,8 +70,8 @@ def test_sums_by_tenant_and_model_with_a_total(state: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     lines = [line.split() for line in ended.stdout.splitlines() if line.strip()]
     assert lines[0] == ["2026-11,", "UTC"]
-    assert ["search", "embed", "3", "0", "3000", "600", "$0.00081"] in lines
-    assert lines[-1] == ["total", "12", "0", "12000", "2400", "$0.00324"]
+    assert ["search", "embed", "3", "0", "3000", "750", "600", "$0.00081"] in lines
+    assert lines[-1] == ["total", "12", "0", "12000", "3000", "2400", "$0.00324"]
 
 
 def test_json_has_decimal_text_and_nano_dollars(state: Path) -> None:
@@ -83,8 +84,8 @@ def test_json_has_decimal_text_and_nano_dollars(state: Path) -> None:
     assert [group["day"] for group in document["groups"]] == ["2026-11-01", "2026-11-02", "2026-11-03"]
     assert document["groups"][0]["charge_usd_nanos"] == 4 * 270_000
     assert document["total"] == {
-        "requests": 12, "void_requests": 0, "prompt_tokens": 12_000, "completion_tokens": 2400,
-        "charge_usd_nanos": 3_240_000, "charge_usd": "0.003240000",
+        "requests": 12, "void_requests": 0, "prompt_tokens": 12_000, "cached_tokens": 3000,
+        "completion_tokens": 2400, "charge_usd_nanos": 3_240_000, "charge_usd": "0.003240000",
     }  # fmt: skip
 
 
@@ -223,6 +224,7 @@ def test_a_running_server_s_usage_is_exported_and_stated(server: SwellProcess, t
     assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(total["charge_usd"])
     assert {row["BillingAccountName"] for row in rows} == {"Example Ltd"}
     made = server.command("statement", "--tenant", "search", "-f", str(spec), "-o", str(stated))
+    del total["cached_tokens"]  # which change nothing of what is charged
     assert made["total"] == total
     text = stated.read_text()
     assert "$20.00" in text

@@ -152,11 +152,14 @@ def test_the_ledger_is_replayed_and_idle_keys_and_models_are_named(folder: Folde
     directory = StateDirectory(folder.root / "state")
     directory.create()
     store = open_store(directory)
-    start = int(time.time() * 1000) - 3_600_000
+    start = (int(time.time()) // 3600 - 1) * 3_600_000 - 600_000  # ten minutes before an hour begins
     changes = [
-        usage_change(f"r{i}", "pair", reserved_at_unix_ms=start + i * 10_000, prompt_tokens=500, completion_tokens=50)
+        usage_change(
+            f"r{i}", "pair", reserved_at_unix_ms=start + i * 10_000, prompt_tokens=500, completion_tokens=50,
+            cached_tokens=125, replica_id=f"chat-{i % 2}",
+        )
         for i in range(120)
-    ]
+    ]  # fmt: skip
     store.apply_usage(changes, SpoolPosition("w1", 1, 1))
     store.insert_key(key_record("sleeper", expires_at_unix=None), audit_entry())
     store.close()
@@ -167,5 +170,7 @@ def test_the_ledger_is_replayed_and_idle_keys_and_models_are_named(folder: Folde
     assert model["now"]["requests"] == 120
     assert 1150 < model["replayed_seconds"] < 1250
     assert document["not_reviewed"][0]["model"] == "theirs"
+    # From the hour after the first hit on; an hour over two replicas, and none on one to compare it with.
+    assert model["prefix_cache"] == {"cached_share": 0.25, "compared": False, "missed_hits": []}
     assert document["idle_models"] == ["theirs"]
     assert document["idle_keys"] == [{"id": "sleeper", "name": "laptop", "tenant": "search"}]

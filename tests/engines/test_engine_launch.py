@@ -67,9 +67,10 @@ def test_vllm_gets_lengths_adapters_and_loopback() -> None:
     assert "--enforce-eager" not in argv
 
 
-def test_vllm_leaves_its_own_defaults_alone() -> None:
+def test_vllm_leaves_its_own_defaults_alone_but_tells_what_its_prefix_cache_had() -> None:
     argv = Vllm().launch(_model(source="hf://org/m"), MODEL_PATH, 4711, cores=2, key="k").argv
-    assert not [word for word in argv if word.startswith(("--max", "--lora", "--enable"))]
+    changed = [word for word in argv if word.startswith(("--max", "--lora", "--enable"))]
+    assert changed == ["--enable-prompt-tokens-details"]
 
 
 def test_vllm_is_eager_where_there_is_no_accelerator(tmp_path: Path) -> None:

@@ -14,10 +14,13 @@ import pytest
 
 from swell.adapters.engines.llama_cpp import KEY_VARIABLE, LlamaCpp
 from swell.adapters.engines.llama_cpp_child import EXIT_CANNOT_SERVE
+from swell.gateway.events import Usage, usage_of_answer
 from swell.spec import ModelSpec
 
 KEY = "test-engine-key"
 CHAT = {"model": "smollm2", "max_tokens": 8, "temperature": 0, "messages": [{"role": "user", "content": "Say hi"}]}
+
+LONG = "The sea is wide and the ships are many. " * 10
 
 
 @contextmanager
@@ -74,6 +77,29 @@ def test_a_stream_ends_with_its_usage(served: httpx.Client) -> None:
         events = [line for line in response.iter_lines() if line.startswith("data: ")]
     assert events[-1] == "data: [DONE]"
     assert '"completion_tokens":8' in events[-2]
+
+
+@pytest.mark.parametrize(
+    ("path", "prompt", "limit"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": LONG}]}, "max_tokens"),
+        ("/v1/completions", {"prompt": LONG}, "max_tokens"),
+        ("/v1/messages", {"messages": [{"role": "user", "content": LONG}]}, "max_tokens"),
+        ("/v1/responses", {"input": LONG}, "max_output_tokens"),
+    ],
+)
+def test_every_endpoint_tells_what_the_prefix_cache_had(
+    served: httpx.Client, path: str, prompt: dict[str, object], limit: str
+) -> None:
+    def ask() -> Usage:
+        usage = usage_of_answer(served.post(path, json={"model": "smollm2", limit: 2, **prompt}).content)
+        assert usage is not None
+        return usage
+
+    first, again = ask(), ask()
+    assert first.prompt == again.prompt
+    assert again.prompt is not None
+    assert again.prompt / 2 < again.cached < again.prompt
 
 
 def test_embeddings_are_unit_vectors_of_the_mean(served: httpx.Client) -> None:

@@ -49,6 +49,12 @@ class Entry:
         found = self.settled
         return found.status, found.prompt_tokens, found.completion_tokens, found.http_status
 
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt tokens, those that the engine had in its prefix cache."""
+        assert self.settled is not None, "the request is not settled"
+        return self.settled.cached_tokens
+
 
 class Gateway:
     """Started with `async with`; `replicas` scripted upstreams stand behind the model `m`."""

@@ -48,6 +48,32 @@ def test_prompt_tokens_from_anthropics_cache_count() -> None:
     assert [usage.prompt for usage in usages_in(started)] == [34]
 
 
+@pytest.mark.parametrize(
+    ("usage", "cached"),
+    [
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 7, "audio_tokens": 0}}, 7),
+        ({"input_tokens": 9, "input_tokens_details": {"cached_tokens": 7}}, 7),
+        ({"input_tokens": 2, "cache_read_input_tokens": 7}, 7),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 0}}, 0),
+        ({"prompt_tokens": 9, "prompt_tokens_details": None}, 0),  # vLLM without a hit
+        ({"prompt_tokens": 9}, 0),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": None}}, 0),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": "7"}}, 0),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": True}}, 0),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 7.5}}, 0),
+        ({"prompt_tokens": 9, "prompt_tokens_details": [7]}, 0),
+        ({"prompt_tokens": 9, "prompt_tokens_details": "seven"}, 0),
+    ],
+)
+def test_cached_tokens_are_read_in_every_shape_and_nonsense_costs_no_count(
+    usage: dict[str, object], cached: int
+) -> None:
+    read = usage_of_answer(json.dumps({"usage": usage}).encode())
+    assert read is not None
+    assert (read.prompt, read.cached) == (9, cached)
+    assert [each.cached for each in usages_in(line({"usage": usage}))] == [cached]
+
+
 def test_a_long_request_costs_the_tokens_it_used_and_not_its_estimate() -> None:
     now = 0.0
     shares = Shares(lambda: now)

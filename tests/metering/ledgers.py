@@ -32,7 +32,7 @@ def request(request_id: str, at: str | int, **fields: object) -> UsageChange:
 
 def void(request_id: str, at: str) -> UsageChange:
     """A request that never reached a replica."""
-    return request(request_id, at, status="void", prompt_tokens=0, completion_tokens=0)
+    return request(request_id, at, status="void", prompt_tokens=0, completion_tokens=0, cached_tokens=0)
 
 
 def ledger(*changes: UsageChange) -> MemoryStore:

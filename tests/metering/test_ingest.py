@@ -4,17 +4,19 @@ import logging
 import random
 from contextlib import suppress
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from spools import SpoolWriter, Traffic, ledger_of, reserved, settled
 
 from swell.errors import AtCapacity
 from swell.gateway.spool import Spool
 from swell.metering.collapse import MAX_TOKENS, collapse
 from swell.metering.ingest import Ingested, SpoolReader
-from swell.state.records import SpoolPosition
+from swell.state.records import SpoolPosition, UsageFilter
 from swell.state.usage import MAX_RECORD_BYTES, Sent, encode_frame
 from swell.testing.memory_store import MemoryStore
 
@@ -285,3 +287,30 @@ def test_records_of_one_request_become_one_change_and_the_first_word_counts() ->
         False,
     )
     assert (changes["b"].reserved_at_unix_ms, changes["c"].reserved_at_unix_ms) == (None, None)
+
+
+# The outcome of a request as the version before cached tokens wrote it, byte by byte: nine fields and the charge.
+OLD_SETTLED = bytes.fromhex("9ba174a161cd07d0a7736574746c65640709a6636861742d30ccc8cd01f43219")
+
+
+def test_a_spool_of_the_version_before_cached_tokens_is_read(root: Path) -> None:
+    store = MemoryStore()
+    writer, reader = SpoolWriter(root / "w1"), SpoolReader(root, store)
+    writer.append(reserved("a"))
+    writer.tear(len(OLD_SETTLED).to_bytes(4, "little") + crc32(OLD_SETTLED).to_bytes(4, "little") + OLD_SETTLED)
+    assert reader.step() == Ingested(records=2)
+    (row,) = store.list_usage(UsageFilter(), 10)
+    assert (row.status, row.prompt_tokens, row.completion_tokens, row.charge_usd_nanos) == ("settled", 7, 9, 25)
+    assert (row.cached_tokens, row.first_token_ms) == (0, 50)
+    writer.die()
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kept"), [("settled", 5, 5), ("settled", 8, 7), ("settled", -1, 0), ("void", 5, 0)]
+)
+def test_no_more_is_cached_than_the_prompt_has_whatever_a_record_says(status: str, said: int, kept: int) -> None:
+    outcome = replace(settled("a", status=status), cached_tokens=said)
+    (change,) = collapse("w1", [reserved("a"), outcome])
+    assert change.cached_tokens == kept
+    (still_open,) = collapse("w1", [reserved("a")])
+    assert still_open.cached_tokens == 0

@@ -9,7 +9,7 @@ from ledgers import ledger, request, unix_ms, void
 
 from swell.errors import UserError
 from swell.metering.periods import Period, zone_of
-from swell.metering.reports import NOTHING, ReportRow, added, named_period, report, slices, total
+from swell.metering.reports import NOTHING, ReportRow, Sums, added, named_period, report, slices, total
 from swell.ports import store as store_port
 from swell.state.records import UsageFilter
 from swell.testing.memory_store import MemoryStore
@@ -18,7 +18,7 @@ NOW = unix_ms("2026-11-29T12:00:00+00:00") / 1000
 UTC = zone_of("UTC")
 EVERYTHING = UsageFilter()
 NAMES = ("tenant", "model", "key_id", "endpoint", "status", "hour", "day", "month")
-ONE = (1, 0, 1000, 200, 270_000)
+ONE = (1, 0, 1000, 200, 270_000, 3)
 
 
 def asked(store: MemoryStore, by: tuple[str, ...], text: str, zone: str = "UTC") -> list[ReportRow]:
@@ -41,8 +41,8 @@ def test_a_month_by_tenant_and_model_leaves_other_months_out() -> None:
     )
     rows = asked(store, ("tenant", "model"), "2026-11")
     assert keys(rows) == [("search", "chat"), ("search", "embed")]
-    assert rows[0].sums == (2, 1, 2000, 400, 540_000)
-    assert total(rows) == (3, 1, 3000, 600, 810_000)
+    assert rows[0].sums == (2, 1, 2000, 400, 540_000, 6)
+    assert total(rows) == (3, 1, 3000, 600, 810_000, 9)
     assert total(asked(store, (), "all"))[0] == 5
 
 
@@ -175,8 +175,8 @@ def test_every_split_in_every_zone_sums_to_the_same(changes, zone: str, by: tupl
     expected = NOTHING
     for change in changes:
         is_void = change.status == "void"
-        tokens = (change.prompt_tokens, change.completion_tokens, change.charge_usd_nanos)
-        expected = added(expected, (int(not is_void), int(is_void), *tokens))
+        tokens = (change.prompt_tokens, change.completion_tokens, change.charge_usd_nanos, change.cached_tokens)
+        expected = added(expected, Sums(int(not is_void), int(is_void), *tokens))
     rows = asked(store, by, "all", zone)
     assert total(rows) == expected
     assert len(set(keys(rows))) == len(rows)

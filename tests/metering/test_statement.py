@@ -61,7 +61,7 @@ class Page(HTMLParser):
 
 def test_sums_by_model_and_by_day_agree() -> None:
     found = made(*CHANGES)
-    assert found.total == (5, 1, 5000, 800, 270_000 * 3 + 420_000 + 150_000)
+    assert found.total == (5, 1, 5000, 800, 270_000 * 3 + 420_000 + 150_000, 5 * 3)
     for parts in (found.models, found.day_models):
         assert tuple(map(sum, zip(*parts.values(), strict=True))) == found.total
     assert list(found.models) == [
@@ -70,7 +70,7 @@ def test_sums_by_model_and_by_day_agree() -> None:
         ("embed", 150_000_000, 600_000_000),
     ]
     assert {day: sums[0] for day, sums in found.days.items()} == {"2026-11-01": 1, "2026-11-29": 3, "2026-11-30": 1}
-    assert found.open_sums == (1, 0, 1000, 200, 270_000)
+    assert found.open_sums == (1, 0, 1000, 200, 270_000, 3)
     assert found.is_over
 
 
@@ -160,7 +160,7 @@ def test_the_page_runs_nothing_and_fetches_nothing_whatever_things_are_called() 
 
 def test_an_empty_statement_says_so() -> None:
     found = made(request("others", "2026-11-29T12:00:00+00:00", tenant="ads"))
-    assert found.total == (0, 0, 0, 0, 0)
+    assert found.total == (0, 0, 0, 0, 0, 0)
     page = Page(statement_page(found))
     assert page.texts.count("There were no requests.") == 2
     assert "No budget is set for this tenant." in page.texts

@@ -238,9 +238,12 @@ def test_usage_becomes_traffic_page_by_page_each_request_once(wrong: Case) -> No
     # Four requests a millisecond, so that pages end inside one.
     count = 2 * MAX_LISTED + 51
     ledger = ledger_of(*({"reserved_at_unix_ms": NOW_MS + i // 4, "prompt_tokens": i} for i in range(count)))
-    found = traffic_of(ledger, wrong.model, NOW_MS - 5000)
+    seen: list[str] = []
+    found = traffic_of(
+        ledger, wrong.model, NOW_MS - 5000, seen=lambda page: seen.extend(row["request_id"] for row in page)
+    )
     assert found is not None
-    assert len(found) == count
+    assert len(found) == len(seen) == len(set(seen)) == count
     assert sorted(found.prompt_tokens.tolist()) == [1, *range(1, count)]  # no prompt has less than a token
     assert found.arrival_seconds[0] == 0
     assert found.start_unix == NOW_MS / 1000

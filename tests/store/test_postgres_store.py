@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+from alembic import command
+from alembic.config import Config
 from openers import epochs_of_two
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, insert, inspect
 
-from swell.adapters.stores import postgres_database, schema
+from swell.adapters.stores import migrate, postgres_database, schema
 from swell.adapters.stores.partitions import OTHER
 from swell.adapters.stores.postgres import PostgresStore, open_postgres
 from swell.adapters.stores.postgres_location import locate
@@ -56,6 +58,31 @@ def test_migrating_makes_the_tables_that_the_code_knows(postgres: PostgresServer
     engine.dispose()
     assert _describe(postgres, fresh) == _describe(postgres, database)
     postgres.drop(fresh)
+
+
+def test_the_months_of_a_ledger_from_before_cached_tokens_have_the_column_too(
+    postgres: PostgresServer, open_database: Open
+) -> None:
+    old = postgres.new_database()
+    engine = create_engine(postgres.url(old).replace("postgresql:", "postgresql+psycopg:"))
+    config = Config()
+    config.set_main_option("script_location", str(migrate.SCRIPTS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+        connection.exec_driver_sql(
+            "CREATE TABLE usage_202611 PARTITION OF usage FOR VALUES FROM ('req-202611-') TO ('req-202612-')"
+        )
+        row = usage_change("req-202611-old", "pair")._asdict()
+        del row["cached_tokens"]
+        connection.execute(insert(schema.usage), row)
+    engine.dispose()
+    store = open_database(old)
+    store.apply_usage([usage_change(f"req-2026{month}-new", "pair") for month in (11, 12)], HERE)
+    found = {row.request_id: row.cached_tokens for row in store.list_usage(UsageFilter(), 9)}
+    assert found == {"req-202611-old": 0, "req-202611-new": 3, "req-202612-new": 3}
+    store.close()
+    postgres.drop(old)
 
 
 def _describe(postgres: PostgresServer, database: str) -> dict[str, object]:

@@ -4,13 +4,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from openers import epochs_of_two
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, Engine, insert, inspect
 from sqlcipher3 import dbapi2
 
 from swell.adapters.stores import migrate, open_store, schema
@@ -18,7 +20,7 @@ from swell.adapters.stores import sqlite_database as database
 from swell.adapters.stores.sqlite import SqliteStore
 from swell.adapters.stores.sqlite_database import SqliteDatabase, has_wal_reset_bug
 from swell.errors import AtCapacity, StateError, SwellError
-from swell.state.records import AuditEntry, SpoolPosition, UsageFilter
+from swell.state.records import AuditEntry, SpoolPosition, UsageChange, UsageFilter
 from swell.testing.store_suite import audit_entry, key_record, usage_change
 
 KEY = bytes(range(32))
@@ -210,6 +212,40 @@ def test_migrating_makes_the_tables_that_the_code_knows(store: SqliteStore, tmp_
     fresh.dispose()
     with store._database.reading() as connection:
         assert _describe(connection) == expected
+
+
+def test_a_ledger_from_before_cached_tokens_has_none_and_its_sums_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with _disposed(database._make_engine(path, KEY)) as engine, engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(migrate.SCRIPTS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+        connection.execute(insert(schema.usage), _old(usage_change("old", "pair")))
+        connection.execute(insert(schema.counters), {"name": "rolled_until_unix_ms", "value": 3_600_000})
+        sums = _old(usage_change("old", "pair")) | {"start_unix_ms": 0, "requests": 1}
+        names = [name for column in schema.usage_hours.c if (name := column.name) != "cached_tokens"]
+        connection.execute(insert(schema.usage_hours), {name: sums[name] for name in names})
+    store = open_store(path, KEY)
+    store.apply_usage([usage_change("new", "pair", reserved_at_unix_ms=3_600_001)], SpoolPosition("spool1", 1, 1))
+    assert {row.request_id: row.cached_tokens for row in store.list_usage(UsageFilter(), 9)} == {"old": 0, "new": 3}
+    for _ in range(2):
+        [whole] = store.group_usage(UsageFilter())
+        assert (whole.requests, whole.prompt_tokens, whole.cached_tokens) == (2, 14, 3)
+        while store.roll_usage(2 * 86_400_000):
+            pass
+    store.close()
+
+
+@contextmanager
+def _disposed(engine: Engine) -> Iterator[Engine]:
+    yield engine
+    engine.dispose()
+
+
+def _old(change: UsageChange) -> dict[str, object]:
+    """A row as it was before there were cached tokens."""
+    return {name: value for name, value in change._asdict().items() if name != "cached_tokens"}
 
 
 def _describe(connection: Connection) -> dict[str, object]:

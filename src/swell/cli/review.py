@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ from swell.cli.progress import replaying
 from swell.errors import UserError
 
 if TYPE_CHECKING:
+    from swell.server.review_cache import CacheUse
     from swell.server.review_run import Findings, Terms
     from swell.server.review_usage import Idle
     from swell.spec import ModelSpec, Spec
@@ -44,6 +45,15 @@ class File:
     spec: "Spec"
 
 
+@dataclass(frozen=True)
+class _Past:
+    """What was read of the models' last days."""
+
+    traffic: "dict[str, Traffic]"
+    idle: "Idle | None" = None
+    caches: "dict[str, CacheUse]" = field(default_factory=dict)
+
+
 @command
 def review(
     file: FileOption = Path("swell.yaml"),
@@ -61,7 +71,7 @@ def review(
     as_json: JsonOption = False,
 ) -> None:
     """Replay the last days with other machines, bounds and markets: what would cost less and attain as much."""
-    from swell.server.review_run import Findings, Terms, review_all, reviewable
+    from swell.server.review_run import Findings, Terms, prefix_caches, review_all, reviewable
     from swell.simulator.parallel import usable_cores
 
     if trace is None and trace_format is not None:
@@ -70,15 +80,14 @@ def review(
     if send:
         _require_sinks(state)
     left, refused = reviewable(_chosen(read, model, has_trace=trace is not None))
-    traffic, idle = (
-        _from_trace(left, trace, trace_format, days) if trace else _from_ledger(read.spec, left, state, days)
-    )
+    past = _from_trace(left, trace, trace_format, days) if trace else _from_ledger(read.spec, left, state, days)
     terms = Terms(profiles, prices, seed, jobs or usable_cores())
     with replaying(shown=not as_json and sys.stderr.isatty()) as told:
         reviews, without = review_all(
-            left, traffic, refused, terms, few=lambda name, count: _few(name, count, days, trace), told=told
+            left, past.traffic, refused, terms, few=lambda name, count: _few(name, count, days, trace), told=told
         )
-    findings = Findings(reviews, without, idle, days)
+    caches = prefix_caches(reviews, past.traffic, past.caches, terms)
+    findings = Findings(reviews, without, past.idle, days, caches)
     sent = _sent(read, findings, trace, trace_format, terms, state) if send else None
     _say(read, findings, sent, apply=apply, as_json=as_json)
 
@@ -118,28 +127,25 @@ def _few(name: str, count: int, days: float, trace: Path | None) -> str:
     )
 
 
-def _from_trace(
-    models: "list[ModelSpec]", trace: Path, trace_format: str | None, days: float
-) -> "tuple[dict[str, Traffic], None]":
+def _from_trace(models: "list[ModelSpec]", trace: Path, trace_format: str | None, days: float) -> _Past:
     from swell.simulator.traffic import between, load
 
     whole = load(trace, trace_format)
     begin = max(0.0, whole.seconds - days * DAY_SECONDS)
-    return {models[0].name: between(whole, begin, whole.seconds + 1.0) if begin else whole}, None
+    return _Past({models[0].name: between(whole, begin, whole.seconds + 1.0) if begin else whole})
 
 
-def _from_ledger(
-    spec: "Spec", models: "list[ModelSpec]", state: Path, days: float
-) -> "tuple[dict[str, Traffic], Idle]":
+def _from_ledger(spec: "Spec", models: "list[ModelSpec]", state: Path, days: float) -> _Past:
     from swell.cli.access import server_or_store
+    from swell.server.review_cache import CacheUse
     from swell.server.review_usage import idle, traffic_of
 
     since = int((time.time() - days * DAY_SECONDS) * 1000)
     with server_or_store(state) as access:
-        found = {each.name: traffic_of(access, each, since) for each in models}
-        return {name: traffic for name, traffic in found.items() if traffic is not None}, idle(
-            access, spec.models, since
-        )
+        caches = {each.name: CacheUse() for each in models}
+        found = {each.name: traffic_of(access, each, since, seen=caches[each.name].add) for each in models}
+        traffic = {name: traffic for name, traffic in found.items() if traffic is not None}
+        return _Past(traffic, idle(access, spec.models, since), caches)
 
 
 def _require_sinks(state: Path) -> None:

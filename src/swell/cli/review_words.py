@@ -4,6 +4,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from swell.cli.output import print_table
+from swell.cli.review_cache_words import prefix_cache, prefix_cache_lines
 from swell.server.review_report import money_text
 from swell.server.review_reporting import words_of
 from swell.units import usd
@@ -24,7 +25,10 @@ def document(read: "File", findings: "Findings") -> dict[str, Any]:
     return {
         "file": str(read.path),
         "days": findings.days,
-        "models": [_model(read, each) for each in findings.reviews],
+        "models": [
+            {**_model(read, each), "prefix_cache": prefix_cache(findings.caches.get(each.model.name))}
+            for each in findings.reviews
+        ],
         "not_reviewed": [{"model": name, "why": why} for name, why in findings.refused],
         "idle_models": None if findings.idle is None else list(findings.idle.models),
         "idle_keys": None
@@ -108,6 +112,8 @@ def print_review(read: "File", findings: "Findings") -> None:
     """Everything, model by model."""
     for review in findings.reviews:
         _print_model(read, review)
+        for line in prefix_cache_lines(review.model, findings.caches.get(review.model.name)):
+            print(f"  {line}")
     for name, why in findings.refused:
         print(f"{name} was not reviewed: {why}")
     if findings.idle is not None:

@@ -57,7 +57,7 @@ def statement(
             f"swell usage --by tenant --period {period}"
         )
     formats.write_text(statement_page(made), output)
-    requests, void, prompt, completion, charge = made.total
+    requests, void, prompt, completion, charge, _ = made.total
     if as_json:
         sums = {"requests": requests, "void_requests": void, "prompt_tokens": prompt, "completion_tokens": completion,
                 "charge_usd_nanos": charge, "charge_usd": format(usd(charge), "f")}  # fmt: skip

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _TABLE_ROWS = 50
 _NUMBERS = frozenset({
-    "prompt_tokens", "completion_tokens", "prompt_rate", "completion_rate", "charge_usd_nanos", "reserved_at_unix_ms",
-    "settled_at_unix_ms", "http_status", "duration_ms", "first_token_ms",
+    "prompt_tokens", "cached_tokens", "completion_tokens", "prompt_rate", "completion_rate", "charge_usd_nanos",
+    "reserved_at_unix_ms", "settled_at_unix_ms", "http_status", "duration_ms", "first_token_ms",
 })  # fmt: skip
 
 SpecOption = Annotated[
@@ -83,8 +83,8 @@ def _list(
     found = access.usage(replace(where, since_unix_ms=since), min(limit or default, MAX_LISTED))
     records = [{**record, "charge_usd": format(usd(record["charge_usd_nanos"]), "f")} for record in found]
     if chosen == formats.TABLE:
-        columns = ("arrived", "request", "key", "tenant", "model", "prompt", "completion", "charge", "status", "http",
-                   "ms")  # fmt: skip
+        columns = ("arrived", "request", "key", "tenant", "model", "prompt", "cached", "completion", "charge", "status",
+                   "http", "ms")  # fmt: skip
         print_table(columns, map(_row, records), empty="No usage matches.")
         return
     if chosen == formats.JSON:
@@ -117,6 +117,6 @@ def _row(record: dict[str, Any]) -> tuple[object, ...]:
     duration = record["duration_ms"]
     return (
         arrived, record["request_id"], record["key_id"], record["tenant"], record["model"], record["prompt_tokens"],
-        record["completion_tokens"], usd_text(record["charge_usd_nanos"]), record["status"],
+        record["cached_tokens"], record["completion_tokens"], usd_text(record["charge_usd_nanos"]), record["status"],
         record["http_status"] or "", duration if duration >= 0 else "",
     )  # fmt: skip

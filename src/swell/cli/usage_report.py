@@ -29,7 +29,8 @@ DEFAULT_SPEC = Path("swell.yaml")
 DEFAULT_BY = ("tenant", "model")
 _GROUPS = {"tenant": "tenant", "model": "model", "key": "key_id", "key_id": "key_id", "endpoint": "endpoint",
            "status": "status", **{name: name for name in TIMES}}  # fmt: skip
-_SUMS = ("requests", "void_requests", "prompt_tokens", "completion_tokens", "charge_usd_nanos", "charge_usd")
+_SUMS = ("requests", "void_requests", "prompt_tokens", "cached_tokens", "completion_tokens", "charge_usd_nanos",
+         "charge_usd")  # fmt: skip
 _MONEY = frozenset({"charge_usd"})
 
 
@@ -120,7 +121,7 @@ def write_focus(access: "Access", where: UsageFilter, wish: Wish, file: Path | N
 
 
 def _cells(sums: Sums) -> tuple[int | str, ...]:
-    return (*sums, format(usd(sums[-1]), "f"))
+    return (*_in_order(sums), sums.charge_usd_nanos, format(usd(sums.charge_usd_nanos), "f"))
 
 
 def _named(sums: Sums) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def _document(rows: list[ReportRow], by: tuple[str, ...], period: Period, zone: 
 
 
 def _print(rows: list[ReportRow], by: tuple[str, ...], period: Period, zone: ZoneInfo) -> None:
-    columns = (*by, "requests", "void", "prompt", "completion", "charge")
+    columns = (*by, "requests", "void", "prompt", "cached", "completion", "charge")
     shown = [(*row.key, *_shown(row.sums)) for row in rows]
     if shown:
         print(f"{period.label}, {zone.key}")
@@ -152,4 +153,8 @@ def _print(rows: list[ReportRow], by: tuple[str, ...], period: Period, zone: Zon
 
 
 def _shown(sums: Sums) -> tuple[object, ...]:
-    return (*sums[:-1], usd_text(sums[-1]))
+    return (*_in_order(sums), usd_text(sums.charge_usd_nanos))
+
+
+def _in_order(sums: Sums) -> tuple[int, ...]:
+    return sums.requests, sums.void_requests, sums.prompt_tokens, sums.cached_tokens, sums.completion_tokens

@@ -6,6 +6,7 @@ and for upstreams whose chunks do not end where events end.
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,10 @@ class Usage(msgspec.Struct):
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None  # Anthropic's: not part of input_tokens
     cache_creation_input_tokens: int | None = None
+    # OpenAI's, the second of /v1/responses: an object whose `cached_tokens` are part of the count. Not typed further:
+    # an engine with an idea of its own about them must not cost anybody the counts above.
+    prompt_tokens_details: Any = None
+    input_tokens_details: Any = None
 
     @property
     def prompt(self) -> int | None:
@@ -39,6 +44,13 @@ class Usage(msgspec.Struct):
     def completion(self) -> int | None:
         """Completion tokens under either name."""
         return self.completion_tokens if self.completion_tokens is not None else self.output_tokens
+
+    @property
+    def cached(self) -> int:
+        """Of the prompt tokens, those that the engine says it found in a prefix cache; 0 where it says nothing."""
+        details = self.prompt_tokens_details or self.input_tokens_details
+        found = details.get("cached_tokens") if type(details) is dict else self.cache_read_input_tokens
+        return found if type(found) is int else 0
 
 
 class _Answer(msgspec.Struct):

@@ -9,13 +9,13 @@ client.
 """
 
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from swell.errors import AtCapacity
 from swell.gateway.admit import Claim, never_fits, overloaded, too_late
 from swell.gateway.asker import Client
 from swell.gateway.held import FIRST_COMMENT_SECONDS, HeldStream
+from swell.gateway.phase import Phase
 from swell.gateway.rates import Rates, possible
 from swell.gateway.relay import Relay
 from swell.gateway.request import MESSAGES, Admitted
@@ -32,18 +32,6 @@ if TYPE_CHECKING:
     from swell.gateway.service import Service
 
 _RETRIED_STATUSES = frozenset({502, 503})
-
-
-class Phase(Enum):
-    """Where an exchange is; timeouts depend on it."""
-
-    ADMITTING = auto()
-    SHARES = auto()
-    QUEUED = auto()
-    CONNECTING = auto()
-    SENT = auto()
-    RELAYING = auto()
-    ENDED = auto()
 
 
 class Exchange:
@@ -397,8 +385,10 @@ class Exchange:
         self.end()
         self.client.abort()
 
-    def settle(self, status: UsageStatus, prompt_tokens: int, completion_tokens: int, http_status: int) -> None:
-        """Write the outcome; the record settles once."""
+    def settle(
+        self, status: UsageStatus, prompt_tokens: int, completion_tokens: int, http_status: int, cached_tokens: int = 0
+    ) -> None:
+        """Write the outcome; the record settles once. Cached tokens are part of the prompt's; 0 where nobody said."""
         if self._recorded == 0:
             return
         self._recorded = 0
@@ -414,6 +404,7 @@ class Exchange:
         record = Settled(
             self.request_id, self.service.unix_ms(), status.value, prompt_tokens, completion_tokens, replica_id,
             http_status, int((now - self.started) * 1000), int(first * 1000) if first >= 0 else -1, charge,
+            min(max(cached_tokens, 0), prompt_tokens),
         )  # fmt: skip
         self.service.settle(record)
         if self._claim is not None and self._went_out:

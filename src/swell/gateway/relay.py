@@ -56,6 +56,7 @@ class Relay:
         "_several",
         "_usage_tail",
         "_write",
+        "cached_tokens",
         "delivered_tokens",
         "first_token_at",
         "prompt_tokens",
@@ -76,6 +77,7 @@ class Relay:
         self._filter: EventFilter | None = None
         self._completion_tokens = -1
         self.prompt_tokens = 0
+        self.cached_tokens = 0  # of the prompt's
         self.delivered_tokens = 0
         self.first_token_at = 0.0
         headers = b"cache-control: no-cache\r\n" + exchange.headers()
@@ -125,7 +127,7 @@ class Relay:
         if self._filter is not None:
             self._emit(self._filter.end(self._note_usage))
         if self._completion_tokens >= 0:
-            exchange.settle(UsageStatus.SETTLED, self.prompt_tokens, self._completion_tokens, 200)
+            exchange.settle(UsageStatus.SETTLED, self.prompt_tokens, self._completion_tokens, 200, self.cached_tokens)
         else:
             self.settle_cut(200)
         exchange.end()
@@ -152,10 +154,10 @@ class Relay:
         told = self._completion_tokens
         is_final = told > 1 and told >= delivered if self._exchange.path == MESSAGES else told >= 0
         if is_final:
-            self._exchange.settle(UsageStatus.SETTLED, self.prompt_tokens, told, http_status)
+            self._exchange.settle(UsageStatus.SETTLED, self.prompt_tokens, told, http_status, self.cached_tokens)
         else:
             prompt = self.prompt_tokens or self._exchange.admitted.prompt_tokens_estimate
-            self._exchange.settle(UsageStatus.ESTIMATED, prompt, delivered, http_status)
+            self._exchange.settle(UsageStatus.ESTIMATED, prompt, delivered, http_status, self.cached_tokens)
 
     def _count(self, data: bytes) -> None:
         events = data.count(self._mark)
@@ -193,6 +195,7 @@ class Relay:
     def _note(self, usage: Usage) -> None:
         if usage.prompt is not None:
             self.prompt_tokens = max(self.prompt_tokens, usage.prompt)
+            self.cached_tokens = max(self.cached_tokens, usage.cached)
         if usage.completion is not None:
             self._completion_tokens = usage.completion  # counts run on; the last one holds
 

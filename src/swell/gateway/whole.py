@@ -78,7 +78,7 @@ def deliver(exchange: "Exchange", status: int, content_type: bytes, body: bytes)
     """Settle and hand over a whole answer. Without usage in it, its size stands for the tokens."""
     usage = usage_of_answer(body)
     if usage is not None:
-        exchange.settle(UsageStatus.SETTLED, usage.prompt or 0, usage.completion or 0, status)
+        exchange.settle(UsageStatus.SETTLED, usage.prompt or 0, usage.completion or 0, status, usage.cached)
     else:
         admitted = exchange.admitted
         estimate = min(len(body) // 4, admitted.completion_tokens_bound)

@@ -50,6 +50,7 @@ def _change(
         )  # fmt: skip
         prompt_tokens, completion_tokens = bound.prompt_tokens, bound.completion_tokens
         charge = bound.charge_usd_nanos
+    cached_tokens = 0
     if outcome is None:
         ending: tuple[str, int, int, int] = ("", 0, -1, -1)
         settled_at, status = None, UsageStatus.RESERVED.value
@@ -57,14 +58,16 @@ def _change(
         ending = (outcome.replica_id, outcome.http_status, outcome.duration_ms, outcome.first_token_ms)
         settled_at, status = outcome.at_unix_ms, _OUTCOMES.get(outcome.status, "estimated")
         prompt_tokens, completion_tokens = outcome.prompt_tokens, outcome.completion_tokens
-        charge = outcome.charge_usd_nanos
+        cached_tokens, charge = outcome.cached_tokens, outcome.charge_usd_nanos
         if status == "void":
             prompt_tokens = completion_tokens = charge = 0
     if not (0 <= prompt_tokens <= MAX_TOKENS and 0 <= completion_tokens <= MAX_TOKENS):
         prompt_tokens, completion_tokens = _clamp(prompt_tokens), _clamp(completion_tokens)
+    if not 0 <= cached_tokens <= prompt_tokens:
+        cached_tokens = min(max(cached_tokens, 0), prompt_tokens)
     if not 0 <= charge <= MAX_CHARGE_USD_NANOS:
         charge = min(max(charge, 0), MAX_CHARGE_USD_NANOS)
-    tokens = prompt_tokens, completion_tokens
+    tokens = prompt_tokens, completion_tokens, cached_tokens
     # Past the named tuple's own constructor, which is written in Python: this runs once for every request.
     return tuple.__new__(
         UsageChange,

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
-from typing import Any
+from operator import add
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
@@ -29,9 +30,20 @@ _HOUR_SECONDS = 3600
 
 Ask = Callable[[UsageFilter, Sequence[GroupColumn], Bucket | None], list[UsageGroup]]
 """`UsageStore.group_usage`, of the store itself or of a running server."""
-Sums = tuple[int, int, int, int, int]
-"""Requests, void requests, prompt tokens, completion tokens, charge in nano-dollars."""
-NOTHING: Sums = (0, 0, 0, 0, 0)
+
+
+class Sums(NamedTuple):
+    """What requests add up to; the charge in nano-dollars. Cached tokens are part of the prompt's."""
+
+    requests: int
+    void_requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    charge_usd_nanos: int
+    cached_tokens: int
+
+
+NOTHING = Sums(0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +157,19 @@ def total(rows: Iterable[ReportRow]) -> Sums:
 
 def sums_of(group: UsageGroup) -> Sums:
     """What a group of the store adds up."""
-    return (
+    return Sums(
         group.requests,
         group.void_requests,
         group.prompt_tokens,
         group.completion_tokens,
         group.charge_usd_nanos,
+        group.cached_tokens,
     )
 
 
 def added(one: Sums, other: Sums) -> Sums:
     """Sum by sum."""
-    return (one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3], one[4] + other[4])
+    return Sums(*map(add, one, other))
 
 
 def _value(name: str, group: UsageGroup, part: Slice, zone: ZoneInfo) -> str:

@@ -74,12 +74,11 @@ def _head(made: Statement) -> str:
 
 
 def _tiles(total: Sums) -> str:
-    requests, _, prompt, completion, charge = total
     tiles = (
-        (usd_text(charge), "charged"),
-        (f"{requests:,}", "requests"),
-        (f"{prompt:,}", "prompt tokens"),
-        (f"{completion:,}", "completion tokens"),
+        (usd_text(total.charge_usd_nanos), "charged"),
+        (f"{total.requests:,}", "requests"),
+        (f"{total.prompt_tokens:,}", "prompt tokens"),
+        (f"{total.completion_tokens:,}", "completion tokens"),
     )
     boxes = "".join(f'<div class="tile"><b>{value}</b><span>{text}</span></div>' for value, text in tiles)
     return f'<div class="tiles">{boxes}</div>'
@@ -140,10 +139,10 @@ def _notes(made: Statement) -> str:
     void = made.total[1]
     if void:
         said.append(f"{void:,} further requests never reached a model; they cost nothing.")
-    if made.open_sums[0]:
+    if made.open_sums.requests:
         said.append(
-            f"Of {made.open_sums[0]:,} requests the outcome is unknown, or not known yet; they count at their bound, "
-            f"{usd_text(made.open_sums[4])} in all."
+            f"Of {made.open_sums.requests:,} requests the outcome is unknown, or not known yet; they count at their "
+            f"bound, {usd_text(made.open_sums.charge_usd_nanos)} in all."
         )
     if not made.is_over:
         said.append("The period is not over: more will be added.")
@@ -169,7 +168,8 @@ def _section(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], 
 
 
 def _cells(sums: Sums) -> tuple[str, str, str, str]:
-    return f"{sums[0]:,}", f"{sums[2]:,}", f"{sums[3]:,}", usd_text(sums[4])
+    charge = usd_text(sums.charge_usd_nanos)
+    return f"{sums.requests:,}", f"{sums.prompt_tokens:,}", f"{sums.completion_tokens:,}", charge
 
 
 def _moment(at_unix: float | None, made: Statement) -> str:

@@ -1,11 +1,12 @@
 """Reviews of several models, one after another: of those that can be reviewed, and why the others cannot."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swell.errors import UserError
-from swell.server.review_replays import Case, Progress
+from swell.server.review_cache import CacheUse, PrefixCache, prefix_cache_of
+from swell.server.review_replays import Case, Progress, scenario
 from swell.server.review_usage import Idle
 from swell.server.reviewing import Review, review
 from swell.spec import ModelSpec
@@ -33,6 +34,7 @@ class Findings:
     refused: tuple[tuple[str, str], ...]
     idle: Idle | None  # None: there was no ledger to ask
     days: float
+    caches: Mapping[str, PrefixCache] = field(default_factory=dict)  # by model, as far as the ledger tells
 
 
 def reviewable(models: Sequence[ModelSpec]) -> tuple[list[ModelSpec], list[tuple[str, str]]]:
@@ -78,6 +80,17 @@ def review_all(
     if not reviews:
         raise UserError(_refusal(refused))
     return tuple(reviews), tuple(refused)
+
+
+def prefix_caches(
+    reviews: Sequence[Review], traffic: Mapping[str, Traffic], uses: Mapping[str, CacheUse], terms: Terms
+) -> dict[str, PrefixCache]:
+    """Of the models that were reviewed, by what a replica on the first of their accelerators takes and costs."""
+    found = {}
+    for model in (each.model for each in reviews if each.model.name in uses):
+        case = Case(model, traffic[model.name], terms.profiles, terms.prices, terms.seed)
+        found[model.name] = prefix_cache_of(uses[model.name], model, scenario(case, model).pools[0])
+    return found
 
 
 def _refusal(refused: Sequence[tuple[str, str]]) -> str:

@@ -5,7 +5,7 @@ replica saw, or whose outcome is unknown, are left out, as `swell simulate --for
 holds no prompts, so it does not tell which of them share a beginning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ _MOST_TOKENS = 2**31 - 1  # of one request, as a column holds it
 _KNOWN = (UsageStatus.SETTLED.value, UsageStatus.ESTIMATED.value)
 
 _Columns = NDArray[np.int64]
+Seen = Callable[[Sequence[Mapping[str, Any]]], None]
+"""What else is done with the requests that are read, page by page."""
 
 
 class Usage(Protocol):
@@ -69,12 +71,20 @@ def idle(ledger: Ledger, models: Sequence[ModelSpec], since_unix_ms: int) -> Idl
     return Idle(tuple(keys), tuple(model.name for model in models if not served.intersection(names_of(model))))
 
 
-def traffic_of(ledger: Usage, model: ModelSpec, since_unix_ms: int, *, page_rows: int = MAX_LISTED) -> Traffic | None:
+def traffic_of(
+    ledger: Usage,
+    model: ModelSpec,
+    since_unix_ms: int,
+    *,
+    page_rows: int = MAX_LISTED,
+    seen: Seen = lambda page: None,
+) -> Traffic | None:
     """The model's requests since then, its adapters' included; None where there is none. Read by `page_rows`.
 
-    The trace begins at `since_unix_ms` where the model was used before, else with its first request.
+    Each request is `seen` once. The trace begins at `since_unix_ms` where the model was used before, else with its
+    first request.
     """
-    parts = [part for name in names_of(model) for part in _pages(ledger, name, since_unix_ms, page_rows)]
+    parts = [part for name in names_of(model) for part in _pages(ledger, name, since_unix_ms, page_rows, seen)]
     rows = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
     if not len(rows):
         return None
@@ -102,7 +112,7 @@ def _was_used_before(ledger: Usage, model: ModelSpec, since_unix_ms: int) -> boo
     )  # fmt: skip
 
 
-def _pages(ledger: Usage, model: str, since_unix_ms: int, page_rows: int) -> list[_Columns]:
+def _pages(ledger: Usage, model: str, since_unix_ms: int, page_rows: int, seen: Seen) -> list[_Columns]:
     where = UsageFilter(model=model, since_unix_ms=since_unix_ms)
     found: list[_Columns] = []
     last: set[str] = set()  # requests of the millisecond that the next page begins with, which were counted
@@ -110,6 +120,7 @@ def _pages(ledger: Usage, model: str, since_unix_ms: int, page_rows: int) -> lis
     while count < MOST_REQUESTS:
         page: list[Mapping[str, Any]] = ledger.usage(where, page_rows)
         new = [row for row in page if row["request_id"] not in last]
+        seen(new)
         found.append(_rows(new))
         count += len(found[-1])
         if len(page) < page_rows or not new:

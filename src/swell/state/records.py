@@ -44,8 +44,8 @@ class UsageChange(NamedTuple):
 
     A plain tuple, because thousands a second go straight to the database driver as rows. `reserved_at_unix_ms` is
     None where the batch has no `Reserved` for the request (then the identity fields are empty), `settled_at_unix_ms`
-    where it has no `Settled`. Tokens and the charge are the outcome's if there is one, else the bound. Rates are
-    nano-dollars per million tokens.
+    where it has no `Settled`. Tokens and the charge are the outcome's if there is one, else the bound. Cached tokens
+    are part of the prompt's. Rates are nano-dollars per million tokens.
     """
 
     request_id: str
@@ -62,6 +62,7 @@ class UsageChange(NamedTuple):
     status: str
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
     charge_usd_nanos: int
     replica_id: str
     http_status: int
@@ -72,7 +73,8 @@ class UsageChange(NamedTuple):
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One request in the ledger. Tokens are actual (settled), counted (estimated), the bound (reserved) or 0 (void).
 
-    The charge is theirs, in nano-dollars, at the rates (per million tokens) that held when it was admitted.
+    The charge is theirs, in nano-dollars, at the rates (per million tokens) that held when it was admitted. Of the
+    prompt tokens, `cached_tokens` were found in a prefix cache, as far as the engine said so.
     """
 
     request_id: str
@@ -82,6 +84,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     status: UsageStatus
     prompt_tokens: int
+    cached_tokens: int = 0
     completion_tokens: int
     prompt_rate: int
     completion_rate: int
@@ -131,6 +134,7 @@ class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     charge_usd_nanos: int
+    cached_tokens: int = 0
 
 
 class SpoolUse(msgspec.Struct, frozen=True, kw_only=True):

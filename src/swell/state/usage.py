@@ -80,7 +80,11 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, tag="s"):
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag="t"):
-    """The outcome. `status` is settled, estimated or void; durations are -1 where unknown."""
+    """The outcome. `status` is settled, estimated or void; durations are -1 where unknown.
+
+    Of the prompt tokens, `cached_tokens` were found in a prefix cache; 0 also where the engine did not say, and in
+    records of versions that did not ask.
+    """
 
     request_id: str
     at_unix_ms: int
@@ -92,6 +96,7 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag="t"):
     duration_ms: int
     first_token_ms: int
     charge_usd_nanos: int = 0
+    cached_tokens: int = 0
 
 
 SpoolRecord = Reserved | Sent | Settled

@@ -16,8 +16,9 @@ class UsageGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the requests of one group amount to. What was not grouped by is None.
 
     Requests that never reached a replica (void) are counted apart: they have neither tokens nor a charge. Bounds count
-    where the outcome is unknown. Rates are nano-dollars per million tokens; `start_unix_ms` is where the hour or the
-    day of UTC begins in which the requests arrived.
+    where the outcome is unknown. Cached tokens are part of the prompt's, as far as engines said so. Rates are
+    nano-dollars per million tokens; `start_unix_ms` is where the hour or the day of UTC begins in which the requests
+    arrived.
     """
 
     key_id: str | None = None
@@ -33,3 +34,4 @@ class UsageGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_tokens: int
     completion_tokens: int
     charge_usd_nanos: int
+    cached_tokens: int = 0

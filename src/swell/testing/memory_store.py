@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -101,9 +102,7 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
             still_open = [row for row in self._usage.values() if row.spool == spool and _is_open(row)]
             unsent = [] if damaged else [row for row in still_open if not row.sent]
             for row in unsent:
-                self._usage[row.request_id] = row._replace(
-                    status="void", prompt_tokens=0, completion_tokens=0, charge_usd_nanos=0
-                )
+                self._usage[row.request_id] = row._replace(**_VOID)
             return FinalisedSpool(reserved=len(still_open) - len(unsent), void=len(unsent))
 
     def spool_position(self, spool: str) -> SpoolPosition | None:
@@ -156,6 +155,7 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
                     prompt_tokens=sum(row.prompt_tokens for row in rows if row.status == status),
                     completion_tokens=sum(row.completion_tokens for row in rows if row.status == status),
                     charge_usd_nanos=sum(row.charge_usd_nanos for row in rows if row.status == status),
+                    cached_tokens=sum(row.cached_tokens for row in rows if row.status == status),
                 )
                 for status in sorted({row.status for row in rows})
             ]
@@ -245,7 +245,8 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
         return key
 
 
-_TOKENS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos")
+_TOKENS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos", "cached_tokens")
+_VOID: dict[str, Any] = {"status": "void", **dict.fromkeys(_TOKENS, 0)}
 
 
 def _merge(known: UsageChange, said: UsageChange) -> UsageChange:

@@ -37,4 +37,5 @@ def _summed(key: dict[str, Any], rows: Sequence[UsageChange]) -> UsageGroup:
         prompt_tokens=sum(row.prompt_tokens for row in rows),
         completion_tokens=sum(row.completion_tokens for row in rows),
         charge_usd_nanos=sum(row.charge_usd_nanos for row in rows),
+        cached_tokens=sum(row.cached_tokens for row in rows),
     )

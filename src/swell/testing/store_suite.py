@@ -85,6 +85,7 @@ def usage_change(request_id: str, kind: str, **changes: object) -> UsageChange:
         status="settled" if has_outcome else "reserved",
         prompt_tokens=7 if has_outcome else 100 * has_bound,
         completion_tokens=9 if has_outcome else 512 * has_bound,
+        cached_tokens=3 if has_outcome else 0,
         charge_usd_nanos=25 if has_outcome else 1124 * has_bound,
         replica_id="chat-0" if has_outcome else "",
         http_status=200 if has_outcome else 0,
@@ -167,6 +168,7 @@ class StoreSuite:
                 http_status=200,
                 duration_ms=500,
                 first_token_ms=50,
+                cached_tokens=3,
             )
         ]
 
@@ -175,6 +177,14 @@ class StoreSuite:
         assert _tokens(store) == {"a": ("reserved", 100, 512)}
         _apply(store, usage_change("a", "settled", status="estimated"))
         assert _tokens(store) == {"a": ("estimated", 7, 9)}
+
+    def test_cached_tokens_are_the_outcomes_whichever_comes_first(self, store: Store) -> None:
+        _apply(store, usage_change("a", "reserved"), usage_change("b", "settled"))
+        assert [row.cached_tokens for row in store.list_usage(EVERYTHING, 2)] == [3, 0]
+        _apply(store, usage_change("a", "settled", cached_tokens=5), usage_change("b", "reserved"))
+        _apply(store, usage_change("a", "settled", cached_tokens=6))
+        assert {row.request_id: row.cached_tokens for row in store.list_usage(EVERYTHING, 2)} == {"a": 5, "b": 3}
+        assert [(each.prompt_tokens, each.cached_tokens) for each in store.total_usage(EVERYTHING)] == [(14, 8)]
 
     def test_a_settlement_may_come_first(self, store: Store) -> None:
         _apply(store, usage_change("a", "settled"))
@@ -368,6 +378,7 @@ def _totals(rows: Iterable[UsageRecord]) -> list[UsageTotal]:
             prompt_tokens=sum(row.prompt_tokens for row in listed if row.status == status),
             completion_tokens=sum(row.completion_tokens for row in listed if row.status == status),
             charge_usd_nanos=sum(row.charge_usd_nanos for row in listed if row.status == status),
+            cached_tokens=sum(row.cached_tokens for row in listed if row.status == status),
         )
         for status in sorted({row.status for row in listed})
     ]

@@ -76,6 +76,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     retry_after: int = 0  # seconds, as a header of an error answer; 0 for none
     prompt_tokens: int = -1  # reported instead of the count that follows from the request
     completion_tokens: int = -1
+    cached_tokens: int = -1  # of the prompt's, as found in a prefix cache; -1: the engine does not tell
     die_after: int | None = None  # cut the connection after so many content chunks
     die: Cut = Cut.CLOSE
     error_after: int | None = None  # an error event, then the regular end

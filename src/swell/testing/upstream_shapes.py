@@ -28,6 +28,7 @@ class Reply:
     cut_short: bool  # the token limit ended it
     include_usage: bool
     usage: UsageMode
+    cached_tokens: int = -1  # of the prompt's; negative: not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,14 @@ class Shape:
 
 
 def openai_usage(reply: Reply, completion_tokens: int) -> dict[str, Any]:
-    return {
+    usage: dict[str, Any] = {
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": reply.prompt_tokens + completion_tokens,
     }
+    if reply.cached_tokens >= 0:
+        usage["prompt_tokens_details"] = {"cached_tokens": reply.cached_tokens}
+    return usage
 
 
 def _finish(reply: Reply) -> str:
@@ -170,7 +174,7 @@ def _responses_object(reply: Reply, status: str, text: str) -> dict[str, Any]:
     if finished and reply.usage is not UsageMode.NEVER:
         usage = {
             "input_tokens": reply.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": max(0, reply.cached_tokens)},
             "output_tokens": reply.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": reply.prompt_tokens + reply.completion_tokens,
@@ -233,7 +237,11 @@ def _messages_object(reply: Reply, text: str, stop: str | None, output_tokens: i
         "stop_sequence": None,
     }
     if reply.usage is not UsageMode.NEVER:
-        document["usage"] = {"input_tokens": reply.prompt_tokens, "output_tokens": output_tokens}
+        usage = {"input_tokens": reply.prompt_tokens, "output_tokens": output_tokens}
+        if reply.cached_tokens >= 0:  # which Anthropic does not count as input
+            usage["cache_read_input_tokens"] = reply.cached_tokens
+            usage["input_tokens"] -= reply.cached_tokens
+        document["usage"] = usage
     return document
 
 

@@ -114,6 +114,7 @@ def _reply(question: Question, shape: Shape) -> Reply:
         cut_short=chunks < script.chunks,
         include_usage=question.include_usage,
         usage=script.usage,
+        cached_tokens=script.cached_tokens,
     )
 
 

@@ -16,13 +16,14 @@ from swell.state.usage_groups import GROUP_COLUMNS, Bucket, UsageGroup
 from swell.testing.store_suite import usage_change
 
 EVERYTHING = UsageFilter()
+_CHECKED = ("requests", "charge_usd_nanos", "cached_tokens")
 BUCKETS: tuple[Bucket | None, ...] = (None, "hour", "day")
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
 def _ledger(store: Store) -> None:
     """Two tenants, two models, two days, every status, a price that changed, and a request known by `sent` alone."""
-    void = {"status": "void", "prompt_tokens": 0, "completion_tokens": 0, "charge_usd_nanos": 0}
+    void = {"status": "void", "prompt_tokens": 0, "completion_tokens": 0, "charge_usd_nanos": 0, "cached_tokens": 0}
     changes = [
         usage_change("a", "pair", reserved_at_unix_ms=DAY_MS - 1),
         usage_change("b", "pair", reserved_at_unix_ms=DAY_MS, prompt_rate=3_000_000),
@@ -53,6 +54,7 @@ class UsageGroupSuite:
                 prompt_tokens=5 * 7 + 100,
                 completion_tokens=5 * 9 + 512,
                 charge_usd_nanos=5 * 25 + 1124,
+                cached_tokens=5 * 3,
             )
         ]
         assert store.usage_span() == (DAY_MS - 1, DAY_MS + HOUR_MS)
@@ -157,18 +159,20 @@ def _somewhere(name: str, dice: random.Random) -> UsageChange:
         reserved_at_unix_ms=dice.randrange(4 * DAY_MS),
         tenant=dice.choice(("one", "two")),
         charge_usd_nanos=dice.randrange(10**12),
+        cached_tokens=dice.randrange(8),
     )
 
 
 def _check_sums(store: Store, where: UsageFilter) -> None:
     listed = [row for row in store.list_usage(where, 1000) if row.status is not UsageStatus.VOID]
-    expected = len(listed), sum(row.charge_usd_nanos for row in listed)
+    expected = len(listed), sum(row.charge_usd_nanos for row in listed), sum(row.cached_tokens for row in listed)
     for bucket in BUCKETS:
         found = store.group_usage(where, ("tenant",), bucket)
-        assert (sum(group.requests for group in found), sum(group.charge_usd_nanos for group in found)) == expected
+        whole = tuple(sum(getattr(group, name) for group in found) for name in _CHECKED)
+        assert whole == expected
 
 
-def sums(group: UsageGroup) -> tuple[int, int, int, int, int]:
+def sums(group: UsageGroup) -> tuple[int, int, int, int, int, int]:
     """What a group adds up."""
     return (
         group.requests,
@@ -176,6 +180,7 @@ def sums(group: UsageGroup) -> tuple[int, int, int, int, int]:
         group.prompt_tokens,
         group.completion_tokens,
         group.charge_usd_nanos,
+        group.cached_tokens,
     )
 
 

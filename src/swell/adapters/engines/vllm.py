@@ -71,7 +71,8 @@ class Vllm:
     def launch(
         self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
     ) -> LaunchCommand:
-        argv = [self.python, "-m", "vllm.entrypoints.openai.api_server"]
+        # Without the flag vLLM keeps to itself how many of a prompt's tokens its prefix cache had.
+        argv = [self.python, "-m", "vllm.entrypoints.openai.api_server", "--enable-prompt-tokens-details"]
         if self.enforce_eager:
             argv.append("--enforce-eager")
         if model.context_tokens:

@@ -14,7 +14,7 @@ from sqlalchemy import (
 
 from swell.adapters.stores.columns import Whole, Words
 
-HEAD = "0009"  # the newest revision in migrations/versions
+HEAD = "0010"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -57,6 +57,7 @@ usage = Table(
     Column("prompt_rate", Whole, nullable=False, server_default=text("0")),
     Column("completion_rate", Whole, nullable=False, server_default=text("0")),
     Column("charge_usd_nanos", Whole, nullable=False, server_default=text("0")),
+    Column("cached_tokens", Whole, nullable=False, server_default=text("0")),  # of the prompt tokens
     sqlite_with_rowid=False,
     postgresql_partition_by="RANGE (request_id)",  # by the month in it: `partitions`
 )
@@ -85,6 +86,7 @@ def _sums(name: str) -> Table:
         Column("prompt_tokens", Whole, nullable=False),
         Column("completion_tokens", Whole, nullable=False),
         Column("charge_usd_nanos", Whole, nullable=False),
+        Column("cached_tokens", Whole, nullable=False, server_default=text("0")),
         sqlite_with_rowid=False,
     )
 

@@ -19,7 +19,7 @@ Values = tuple[Any, ...]
 
 _IDENTITY = ("key_id", "tenant", "model", "endpoint", "prompt_rate", "completion_rate")
 _OUTCOME = ("status", "replica_id", "http_status", "duration_ms", "first_token_ms")
-TOKENS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos")
+TOKENS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos", "cached_tokens")
 _NAMES = UsageChange._fields
 
 

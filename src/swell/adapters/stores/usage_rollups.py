@@ -33,7 +33,7 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 SLICE_MS = 300_000  # summed up at once: a busy server's five minutes take some tens of milliseconds
 LAG_MS = 60_000  # requests are in the ledger a moment after they came
-SUMS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos")
+SUMS = ("prompt_tokens", "completion_tokens", "charge_usd_nanos", "cached_tokens")
 _ROLLED, _DAYS = "rolled_until_unix_ms", "days_until_unix_ms"
 
 

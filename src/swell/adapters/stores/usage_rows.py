@@ -56,7 +56,7 @@ class UsageRows:
             void = 0
             if not damaged:
                 unsent = update(usage).where(of_spool, usage.c.sent.is_(False))
-                nothing = {"prompt_tokens": 0, "completion_tokens": 0, "charge_usd_nanos": 0}
+                nothing = dict.fromkeys(TOKENS, 0)
                 void = connection.execute(unsent.values(status="void", **nothing)).rowcount
             standing = connection.execute(select(func.count()).select_from(usage).where(of_spool)).scalar_one()
             return FinalisedSpool(reserved=standing, void=void)
@@ -107,8 +107,9 @@ class UsageRows:
                     prompt_tokens=prompt,
                     completion_tokens=done,
                     charge_usd_nanos=charge,
+                    cached_tokens=cached,
                 )
-                for status, requests, prompt, done, charge in connection.execute(query.order_by(usage.c.status))
+                for status, requests, prompt, done, charge, cached in connection.execute(query.order_by(usage.c.status))
             ]
 
 
