@@ -70,6 +70,11 @@ def digest_key(pepper: bytes, text: bytes | str) -> bytes:
     return hmac.digest(pepper, text.encode() if isinstance(text, str) else text, "sha256")
 
 
+def engine_key(pepper: bytes, model: str) -> str:
+    """What replicas of a model that are alike ask for: the same for every server that has the pepper, kept nowhere."""
+    return hmac.digest(pepper, b"engine\0" + model.encode(), "sha256").hex()
+
+
 def _base62(number: int) -> str:
     digits = []
     for _ in range(SECRET_CHARACTERS):

@@ -10,29 +10,32 @@ from typing import TYPE_CHECKING
 
 from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
-from swell.errors import StateError
+from swell.errors import LaunchFailed, StateError, UserError
 from swell.ports.alert_sink import AlertSink
 from swell.ports.provider import Provider
 from swell.ports.store import Store
+from swell.security.keys import engine_key
 from swell.security.private_files import replace_private
 from swell.security.secrets import load_secrets
 from swell.server.administration import DEFAULT_TENANT, Administration
+from swell.server.cluster_models import cluster_model
 from swell.server.parts import Providers
 from swell.server.places import contained
 from swell.server.publish import Served
 from swell.server.state_directory import StateDirectory
 from swell.server.store_choice import chosen_store, remember_store
-from swell.spec import ContainerSpec, ModelSpec, Places, ProcessSpec, Spec
+from swell.spec import AnyPlace, ContainerSpec, KubernetesSpec, ModelSpec, Places, Spec
 from swell.spec.providers import places_from_json, places_to_json
 
 if TYPE_CHECKING:
     from swell.adapters.providers.container_body import ContainerPlace
+    from swell.adapters.providers.kubernetes.provider import KubernetesProvider
 
 NOBODY = "65532:65532"  # whom containers run as where the server is root
 MAX_PLACES = 64
+KUBERNETES_INSTALL = "pip install 'swell[kubernetes]'"
 POSTGRES_INSTALL = "pip install 'swell[postgres]'"
 
-Place = ProcessSpec | ContainerSpec
 Progress = Callable[[int, int | None], None]
 
 
@@ -44,7 +47,7 @@ class Model:
     workload: Workload
 
 
-def prepare_model(spec: ModelSpec, place: Place, state: StateDirectory, progress: Progress) -> Model:
+def prepare_model(spec: ModelSpec, place: AnyPlace, state: StateDirectory, progress: Progress) -> Model:
     """Fetch what the model needs to run in `place`. Raises UserError where it cannot be had."""
     from swell.adapters.engines import local_engines
     from swell.adapters.engines.external import read_key
@@ -52,6 +55,8 @@ def prepare_model(spec: ModelSpec, place: Place, state: StateDirectory, progress
     engine = local_engines(os.environ)[spec.engine.value]
     if engine.managed and isinstance(place, ContainerSpec):
         return _contained_model(spec, place, state, progress)
+    if engine.managed and isinstance(place, KubernetesSpec):
+        return _cluster_model(spec, place, state)
     path, key = None, ""
     if engine.managed:
         path = _fetch(spec, progress)
@@ -77,6 +82,30 @@ def _contained_model(spec: ModelSpec, place: ContainerSpec, state: StateDirector
         model_path=found.path,
         log_dir=state.logs,
         cores=cores,
+        provider=place.name,
+        needs=found.needs,
+    )
+    return Model(Served(spec, engine.endpoints(spec)), workload)
+
+
+def _cluster_model(spec: ModelSpec, place: KubernetesSpec, state: StateDirectory) -> Model:
+    """Nothing is fetched here: Pods do that."""
+    from swell.adapters.engines import image_engines
+    from swell.adapters.providers.accelerators import Platform, node_placement
+
+    found = cluster_model(spec, place)
+    try:
+        node_placement(found.needs, Platform(place.platform))
+    except LaunchFailed as error:
+        raise UserError(f"model {spec.name} on {place.name}: {error}") from error
+    engine = image_engines(accelerated=found.needs.accelerators > 0)[spec.engine.value]
+    workload = model_workload(
+        found.spec,
+        engine,
+        model_path=found.path,
+        log_dir=state.logs,
+        cores=max(1, int(place.cpus or 1)),
+        key=engine_key(pepper(state)[0], spec.name),
         provider=place.name,
         needs=found.needs,
     )
@@ -112,12 +141,43 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None]) -> Provider
             containers = ContainerProvider(_container_place(place, state), on_exit)
             by_name[place.name] = containers
             closes.append(containers.close)
+        elif isinstance(place, KubernetesSpec):
+            pods = _kubernetes(place, state, on_exit)
+            by_name[place.name] = pods
+            closes.append(pods.close)
 
     async def close() -> None:
         for each in closes:
             await each()
 
     return Providers(by_name, close)
+
+
+def _kubernetes(place: KubernetesSpec, state: StateDirectory, on_exit: Callable[[str], None]) -> "KubernetesProvider":
+    """Raises UserError where there are no credentials, or the package is missing."""
+    try:
+        from swell.adapters.providers.kubernetes.client import LightkubeApi, find_config
+    except ImportError as error:
+        raise UserError(f"replicas on Kubernetes need a package more; run: {KUBERNETES_INSTALL}") from error
+    from swell.adapters.providers.accelerators import Platform, Toleration
+    from swell.adapters.providers.kubernetes.provider import KubernetesProvider
+    from swell.adapters.providers.kubernetes.settings import ClusterSettings, ModelVolume
+
+    cache = place.model_cache
+    api = LightkubeApi(find_config(place.kubeconfig or "", place.context or ""), place.namespace or "")
+    settings = ClusterSettings(
+        namespace=api.namespace,
+        installation=state.installation(),
+        platform=Platform(place.platform),
+        models=ModelVolume(cache.claim or "", cache.host_path or "") if cache is not None else ModelVolume(),
+        priority_class=place.priority_class or "",
+        runtime_class=place.runtime_class or "",
+        token_secret=place.token_secret or "",
+        image_pull_secrets=place.image_pull_secrets,
+        node_selector=place.node_selector,
+        tolerations=tuple(Toleration(each.key, each.value) for each in place.tolerations),
+    )
+    return KubernetesProvider(api, settings, clock=SystemClock(), on_exit=on_exit)
 
 
 def _container_place(place: ContainerSpec, state: StateDirectory) -> "ContainerPlace":

@@ -6,16 +6,18 @@ from swell.spec.models import Engine, LoraAdapter, MaxTokens, ModelSpec, Routing
 from swell.spec.objectives import Late, ObjectivesSpec, ScalingSpec
 from swell.spec.parse import check_spec, load_spec, parse_spec, spec_json_schema, with_server
 from swell.spec.problems import Problem, SpecRefusedError
-from swell.spec.providers import ContainerSpec, Places, ProcessSpec
+from swell.spec.providers import AnyPlace, ContainerSpec, KubernetesSpec, Places, ProcessSpec
 from swell.spec.replicas import ReplicaRange
 from swell.spec.server import BoundsSpec, QueueSeconds, ServerSpec, TimeoutsSpec, TlsSpec
 from swell.spec.store import StoreSpec
 from swell.spec.tenants import LimitsSpec, Priority, TenantSpec
 
 __all__ = [
+    "AnyPlace",
     "BoundsSpec",
     "ContainerSpec",
     "Engine",
+    "KubernetesSpec",
     "Late",
     "LimitsSpec",
     "LoraAdapter",

@@ -12,7 +12,7 @@ from swell.spec.base import Conflict, SpecModel, is_loopback
 from swell.spec.budgets import BudgetSpec, OrganisationSpec
 from swell.spec.models import MAX_MODELS, Engine, ModelSpec
 from swell.spec.prices import POSTED, ModelPrice, Prices
-from swell.spec.providers import MAX_PROVIDERS, ContainerSpec, ProcessSpec, ProviderSpec
+from swell.spec.providers import MAX_PROVIDERS, AnyPlace, ContainerSpec, KubernetesSpec, ProcessSpec, ProviderSpec
 from swell.spec.server import ServerSpec
 from swell.spec.steps import CHEAPER_VARIANT
 from swell.spec.tenants import MAX_TENANTS, TenantSpec
@@ -77,7 +77,7 @@ class Spec(SpecModel):
         base = next((m.name for m in self.models if any(adapter.name == model for adapter in m.lora)), "")
         return self.prices.get(base, ModelPrice())
 
-    def place_of(self, model: ModelSpec) -> ProcessSpec | ContainerSpec:
+    def place_of(self, model: ModelSpec) -> AnyPlace:
         """Where the replicas of a model run."""
         return next((place for place in self.providers if place.name == model.provider), self.providers[0])
 
@@ -92,7 +92,7 @@ class Spec(SpecModel):
                 yield f"models[{i}].provider", problem
                 continue
             place = self.place_of(model)
-            if isinstance(place, ContainerSpec) and model.engine.value not in place.images:
+            if isinstance(place, ContainerSpec | KubernetesSpec) and model.engine.value not in place.images:
                 path = f"providers[{names.index(place.name)}].images"
                 yield path, f"has no image for engine {model.engine}, which models[{i}] ({model.name}) needs"
 

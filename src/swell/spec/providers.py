@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, StringConstraints, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from swell.spec.base import Conflict, Count, LocalPath, SpecModel, Text
@@ -13,7 +13,8 @@ from swell.spec.tenants import TenantName
 
 MAX_PROVIDERS = 32
 MAX_GPUS = 64
-PROCESS, CONTAINER = "process", "container"
+MAX_LISTED = 32
+PROCESS, CONTAINER, KUBERNETES = "process", "container", "kubernetes"
 RESERVED_NAMES = frozenset({"process", "external"})  # what the fleet calls what needs no place in the spec
 CONTAINED_ENGINES = ("llama.cpp", "vllm")
 DOCKER_SOCKET = "/var/run/docker.sock"
@@ -26,6 +27,15 @@ ImageReference = Annotated[
     ),
 ]
 NetworkName = Annotated[Text, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+DnsName = Annotated[Text, StringConstraints(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+LabelKey = Annotated[
+    Text,
+    StringConstraints(max_length=317, pattern=r"^([a-z0-9][a-z0-9.-]*/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"),
+]
+LabelValue = Annotated[
+    str, Strict(), StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$")
+]
+Platform = Literal["gke", "eks", "eks-auto", "aks", "generic"]
 ContainerUser = Annotated[Text, StringConstraints(pattern=r"^[0-9]{1,10}:[0-9]{1,10}$")]
 GpuName = Annotated[Text, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9:=/_.-]*$")]
 
@@ -102,17 +112,80 @@ class ContainerSpec(_Place):
         return found
 
 
-KINDS: Mapping[str, type[SpecModel]] = {PROCESS: ProcessSpec, CONTAINER: ContainerSpec}
+class TolerationSpec(SpecModel):
+    """A taint of nodes that does not keep replicas away."""
+
+    key: LabelKey
+    value: LabelValue = Field(default="", description="Default: whatever its value.")
+
+
+class ClusterCacheSpec(SpecModel):
+    """Where Pods keep models: a claim that all nodes can mount, or a folder of each node."""
+
+    claim: DnsName | None = Field(default=None, description="Name of a PersistentVolumeClaim.")
+    host_path: Annotated[Text, StringConstraints(pattern=r"^/[^:]*$")] | None = Field(
+        default=None, description="A folder that is there on every node, writable for user 65532."
+    )
+
+    def conflicts(self) -> list[Conflict]:
+        if self.claim and self.host_path:
+            return [("host_path", "contradicts claim; keep one of them")]
+        return [] if self.claim or self.host_path else [("", "names neither claim nor host_path; give one of them")]
+
+
+class KubernetesSpec(_Place):
+    """Pods of a Kubernetes cluster: a Deployment for each model and pool."""
+
+    kind: Literal["kubernetes"] = "kubernetes"
+    images: Annotated[Mapping[str, ImageReference], AfterValidator(_engines_with_images)] = Field(
+        description="The image of each engine, such as {vllm: vllm/vllm-openai:v0.11.0}."
+    )
+    fetch_image: ImageReference | None = Field(
+        default=None, description="An image with Swell in it, which fetches models; default: that of llama.cpp."
+    )
+    kubeconfig: LocalPath | None = Field(
+        default=None, description="Credentials; default: the Pod's own, else KUBECONFIG, else ~/.kube/config."
+    )
+    context: Text | None = Field(default=None, description="Which context of them; default: the current one.")
+    namespace: DnsName | None = Field(default=None, description="Default: that of the credentials.")
+    platform: Platform = Field(default="generic", description="Whose labels nodes have: how accelerators are found.")
+    market: Literal["spot", "on_demand"] | None = Field(default=None, description="Default: whatever there is.")
+    zone: LabelValue | None = Field(default=None, description="Default: any.")
+    cpus: Annotated[float, Field(gt=0, le=4096)] | None = Field(
+        default=None, description="Cores that a replica asks for; llama.cpp runs as many threads (default: one)."
+    )
+    memory: Size | None = Field(default=None, description="Memory of a replica, such as 16GiB.")
+    model_cache: ClusterCacheSpec | None = Field(default=None, description="Default: each Pod fetches its own.")
+    token_secret: DnsName | None = Field(
+        default=None, description="A Secret whose keys are variables for fetching models, such as HF_TOKEN."
+    )
+    image_pull_secrets: Annotated[tuple[DnsName, ...], Field(max_length=MAX_LISTED)] = ()
+    priority_class: DnsName | None = Field(default=None, description="PriorityClass of replicas.")
+    runtime_class: DnsName | None = Field(default=None, description="RuntimeClass of replicas, such as nvidia.")
+    node_selector: Mapping[LabelKey, LabelValue] = Field(default={}, description="Labels that nodes must have.")
+    tolerations: Annotated[tuple[TolerationSpec, ...], Field(max_length=MAX_LISTED)] = ()
+
+    def conflicts(self) -> list[Conflict]:
+        found: list[Conflict] = []
+        if not self.images:
+            found.append(("images", f"is empty; name the image of an engine: {', '.join(CONTAINED_ENGINES)}"))
+        if self.name in RESERVED_NAMES:
+            found.append(("name", f"{self.name!r} is Swell's own name for something else; choose another"))
+        return found
+
+
+KINDS: Mapping[str, type[SpecModel]] = {PROCESS: ProcessSpec, CONTAINER: ContainerSpec, KUBERNETES: KubernetesSpec}
+AnyPlace = ProcessSpec | ContainerSpec | KubernetesSpec
 ProviderSpec = Annotated[
-    ProcessSpec | ContainerSpec,
+    AnyPlace,
     Field(discriminator="kind"),
     BeforeValidator(of_its_kind(KINDS, shared=_Place, default=PROCESS)),
 ]
-Places = tuple[ProcessSpec | ContainerSpec, ...]
+Places = tuple[AnyPlace, ...]
 _PLACES: TypeAdapter[tuple[ProviderSpec, ...]] = TypeAdapter(tuple[ProviderSpec, ...])
 
 
-def places_to_json(places: Sequence[ProcessSpec | ContainerSpec]) -> bytes:
+def places_to_json(places: Sequence[AnyPlace]) -> bytes:
     """For a later server, which must find what runs in them even where its spec no longer names them."""
     return _PLACES.dump_json(tuple(places))
 

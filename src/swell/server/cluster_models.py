@@ -1,0 +1,91 @@
+"""What a place of kind kubernetes means for a model's replicas: what they need, and how they come by the model.
+
+vLLM fetches what is on the Hugging Face Hub by itself, into the Pods' cache. Everything else, and whatever must have a
+certain SHA-256, is fetched before the engine begins, by Swell's own code in a container of its own (`fetch_image`).
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from swell.errors import UserError
+from swell.ports.provider import Fetch, Needs
+from swell.spec import Engine, KubernetesSpec, ModelSpec
+
+MODELS = "/models"  # the cache, inside a Pod
+PYTHON = "python3"  # of images with Swell in them
+FETCH_MODULE = "swell.adapters.sources.fetch"
+_COUNTED = re.compile(r"(\d+)x(.+)")
+_HUB = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ClusterModel:
+    """A model as its Pods see it."""
+
+    spec: ModelSpec
+    path: Path
+    needs: Needs
+
+
+def cluster_model(model: ModelSpec, place: KubernetesSpec) -> ClusterModel:
+    """A model in Pods of `place`. Raises UserError for files that no Pod can have."""
+    for adapter in model.lora:
+        _require_inside(model, adapter.path)
+    source, fetch = model.source or "", None
+    hub = _HUB.fullmatch(source)
+    if model.engine is Engine.VLLM and hub is not None and model.sha256 is None:
+        path = Path(hub["repository"])
+        if hub["revision"]:
+            model = model.model_copy(update={"engine_args": (*model.engine_args, f"--revision={hub['revision']}")})
+    elif "://" not in source or source.startswith("file://"):
+        path = _require_inside(model, source.removeprefix("file://"))
+    else:
+        path, fetch = _fetched(model, place)
+    count, accelerator = _accelerator(model)
+    needs = Needs(
+        image=place.images[model.engine.value],
+        cpus=place.cpus or 0.0,
+        memory_bytes=place.memory or 0,
+        accelerator=accelerator,
+        accelerators=count,
+        market=place.market,
+        zone=place.zone or "",
+        fetch=fetch,
+    )
+    return ClusterModel(model, path, needs)
+
+
+def _fetched(model: ModelSpec, place: KubernetesSpec) -> tuple[Path, Fetch]:
+    """Where a model will be, which must be known beforehand, and what brings it there."""
+    source = model.source or ""
+    image = place.fetch_image or place.images.get(Engine.LLAMA_CPP.value)
+    if image is None:
+        raise UserError(
+            f"model {model.name}: {source} is fetched by Swell's own code, and {place.name} has no image with it; "
+            "give fetch_image"
+        )
+    folder = PurePosixPath(MODELS, "links", hashlib.sha256(source.encode()).hexdigest()[:16])
+    argv = [PYTHON, "-m", FETCH_MODULE, source, f"--folder={MODELS}", f"--link={folder}"]
+    argv += [f"--sha256={model.sha256}"] if model.sha256 else []
+    name = PurePosixPath(source.partition("://")[2]).name
+    return Path(folder, name) if name.lower().endswith(".gguf") else Path(folder), Fetch(image, tuple(argv))
+
+
+def _require_inside(model: ModelSpec, path: str) -> Path:
+    """A path that Pods have as well, because it is in their cache."""
+    if not path.startswith(f"{MODELS}/") or ".." in PurePosixPath(path).parts:
+        raise UserError(
+            f"model {model.name}: {path} is a file of the server's machine, and Pods have another; name a source that "
+            f"can be fetched, such as hf://, or a path below {MODELS}, which is the Pods' model_cache"
+        )
+    return Path(path)
+
+
+def _accelerator(model: ModelSpec) -> tuple[int, str]:
+    """How many of which: the first that the model names. Others are for pools of their own."""
+    if not model.accelerators:
+        return 0, ""
+    counted = _COUNTED.fullmatch(model.accelerators[0])
+    return (int(counted[1]), counted[2]) if counted else (1, model.accelerators[0])

