@@ -117,12 +117,12 @@ class Turns:
             self._on_exit(child.child_id)
         found = plan(group, self._nodes(), now)
         has_claims = bool(found.claims) and self._api.has_spare()
+        again = found.next_at if found.next_at > now else math.inf
         if now < group.not_before:
-            self._later[group.key] = group.not_before
+            self._later[group.key] = min(group.not_before, again)
         elif not found.is_idle or has_claims:
             self._begin(group.key, self._write(group, found, has_claims))
         else:
-            again = found.next_at if found.next_at > now else math.inf
             again = min(again, now + TURN_SECONDS) if found.claims else again
             if again < math.inf:
                 self._later[group.key] = again
