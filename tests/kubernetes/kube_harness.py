@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from control_plane import NAMESPACE_LABEL, ControlPlane, PaperNodes
+from control_plane import ControlPlane
 from kube_children import SETTINGS, child
 from lightkube.config.kubeconfig import Cluster, KubeConfig, User
+from nodes import NAMESPACE_LABEL, PaperNodes
 
 from swell.adapters.providers.accelerators import Platform
 from swell.adapters.providers.kubernetes import names

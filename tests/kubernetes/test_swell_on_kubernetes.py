@@ -1,0 +1,81 @@
+"""`swell up` on a real control plane, with llama.cpp in what stands for Pods: from zero, over a kill, to zero."""
+
+import json
+import secrets
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from control_plane import ControlPlane
+from lightkube import Client
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.core_v1 import Pod, Secret
+from nodes import ProcessNodes
+
+from swell_process import SwellUp
+
+pytestmark = [pytest.mark.process, pytest.mark.model]
+
+
+def _spec(plane: ControlPlane, namespace: str) -> str:
+    model = {
+        "name": "small",
+        "source": "/models/small.gguf",
+        "engine": "llama.cpp",
+        "replicas": "0..1",
+        "scaling": {"interval_seconds": 0.5, "idle_seconds": 300.0, "start_seconds": 2.0},
+        "objectives": {"ttft_ms": 30000.0, "itl_ms": 2000.0},
+    }
+    place = {
+        "name": "cluster",
+        "kind": "kubernetes",
+        "kubeconfig": str(plane.kubeconfig),
+        "namespace": namespace,
+        "images": {"llama.cpp": "engine:1"},
+        "cpus": 1,
+        "memory": "512MiB",
+    }
+    return json.dumps({"models": [model], "providers": [place]})
+
+
+def test_a_model_serves_from_pods_over_a_killed_server_and_leaves_none_behind(
+    swell_up: SwellUp,
+    control_plane: ControlPlane,
+    model_file: Path,
+    tmp_path: Path,
+    eventually: Callable[..., Any],
+) -> None:
+    namespace = f"swell-{secrets.token_hex(4)}"
+    (tmp_path / "small.gguf").symlink_to(model_file)
+    with (
+        closing(Client(control_plane.config, namespace=namespace)) as client,
+        ProcessNodes(control_plane.config, namespace, tmp_path) as nodes,
+    ):
+        nodes.add(f"{namespace}-1", {})
+        server = swell_up(_spec(control_plane, namespace))
+        assert list(client.list(Pod)) == []
+        assert server.chat("small", max_tokens=4).status == 200, server.logs()
+        (pod,) = client.list(Pod)
+        assert pod.metadata is not None
+        (row,) = server.command("status")["replicas"]
+        assert (row["phase"], row["address"]) == ("ready", "http://127.1.0.1:8000")
+
+        server.kill()
+        server.start()
+        eventually(lambda: server.command("status", check=False).get("pid") == server.pid, seconds=30.0)
+        assert server.chat("small", max_tokens=4).status == 200
+        (same,) = client.list(Pod)
+        assert same.metadata is not None
+        assert same.metadata.uid == pod.metadata.uid
+        assert nodes.started == 1
+
+        assert server.stop() == 0, server.logs()
+        eventually(lambda: not list(client.list(Pod)), what="no Pod is left")
+        (deployment,) = client.list(Deployment)
+        assert deployment.spec is not None
+        assert deployment.spec.replicas == 0
+        (secret,) = client.list(Secret)
+        assert secret.metadata is not None
+        assert secret.metadata.labels == (deployment.metadata.labels if deployment.metadata is not None else None)
