@@ -27,15 +27,18 @@ class Controllers:
         self.kubelet = Kubelet(cluster, fault_label)
         self.paused: set[str] = set()
         self.created = 0  # Pods, ever
+        self._owned: dict[str, dict[str, list[Object]]] = {"replicasets": {}, "pods": {}}  # by kind and owner
         self._made = 0
 
     def step(self) -> None:
         """Let each of them do what is to be done by now, until nothing changes any more."""
         for _ in range(MAX_ROUNDS):
             before = self.cluster.version
+            self._index()
             if "deployments" not in self.paused:
                 self._deployments()
             if "replicasets" not in self.paused:
+                self._index()
                 self._replica_sets()
             if "scheduler" not in self.paused:
                 self._schedule()
@@ -82,11 +85,10 @@ class Controllers:
                 labels = {**spec["template"]["metadata"]["labels"], "pod-template-hash": own.rsplit("-", 1)[1]}
                 metadata = {"name": own, "labels": labels, "ownerReferences": _owned(item, "Deployment")}
                 cluster.create("replicasets", {"metadata": metadata, "spec": {"replicas": replicas, **_without(spec)}})
-            for each in list(cluster.objects["replicasets"].values()):
-                if _owner(each) == name:
-                    count = replicas if each["metadata"]["name"] == own else 0
-                    cluster.put("replicasets", {**each, "spec": {**each["spec"], "replicas": count}})
-            pods = [pod for pod in self._pods_of(own) if is_active(pod)]
+            for each in self._owned["replicasets"].get(name, []):
+                count = replicas if each["metadata"]["name"] == own else 0
+                cluster.put("replicasets", {**each, "spec": {**each["spec"], "replicas": count}})
+            pods = [pod for pod in self._owned["pods"].get(own, []) if is_active(pod)]
             ready = sum(has_condition(pod, "Ready") for pod in pods)
             generation = item["metadata"]["generation"]
             status = {"observedGeneration": generation, "replicas": len(pods), "readyReplicas": ready}
@@ -94,7 +96,7 @@ class Controllers:
 
     def _replica_sets(self) -> None:
         for name, item in list(self.cluster.objects["replicasets"].items()):
-            pods = [pod for pod in self._pods_of(name) if is_active(pod)]
+            pods = [pod for pod in self._owned["pods"].get(name, []) if is_active(pod)]
             missing = item["spec"]["replicas"] - len(pods)
             for _ in range(max(0, missing)):
                 self._make_pod(name, item)
@@ -165,8 +167,12 @@ class Controllers:
                     except Refused:
                         continue
 
-    def _pods_of(self, replica_set: str) -> list[Object]:
-        return [pod for pod in self.cluster.objects["pods"].values() if _owner(pod) == replica_set]
+    def _index(self) -> None:
+        """What belongs to whom, once a round: clusters of ten thousand Pods are played too."""
+        for kind, owned in self._owned.items():
+            owned.clear()
+            for item in self.cluster.objects[kind].values():
+                owned.setdefault(_owner(item), []).append(item)
 
 
 def is_active(pod: Mapping[str, Any]) -> bool:

@@ -181,6 +181,11 @@ class KubernetesProvider:
         self._turns.wake()
 
     @property
+    def groups(self) -> tuple[Group, ...]:
+        """Deployments with their children and Pods."""
+        return tuple(self._groups.values())
+
+    @property
     def silent_seconds(self) -> float:
         """For how long the API has not answered."""
         now = self._clock.monotonic()
