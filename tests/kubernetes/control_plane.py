@@ -26,7 +26,9 @@ MISSING = (
     "server release)"
 )
 START_SECONDS = 90.0
-TOKEN = "test-token"
+TOKEN = "test-token"  # may do everything
+SWELL_TOKEN = "swell-token"  # may do what it was given
+SWELL_USER = "swell"
 CONTROLLERS = (
     "deployment-controller,replicaset-controller,garbage-collector-controller,pod-garbage-collector-controller"
 )
@@ -38,6 +40,12 @@ def find_programs() -> Path | None:
     """The folder of the programs, where all are there."""
     folder = Path(os.environ.get("KUBEBUILDER_ASSETS", USUAL_FOLDER))
     return folder if all((folder / name).exists() for name in PROGRAMS) else None
+
+
+def _config(url: str, token: str) -> SingleConfig:
+    found = KubeConfig.from_one(cluster=Cluster(server=url, insecure=True), user=User(token=token)).get()
+    assert found is not None
+    return found
 
 
 def _die_with_the_test() -> None:
@@ -63,6 +71,7 @@ class ControlPlane:
         self._folder = folder
         self._running: list[subprocess.Popen[bytes]] = []
         self.config: SingleConfig
+        self.swell_config: SingleConfig  # of a user without rights of its own
 
     def __enter__(self) -> Self:
         client, peer, secure, controllers, scheduler = _free_ports(5)
@@ -92,9 +101,8 @@ class ControlPlane:
             "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
         )
         url = f"https://127.0.0.1:{secure}"
-        found = KubeConfig.from_one(cluster=Cluster(server=url, insecure=True), user=User(token=TOKEN)).get()
-        assert found is not None
-        self.config = found
+        self.config = _config(url, TOKEN)
+        self.swell_config = _config(url, SWELL_TOKEN)
         self._until_ready(url)
         kubeconfig = self._kubeconfig(url)
         shared = (f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--bind-address=127.0.0.1")
@@ -124,7 +132,9 @@ class ControlPlane:
             serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
         )
         (self._folder / "account.key").write_bytes(text)
-        (self._folder / "tokens.csv").write_text(f"{TOKEN},admin,admin,system:masters\n")
+        (self._folder / "tokens.csv").write_text(
+            f"{TOKEN},admin,admin,system:masters\n{SWELL_TOKEN},{SWELL_USER},{SWELL_USER}\n"
+        )
 
     @property
     def kubeconfig(self) -> Path:

@@ -11,6 +11,7 @@ from control_plane import ControlPlane
 from kube_children import SETTINGS, child
 from lightkube.config.kubeconfig import Cluster, KubeConfig, User
 from nodes import NAMESPACE_LABEL, PaperNodes
+from rights import give_rights
 
 from swell.adapters.providers.accelerators import Platform
 from swell.adapters.providers.kubernetes import names
@@ -198,11 +199,12 @@ class RealClusterHarness(ClusterHarness):
         self.spot_node = f"{self.namespace}-spot"
         self.node_selector = {NAMESPACE_LABEL: self.namespace}  # what other tests have left must not take its room
         self.nodes = PaperNodes(plane.config, self.namespace, self.clock, names.WORKLOAD)
+        give_rights(self.nodes.client, self.namespace)
         self.nodes.add(f"{self.namespace}-1", {"topology.kubernetes.io/zone": "zone-a"})
         self.nodes.add(self.spot_node, {"topology.kubernetes.io/zone": "zone-b", **SPOT_NODE}, gpus=1)
 
     def api(self) -> LightkubeApi:
-        return LightkubeApi(self._plane.config, self.namespace)
+        return LightkubeApi(self._plane.swell_config, self.namespace)
 
     def step(self) -> None:
         self.nodes.step()
