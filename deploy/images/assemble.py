@@ -33,9 +33,7 @@ def main() -> None:
     install(arguments.context)
     copy_python(root)
     shutil.copytree(HOME, root / HOME.relative_to("/"), symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    link = root / HOME.relative_to("/") / "bin/python"
-    link.unlink()
-    link.symlink_to(Path(HOME / "bin/python").resolve())  # past /usr/bin/python3, which is not copied
+    link_python(root)
     libraries = copy_libraries(root)
     copy_system(root)
     for folder in (sysconfig.get_path("stdlib"), HOME):  # a read-only image cannot keep what it compiles
@@ -86,6 +84,17 @@ def copy_python(root: Path) -> None:
         if not there.exists():
             ignore = shutil.ignore_patterns(*LEFT_OUT, "config-*", "site-packages", "dist-packages", "*.a")
             shutil.copytree(folder, there, symlinks=False, ignore=ignore)
+
+
+def link_python(root: Path) -> None:
+    """Point every name of the interpreter at its file, past links such as /usr/bin/python3, which are not copied."""
+    folder = root / HOME.relative_to("/") / "bin"
+    for link in [path for path in folder.iterdir() if path.is_symlink()]:
+        target = (HOME / "bin" / link.name).resolve()
+        link.unlink()
+        link.symlink_to(target)
+    for script in folder.glob("[aA]ctivate*"):  # for shells
+        script.unlink()
 
 
 def copy(path: Path, root: Path) -> None:

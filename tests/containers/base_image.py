@@ -7,9 +7,10 @@ from pathlib import Path
 
 from swell.testing.docker_daemon import DockerDaemon
 
-ARCHIVE = Path(__file__).parents[2] / ".cache" / "containers" / "base.tar"
+ROOT = Path(__file__).parents[2]
+ARCHIVE = ROOT / ".cache" / "containers" / "base.tar"
 IMAGE = "swell-tests/base:1"
-NO_ARCHIVE = f"the base image {ARCHIVE.relative_to(ARCHIVE.parents[2])} is missing: make test-services makes it"
+NO_ARCHIVE = f"the base image {ARCHIVE.relative_to(ROOT)} is missing: make test-services makes it"
 
 
 def require_base(daemon: DockerDaemon) -> str:

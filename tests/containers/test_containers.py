@@ -164,6 +164,20 @@ async def test_what_ended_while_no_server_looked_is_removed(containers: Containe
     assert containers.living() <= {other.child_id}
 
 
+async def test_what_no_store_knows_any_more_is_ended_after_adoption(containers: ContainerHarness) -> None:
+    first = containers.provider()
+    kept, lost = [await first.start(containers.steady()) for _ in range(2)]
+    for handle in (kept, lost):
+        await containers.settled(handle)
+    await first.close()
+    later = containers.provider()
+    assert await later.adopt(kept.child_id, kept.log_path, None) == kept
+    await later.end_orphans()
+    await containers.until(lambda: len(containers.docker.containers(containers.labels)) == 1)
+    assert containers.living() == {kept.child_id}
+    assert later.status(kept).presence is Presence.RUNNING
+
+
 async def test_a_log_is_continued_by_a_later_server_where_it_was_left(containers: ContainerHarness) -> None:
     code = "import signal, sys\nprint('steady', flush=True)\n"
     code += "signal.pthread_sigmask(signal.SIG_BLOCK, {10})\nnumber = 0\n"

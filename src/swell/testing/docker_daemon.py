@@ -7,9 +7,11 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -51,7 +53,9 @@ class DockerDaemon:
         self.socket = Path(given) if given else self.folder / "docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
         self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://daemon", timeout=CALL_SECONDS
+            transport=httpx.HTTPTransport(uds=str(self.socket), limits=httpx.Limits(max_keepalive_connections=0)),
+            base_url="http://daemon",
+            timeout=CALL_SECONDS,
         )
 
     def __enter__(self) -> Self:
@@ -81,7 +85,9 @@ class DockerDaemon:
         """Start it, again where it was stopped or killed, and wait until it answers."""
         if self._program is not None:
             folder = self.folder
-            for left in (folder / "pid", self.socket):  # by one that was killed
+            # Left by one that was killed; its containerd died with it, and is otherwise taken to live as long as
+            # nobody has collected it.
+            for left in (folder / "pid", self.socket, folder / "exec" / "containerd" / "containerd.pid"):
                 left.unlink(missing_ok=True)
             command = [self._program, "--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")]
             command += ["--pidfile", str(folder / "pid"), "--host", f"unix://{self.socket}", "--live-restore"]
@@ -114,10 +120,13 @@ class DockerDaemon:
             self._process.wait(STOP_SECONDS)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """One call; what it answered. AssertionError where that is an error."""
+        """One call; what it answered, a list of several lines. AssertionError where that is an error."""
         answer = self._client.request(method, path, **options)
         assert answer.status_code < 400, f"{method} {path}: {answer.text}"  # noqa: S101  for tests
-        return answer.json() if "json" in answer.headers.get("content-type", "") else None
+        told = [json.loads(line) for line in answer.content.splitlines() if line.strip().startswith((b"{", b"["))]
+        errors = [line["error"] for line in told if isinstance(line, dict) and "error" in line]
+        assert not errors, f"{method} {path}: {errors}"  # noqa: S101
+        return told[0] if len(told) == 1 else told or None
 
     def has_image(self, image: str) -> bool:
         """Whether it need not be pulled."""
@@ -157,7 +166,12 @@ class DockerDaemon:
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
             raise StateError(f"dockerd has ended: {self.log_tail()}")
-        return self.socket.exists() and self._client.get("/_ping").status_code == 200
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(self.socket)) != 0:
+                return False
+        with contextlib.suppress(httpx.HTTPError):  # it listens before it answers
+            return self._client.get("/_ping").status_code == 200
+        return False
 
 
 def _end_with_the_tests() -> None:

@@ -82,6 +82,7 @@ class ContainerProvider:
         self._room = Room(place, self._api)
         self._watch = Watch(place, self._api, died=self._died, listed=self._listed)
         self._children: dict[str, _Child] = {}
+        self._adopted = False  # whether all have been found that an earlier server started
         self._disowned: set[str] = set()  # names of containers that shall not be there, until they are not
         self._launching = asyncio.Semaphore(MAX_LAUNCHES)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -162,7 +163,13 @@ class ContainerProvider:
         child.kill_timer = loop.call_at(kill_at, lambda: self._spawn(self._end(child, _KILL)))
 
     async def end_orphans(self) -> None:
-        """Nothing: a container whose intent was lost with a store stays until somebody removes it."""
+        """One whose intent was lost with a store is removed, here or as soon as its daemon answers."""
+        self._adopted = True
+        self._spawn(self._sweep())
+
+    async def _sweep(self) -> None:
+        with suppress(SwellError, RefusedError):  # a daemon that nobody asks for anything may well be away
+            await self._listed(self._watch.find)
 
     async def log_tail(self, log_path: Path) -> str:
         return await asyncio.to_thread(logs.read_tail, log_path)
@@ -348,7 +355,8 @@ class ContainerProvider:
                 ended = await self._inspect(child.container)
                 self._ended(child, ended.exit_code if ended is not None else None)
         for seen in there.values():
-            if seen.name in self._disowned or not (seen.runs or seen.child_id in self._children):
+            is_ours = seen.child_id in self._children
+            if seen.name in self._disowned or not (is_ours or (seen.runs and not self._adopted)):
                 self._disown(seen.name)
 
     def _insist(self, child: _Child) -> None:

@@ -129,13 +129,13 @@ def message_of(content: bytes) -> str:
     return " ".join(text.split())[:MAX_MESSAGE_LENGTH] or "it gives no reason"
 
 
-def launch_error(refused: RefusedError, what: str) -> AtCapacity | LaunchFailed:
-    """What a refusal means for a start."""
+def launch_error(refused: RefusedError, what: str, *, advice: str = "") -> AtCapacity | LaunchFailed:
+    """What a refusal means for a start. `advice` ends the sentence where there is no lack of room."""
     if any(sign in refused.message.lower() for sign in _NO_ROOM):
         return AtCapacity(
             f"{what}: {refused.message}; free disk or memory of its machine", retry_after_seconds=AWAY_SECONDS
         )
-    return LaunchFailed(f"{what}: {refused.message}")
+    return LaunchFailed(f"{what}: {refused.message}{advice}")
 
 
 def _why(error: Exception) -> str:

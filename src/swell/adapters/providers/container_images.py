@@ -12,6 +12,7 @@ PULL_SECONDS = 3600.0  # tens of GB through a slow line
 PULL_SILENCE_SECONDS = 300.0  # unpacking one large layer says nothing for minutes
 MAX_LAYERS = 1000
 _GB, _MB = 1e9, 1e6
+_ADVICE = "; check its name in providers[].images, and that the daemon may pull it"
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Images:
             async with asyncio.timeout(PULL_SECONDS):
                 await self._read(image, what)
         except RefusedError as refused:
-            raise launch_error(refused, what) from refused
+            raise launch_error(refused, what, advice=_ADVICE) from refused
         except TimeoutError as error:
             raise LaunchFailed(f"{what}: it took more than {PULL_SECONDS:g} s; pull it by hand") from error
 
@@ -98,9 +99,7 @@ class Images:
             async for line in json_lines(answer):
                 if "error" in line:
                     reason = message_of(str(line["error"]).encode())
-                    raise LaunchFailed(
-                        f"{what}: {reason}; check its name in providers[].images, and that the daemon may pull it"
-                    )
+                    raise launch_error(RefusedError(0, reason), what, advice=_ADVICE)
                 self._progress[image].hear(line)
 
 

@@ -20,53 +20,33 @@ MAX_FRAME_BYTES = 1024 * 1024  # the daemon's own limit is 16 KiB a line
 _NANO = 10**9
 
 
-class FollowedLog:
-    """The log of one container. `since` is the time of the last line that is in the file, in nanoseconds."""
+class Frames:
+    """A daemon's stream, fed piece by piece. `since` is the time of the last line that was given, in nanoseconds."""
 
-    def __init__(self, api: DockerApi, container: str, path: Path, since: int = 0) -> None:
-        self._api = api
-        self._container = container
-        self._path = path
-        self._since = since
-        self._resumed = since  # what is not later was copied before this stream began
+    def __init__(self, since: int = 0) -> None:
+        self.since = since
+        self._resumed = since  # what is not later was given before
+        self._rest = b""
 
-    async def follow(self) -> None:
-        """Copy until the container has ended, or its daemon is away; calling it again continues."""
-        self._resumed = self._since
-        params = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": "1"}
-        if self._since:
-            params["since"] = f"{self._since // _NANO}.{self._since % _NANO:09d}"
-        try:
-            descriptor = await asyncio.to_thread(_append_to, self._path)
-        except OSError:
-            return  # a full or read-only disk: the daemon keeps what is said
-        try:
-            stream = self._api.stream("GET", f"/containers/{self._container}/logs", params, silence_seconds=None)
-            async with stream as answer:
-                rest = b""
-                async for piece in answer.aiter_raw():
-                    text, rest = self._lines(rest + piece)
-                    if text:
-                        await asyncio.to_thread(_write, descriptor, text, self._since)
-        except (SwellError, RefusedError, OSError):
-            return
-        finally:
-            os.close(descriptor)
+    def resume(self) -> None:
+        """A new stream begins, which may repeat what was given already."""
+        self._resumed, self._rest = self.since, b""
 
-    def _lines(self, data: bytes) -> tuple[bytes, bytes]:
-        """The output in whole frames, and what is left of `data`."""
-        text: list[bytes] = []
-        place = 0
+    def feed(self, piece: bytes) -> bytes:
+        """The output in the frames that are whole by now."""
+        data, text, place = self._rest + piece, [], 0
         while len(data) - place >= HEADER_BYTES:
             (length,) = struct.unpack_from(">I", data, place + 4)
             end = place + HEADER_BYTES + length
             if length > MAX_FRAME_BYTES:
-                return b"".join(text), b""  # not frames at all: what follows could not be told apart
+                place = len(data)  # not frames at all: what follows could not be told apart
+                break
             if end > len(data):
                 break
             text.append(self._line(data[place + HEADER_BYTES : end]))
             place = end
-        return b"".join(text), data[place:]
+        self._rest = data[place:]
+        return b"".join(text)
 
     def _line(self, frame: bytes) -> bytes:
         stamp, space, line = frame.partition(b" ")
@@ -75,8 +55,41 @@ class FollowedLog:
             return frame
         if said <= self._resumed:
             return b""
-        self._since = said
+        self.since = said
         return line
+
+
+class FollowedLog:
+    """The log of one container. `since` is the time of the last line that is in the file, in nanoseconds."""
+
+    def __init__(self, api: DockerApi, container: str, path: Path, since: int = 0) -> None:
+        self._api = api
+        self._container = container
+        self._path = path
+        self._frames = Frames(since)
+
+    async def follow(self) -> None:
+        """Copy until the container has ended, or its daemon is away; calling it again continues."""
+        frames = self._frames
+        frames.resume()
+        params = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": "1"}
+        if frames.since:
+            params["since"] = f"{frames.since // _NANO}.{frames.since % _NANO:09d}"
+        try:
+            descriptor = await asyncio.to_thread(_append_to, self._path)
+        except OSError:
+            return  # a full or read-only disk: the daemon keeps what is said
+        try:
+            stream = self._api.stream("GET", f"/containers/{self._container}/logs", params, silence_seconds=None)
+            async with stream as answer:
+                async for piece in answer.aiter_raw():
+                    text = frames.feed(piece)
+                    if text:
+                        await asyncio.to_thread(_write, descriptor, text, frames.since)
+        except (SwellError, RefusedError, OSError):
+            return
+        finally:
+            os.close(descriptor)
 
 
 def nanoseconds_of(stamp: bytes) -> int | None:

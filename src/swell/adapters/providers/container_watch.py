@@ -93,11 +93,12 @@ class Watch:
                     await self._compare.wait()
             self._compare.clear()
             try:
-                await self._listed(self._find)
+                await self._listed(self.find)
             except (SwellError, RefusedError) as error:
                 _log.warning("a container daemon's list cannot be had", extra={"reason": str(error)})
 
-    async def _find(self) -> list[Seen]:
+    async def find(self) -> list[Seen]:
+        """Every container of this installation and place. Raises AtCapacity or RefusedError."""
         label = f"{INSTALLATION}={self._place.installation}"
         entries = await self._api.call(
             "GET", "/containers/json", {"all": "1", "filters": json.dumps({"label": [label]})}
