@@ -97,6 +97,17 @@ def test_karpenter_tells_the_sizes_of_a_card_apart() -> None:
     assert _labels(large)["eks.amazonaws.com/instance-gpu-memory"] == ("81920",)
 
 
+def test_a_zone_is_told_by_its_id_where_prices_are() -> None:
+    by_id = node_placement(Needs(zone="use1-az2"), Platform.EKS)
+    assert _labels(by_id) == {"topology.k8s.aws/zone-id": ("use1-az2",)}
+    assert _labels(node_placement(Needs(zone="us-east-1a"), Platform.EKS)) == {
+        "topology.kubernetes.io/zone": ("us-east-1a",)
+    }
+    assert _labels(node_placement(Needs(zone="use1-az2"), Platform.GKE)) == {
+        "topology.kubernetes.io/zone": ("use1-az2",)
+    }
+
+
 def test_aks_goes_by_instance_types() -> None:
     placement = node_placement(Needs(accelerator="H100", accelerators=8, market="spot"), Platform.AKS)
     assert _labels(placement) == {

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from swell.security.private_files import replace_private
 from swell.security.secrets import load_secrets
 from swell.server.administration import DEFAULT_TENANT, Administration
 from swell.server.cluster_models import cluster_model
+from swell.server.cluster_pools import cluster_pools, with_parallelism
+from swell.server.live_pools import LivePool
 from swell.server.parts import Providers
 from swell.server.places import contained
 from swell.server.publish import Served
@@ -44,7 +46,8 @@ class Model:
     """A model that is ready to be run: what it is called and offers, and how its replicas are launched."""
 
     served: Served
-    workload: Workload
+    workloads: tuple[Workload, ...]
+    pools: tuple[LivePool, ...] = ()  # where replicas may be of several kinds: one for each workload
 
 
 def prepare_model(spec: ModelSpec, place: AnyPlace, state: StateDirectory, progress: Progress) -> Model:
@@ -66,7 +69,7 @@ def prepare_model(spec: ModelSpec, place: AnyPlace, state: StateDirectory, progr
     # them than cores four replicas are many times slower than one.
     cores = _cores_each(spec)
     workload = model_workload(spec, engine, model_path=path, log_dir=state.logs, cores=cores, key=key)
-    return Model(Served(spec, engine.endpoints(spec)), workload)
+    return Model(Served(spec, engine.endpoints(spec)), (workload,))
 
 
 def _contained_model(spec: ModelSpec, place: ContainerSpec, state: StateDirectory, progress: Progress) -> Model:
@@ -85,7 +88,7 @@ def _contained_model(spec: ModelSpec, place: ContainerSpec, state: StateDirector
         provider=place.name,
         needs=found.needs,
     )
-    return Model(Served(spec, engine.endpoints(spec)), workload)
+    return Model(Served(spec, engine.endpoints(spec)), (workload,))
 
 
 def _cluster_model(spec: ModelSpec, place: KubernetesSpec, state: StateDirectory) -> Model:
@@ -94,22 +97,29 @@ def _cluster_model(spec: ModelSpec, place: KubernetesSpec, state: StateDirectory
     from swell.adapters.providers.accelerators import Platform, node_placement
 
     found = cluster_model(spec, place)
-    try:
-        node_placement(found.needs, Platform(place.platform))
-    except LaunchFailed as error:
-        raise UserError(f"model {spec.name} on {place.name}: {error}") from error
-    engine = image_engines(accelerated=found.needs.accelerators > 0)[spec.engine.value]
-    workload = model_workload(
-        found.spec,
-        engine,
-        model_path=found.path,
-        log_dir=state.logs,
-        cores=max(1, int(place.cpus or 1)),
-        key=engine_key(pepper(state)[0], spec.name),
-        provider=place.name,
-        needs=found.needs,
-    )
-    return Model(Served(spec, engine.endpoints(spec)), workload)
+    pools = cluster_pools(found.spec, place, found.needs)
+    kinds = [(each.needs, f"{spec.name}@{each.pool.name}", each.pool.name) for each in pools]
+    workloads = []
+    for needs, name, pool in kinds or [(found.needs, spec.name, "")]:
+        try:
+            node_placement(needs, Platform(place.platform))
+        except LaunchFailed as error:
+            raise UserError(f"model {spec.name} on {place.name}: {error}") from error
+        engine = image_engines(accelerated=needs.accelerators > 0)[spec.engine.value]
+        workload = model_workload(
+            with_parallelism(found.spec, needs),
+            engine,
+            model_path=found.path,
+            log_dir=state.logs,
+            cores=max(1, int(place.cpus or 1)),
+            key=engine_key(pepper(state)[0], spec.name),
+            provider=place.name,
+            needs=needs,
+            count=0 if pool else None,  # of several pools, scaling says which
+        )
+        workloads.append(replace(workload, name=name, model=spec.name, pool=pool) if pool else workload)
+    live = [LivePool(each.pool, f"{spec.name}@{each.pool.name}", each.usd_nanos_per_hour) for each in pools]
+    return Model(Served(spec, engine.endpoints(spec)), tuple(workloads), tuple(live))
 
 
 def _cores_each(spec: ModelSpec) -> int:

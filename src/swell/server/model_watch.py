@@ -39,8 +39,8 @@ def model_watch(
         living=living,
         stopping=stopping,
         make_scaler=parts.make_scaler,
-        # Those that a budget bounds are decided about by `Scaling`, fixed or not.
-        fixed=[model for model in models if not bounded & {"", model.name}],
+        # Those that a budget bounds, or that have pools, are decided about by `Scaling`, fixed or not.
+        fixed=[model for model in models if not bounded & {"", model.name} and model.name not in parts.pools],
     )
 
 

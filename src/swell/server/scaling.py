@@ -88,9 +88,7 @@ class Scaling:
         self.trail = Trail(0)
         # A budget may let go of replicas whose number is fixed otherwise, and of several pools the cheapest are chosen.
         models = [
-            m
-            for m in models
-            if m.scales or len(pools.get(m.name, ())) > 1 or (spending is not None and spending.bounds(m.name))
+            m for m in models if m.scales or m.name in pools or (spending is not None and spending.bounds(m.name))
         ]
         self._reader = MetricsReader()
         self._watch = Loop("engine metrics", self._read_engines, METRICS_SECONDS, clock)

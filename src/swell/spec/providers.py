@@ -151,6 +151,9 @@ class KubernetesSpec(_Place):
     platform: Platform = Field(default="generic", description="Whose labels nodes have: how accelerators are found.")
     market: Literal["spot", "on_demand"] | None = Field(default=None, description="Default: whatever there is.")
     zone: LabelValue | None = Field(default=None, description="Default: any.")
+    region: LabelValue | None = Field(
+        default=None, description="Where the cluster is, such as us-east1: whose prices and spot zones are meant."
+    )
     cpus: Annotated[float, Field(gt=0, le=4096)] | None = Field(
         default=None, description="Cores that a replica asks for; llama.cpp runs as many threads (default: one)."
     )

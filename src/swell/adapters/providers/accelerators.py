@@ -1,5 +1,6 @@
 """Where Kubernetes shall put a child: from what it needs to resources, labels of nodes and taints that it bears."""
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -10,6 +11,7 @@ from swell.state.replica_runs import RunMarket
 
 SPOT, ON_DEMAND = "spot", "on_demand"
 ZONE_LABEL = "topology.kubernetes.io/zone"
+ZONE_ID_LABEL = "topology.k8s.aws/zone-id"
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 
 
@@ -27,6 +29,9 @@ _SPOT_LABELS = {
     Platform.GKE: ("cloud.google.com/gke-spot", "true"),
     Platform.AKS: ("kubernetes.azure.com/scalesetpriority", "spot"),
 }
+
+
+_ZONE_ID = re.compile(r"[a-z0-9]+-az\d+")
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def node_placement(needs: Needs, platform: Platform) -> NodePlacement:
     """Where a child with these needs may go. Raises LaunchFailed for what the platform does not have."""
     requirements, tolerations = _market(needs.market, platform)
     if needs.zone:
-        requirements = (*requirements, Requirement(ZONE_LABEL, (needs.zone,)))
+        requirements = (*requirements, Requirement(_zone_label(needs.zone, platform), (needs.zone,)))
     if not needs.accelerator:
         return NodePlacement({}, requirements, tolerations)
     name = f"{needs.accelerators}x{needs.accelerator}" if needs.accelerators > 1 else needs.accelerator
@@ -89,6 +94,12 @@ def node_placement(needs: Needs, platform: Platform) -> NodePlacement:
         (*where, *requirements),
         (Toleration(asked.accelerator.resource), *tolerations),
     )
+
+
+def _zone_label(zone: str, platform: Platform) -> str:
+    """AWS's prices go by ids of zones, such as `use1-az2`: names such as `us-east-1a` differ by account."""
+    is_id = platform in (Platform.EKS, Platform.EKS_AUTO) and _ZONE_ID.fullmatch(zone)
+    return ZONE_ID_LABEL if is_id else ZONE_LABEL
 
 
 def _market(market: RunMarket | None, platform: Platform) -> tuple[tuple[Requirement, ...], tuple[Toleration, ...]]:

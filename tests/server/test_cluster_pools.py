@@ -1,0 +1,101 @@
+"""Which kinds of machines a cluster may give a model, and what a Pod then asks for."""
+
+import pytest
+
+from swell.errors import UserError
+from swell.ports.provider import Needs
+from swell.server.cluster_pools import cluster_pools, with_parallelism
+from swell.server.scaling import swell_scaler
+from swell.spec import KubernetesSpec, ModelSpec
+from swell.state.catalogue import prices
+from swell.state.scaling import Market, Observation, Window
+
+NEEDS = Needs(image="vllm:1", memory_bytes=1 << 34)
+LLAMA = "hf://meta-llama/Llama-3.1-8B-Instruct"
+
+
+def model(**fields: object) -> ModelSpec:
+    return ModelSpec.model_validate({"name": "chat", "source": LLAMA, "replicas": "1..9", **fields})
+
+
+def place(**fields: object) -> KubernetesSpec:
+    return KubernetesSpec.model_validate({"name": "c", "images": {"vllm": "vllm:1"}, "platform": "eks", **fields})
+
+
+def test_one_accelerator_without_spot_needs_no_pools() -> None:
+    assert cluster_pools(model(), place(), NEEDS) == ()
+    assert cluster_pools(model(accelerators=["L4"]), place(), NEEDS) == ()
+
+
+def test_each_accelerator_is_a_pool_of_its_own_with_what_its_pods_ask_for() -> None:
+    found = cluster_pools(model(accelerators=["H100", "L4"]), place(region="us-east-1"), NEEDS)
+    assert [(each.pool.name, each.needs.accelerator, each.needs.market) for each in found] == [
+        ("L4", "L4", "on_demand"), ("H100", "H100", "on_demand"),
+    ]  # fmt: skip
+    assert all((each.needs.image, each.needs.memory_bytes) == ("vllm:1", 1 << 34) for each in found)
+    assert all(each.needs.zone == "" for each in found)
+    listed = {price.on_demand_usd_nanos_per_hour for price in prices() if price.accelerator == "L4"}
+    assert found[0].usd_nanos_per_hour in listed
+
+
+def test_spot_has_a_pool_for_each_zone_of_the_region() -> None:
+    spec = model(accelerators=["L4"], spot={"max_fraction": 0.5})
+    found = cluster_pools(spec, place(region="us-east-1"), NEEDS)
+    assert found[0].pool.market is Market.ON_DEMAND
+    spot = found[1:]
+    assert {each.needs.zone for each in spot} == {
+        price.zone for price in prices() if price.accelerator == "L4" and price.region == "us-east-1"
+    }
+    assert all(each.needs.market == "spot" for each in spot)
+    assert all(each.usd_nanos_per_hour < found[0].usd_nanos_per_hour for each in spot)
+    assert len({each.pool.name for each in found}) == len(found)
+
+
+def test_a_place_of_one_market_has_no_other() -> None:
+    spec = model(accelerators=["L4", "L40S"], spot={})
+    found = cluster_pools(spec, place(region="us-east-1", market="spot"), NEEDS)
+    assert {each.pool.market for each in found} == {Market.SPOT}
+    off = cluster_pools(model(accelerators=["L4"], spot={"max_fraction": 0.0}), place(), NEEDS)
+    assert [each.pool.market for each in off] == [Market.ON_DEMAND]
+
+
+def test_bills_count_the_same_money_that_the_policy_weighs() -> None:
+    for each in cluster_pools(model(accelerators=["L4", "H100"], spot={}), place(region="us-east-1"), NEEDS):
+        assert each.usd_nanos_per_hour == pytest.approx(each.pool.usd_per_hour * 1e9, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "problem"),
+    [
+        ({"spot": {}}, {"region": "us-east-1"}, "spot needs accelerators"),
+        ({"accelerators": ["L4"], "spot": {}}, {}, "region of c"),
+        ({"accelerators": ["L4", "H100"], "source": "hf://org/unknown"}, {}, "no latency profile"),
+        ({"accelerators": ["L4", "v6e"]}, {}, "no latency profile"),
+    ],
+)
+def test_what_nothing_is_known_of_is_refused(fields: dict[str, object], where: dict[str, object], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        cluster_pools(model(**fields), place(**where), NEEDS)
+
+
+def test_vllm_is_told_to_use_every_accelerator_of_a_replica() -> None:
+    big = model(source="hf://meta-llama/Llama-3.1-70B-Instruct", context_tokens=8192)
+    assert with_parallelism(big, Needs(accelerator="H100", accelerators=4)).engine_args == ("--tensor-parallel-size=4",)
+    own = model(source="hf://meta-llama/Llama-3.1-70B-Instruct", engine_args=["--tensor-parallel-size=2"])
+    assert with_parallelism(own, Needs(accelerator="H100", accelerators=4)).engine_args == own.engine_args
+    assert with_parallelism(model(), Needs(accelerator="L4", accelerators=1)).engine_args == ()
+    assert with_parallelism(model(), NEEDS).engine_args == ()
+
+
+def test_a_model_that_cannot_fit_is_refused_before_anything_is_started() -> None:
+    big = model(source="hf://meta-llama/Llama-3.1-70B-Instruct")
+    with pytest.raises(UserError, match=r"model chat on 1 x L4: needs .* GiB"):
+        with_parallelism(big, Needs(accelerator="L4", accelerators=1))
+
+
+def test_the_policy_begins_with_what_is_cheapest() -> None:
+    spec = model(accelerators=["H100", "L4"])
+    pools = [each.pool for each in cluster_pools(spec, place(region="us-east-1"), NEEDS)]
+    decision = swell_scaler(spec, pools).decide(Observation(0.0, Window(0.0, 5.0), ()))
+    assert dict(decision.counts).get("L4") == 1
+    assert decision.replicas == 1
