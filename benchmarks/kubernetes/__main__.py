@@ -43,6 +43,7 @@ PODS_A_NODE = 100
 HAPPENING_SECONDS = 30.0
 CRASHED, DELETED, SCALED = 10, 5, 10
 START_SECONDS = 1800.0
+MEMORY = Path("/dev/shm")  # noqa: S108  where storing an intent does not wait for a disk, which is not the subject here
 CLAIM_SECONDS = 600.0
 
 
@@ -60,7 +61,8 @@ class Server:
         intents = StoredIntents(self.store, self.writer)
         self.fleet = Fleet(providers={"cluster": self.provider}, intents=intents, ask=self.ask, clock=clock)
         self.fleet.want(_workload(f"model-{number:04}", replicas, folder) for number in range(models))
-        self.longest = 0.0
+        self.longest = 0.0  # turn, in seconds
+        self.busiest = 0.0  # and of a processor
         self.steps = 0
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> float:
@@ -68,9 +70,11 @@ class Server:
         begun = time.monotonic()
         while not condition():
             assert time.monotonic() - begun < seconds, Counter(replica.phase for replica in self.fleet.replicas)
-            turn = time.monotonic()
+            turn, used = time.monotonic(), time.process_time()
             await self.fleet.step(turn)
-            self.longest, self.steps = max(self.longest, time.monotonic() - turn), self.steps + 1
+            self.steps += 1
+            self.longest = max(self.longest, time.monotonic() - turn)
+            self.busiest = max(self.busiest, time.process_time() - used)
             await asyncio.sleep(0.1)
         return time.monotonic() - begun
 
@@ -120,23 +124,27 @@ async def build(cluster: dict[str, str], folder: Path, models: int, replicas: in
 
 async def measure(cluster: dict[str, str], folder: Path, models: int, replicas: int) -> dict[str, Any]:
     """Adopt everything, then let a little happen. Waits for a line before each thing that shall happen."""
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     server = Server(cluster, folder, models, replicas, None)
     await server.fleet.adopt()
-    found: dict[str, Any] = {"adoption": time.monotonic() - begun, "adopted": server.ready()}
+    found: dict[str, Any] = {"adoption": time.monotonic() - begun, "adoption, processor": time.process_time() - used}
+    found["adopted"] = server.ready()
     assert server.ready() == models * replicas, Counter(replica.phase for replica in server.fleet.replicas)
     for _ in range(10):
         await server.until(lambda: server.steps % 2 == 1, 60.0)
         server.steps += 1
-    found |= {"quiet turn": server.longest, "quiet writes": server.provider.api.writes}
+    found |= {"quiet turn": server.longest, "quiet turn, processor": server.busiest}
+    found["quiet writes"] = server.provider.api.writes
     print("adopted", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    server.longest, before = 0.0, server.provider.api.writes
+    server.longest = server.busiest = 0.0
+    before = server.provider.api.writes
     for number in range(SCALED):
         server.fleet.set_count(f"model-{number:04}", replicas + (1 if number % 2 else -1))
     until = time.monotonic() + HAPPENING_SECONDS
     await server.until(lambda: time.monotonic() > until, 2 * HAPPENING_SECONDS)
-    found |= {"turn": server.longest, "writes": server.provider.api.writes - before, "ready": server.ready()}
+    found |= {"turn": server.longest, "turn, processor": server.busiest}
+    found |= {"writes": server.provider.api.writes - before, "ready": server.ready()}
     assert server.ready() == models * replicas, Counter(replica.phase for replica in server.fleet.replicas)
     found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     await server.close()
@@ -147,7 +155,7 @@ def _whole(models: int, replicas: int) -> dict[str, Any]:
     nodes = -(-models * (replicas + 1) // PODS_A_NODE)
     command = [sys.executable, "-m", "benchmarks.kubernetes.cluster", str(nodes)]
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.exists() else None) as folder,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster,
     ):
         assert cluster.stdin is not None
@@ -202,7 +210,7 @@ def main(argv: list[str]) -> int:
     found = _whole(options.models, options.replicas)
     for name, value in found.items():
         bar = BARS.get(name)
-        print(f"{name:15} {value:10,.2f}" + (f"   bar {bar:g}: {'met' if value <= bar else 'MISSED'}" if bar else ""))
+        print(f"{name:20} {value:10,.2f}" + (f"   bar {bar:g}: {'met' if value <= bar else 'MISSED'}" if bar else ""))
     return int(any(found[name] > bar for name, bar in BARS.items()))
 
 

@@ -203,8 +203,7 @@ class Fleet:
         is_told = False
         if replica.handle is not None:
             status = self._providers[replica.provider].status(replica.handle)
-            replica = replace(
-                replica,
+            replica = replica.seen(
                 alive=status.presence is Presence.RUNNING,
                 exit_code=status.exit_code,
                 address=status.address or replica.address,
@@ -217,11 +216,11 @@ class Fleet:
                 replica = self._judged(replica, status.ready, "the place that it runs in finds it not ready", now)
         if replica.phase is Phase.READY and replica.unhealthy_since is None:
             if now - replica.since >= self._times.forgive_seconds:
-                replica = replace(replica, failures=0, last_error="")
+                replica = replica.seen(failures=0, last_error="")
         elif replica.phase is Phase.DRAINING and self._in_flight is not None:
             at, counts = self._in_flight
             settled = at >= replica.since + self._times.route_settle_seconds
-            replica = replace(replica, drained=settled and not counts.get(replica.child_id, 0))
+            replica = replica.seen(drained=settled and not counts.get(replica.child_id, 0))
         return replica, is_told
 
     def _probe_if_due(self, replica: Replica, now: float) -> None:
@@ -246,11 +245,11 @@ class Fleet:
     def _judged(self, replica: Replica, is_ready: bool, problem: str, now: float) -> Replica:
         """The replica after its health was told; `problem` is what is wrong where it is not ready."""
         if is_ready:
-            return replace(replica, healthy=True, unhealthy_since=None)
+            return replica.seen(healthy=True, unhealthy_since=None)
         if replica.phase is not Phase.READY:
-            return replace(replica, healthy=False)
+            return replica.seen(healthy=False)
         since = now if replica.unhealthy_since is None else replica.unhealthy_since
-        return replace(replica, healthy=False, unhealthy_since=since, last_error=problem)
+        return replica.seen(healthy=False, unhealthy_since=since, last_error=problem)
 
     async def _apply(self, action: Action, now: float) -> None:
         if isinstance(action, Add):

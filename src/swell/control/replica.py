@@ -61,6 +61,12 @@ class Replica:
         """Whether new requests may be sent to it."""
         return self.phase in ROUTABLE
 
+    def seen(self, **values: object) -> "Replica":
+        """The record with these values: itself where nothing differs, as for most of thousands in most steps."""
+        if all(getattr(self, name) == value for name, value in values.items()):
+            return self
+        return replace(self, **values)  # type: ignore[arg-type]  # fields by name, as replace has them
+
     def to(self, phase: Phase, now: float) -> "Replica":
         """The record in its next phase; raises ValueError for a move that the table does not allow."""
         return replace(self, phase=move(self.phase, phase), since=now)

@@ -63,6 +63,7 @@ class KubernetesProvider:
         self._clock = clock
         self._groups: dict[str, Group] = {}
         self._homes: dict[str, Group] = {}  # by child id
+        self._current: dict[str, Group] = {}  # by workload, the one that was started last
         self._logs: dict[Path, str] = {}  # child ids by log, the last one each
         self._adopting = True
         self.tasks: list[asyncio.Task[None]] = []
@@ -98,10 +99,8 @@ class KubernetesProvider:
         if not manifests.fits([*group.children, child.child_id]):
             raise LaunchFailed(f"{child.workload} has more replicas than one Deployment can name")
         group.add(child, self._clock.monotonic())
-        for other in self._groups.values():
-            if other.workload == child.workload and other is not group:
-                other.is_retired = True
-                self._turns.look(other)
+        if self._current.get(child.workload) is not group:
+            self._retire_others(group)
         self._keep(child.child_id, child.log_path, group)
         return _handle(child.child_id, child.log_path)
 
@@ -218,6 +217,14 @@ class KubernetesProvider:
         self.tasks.append(asyncio.ensure_future(self._turns.run()))
         for group in self._groups.values():
             self._turns.look(group)
+
+    def _retire_others(self, group: Group) -> None:
+        """A workload has one fingerprint at a time: Deployments of others go when their last Pod has."""
+        self._current[group.workload] = group
+        for other in self._groups.values():
+            if other.workload == group.workload and other is not group:
+                other.is_retired = True
+                self._turns.look(other)
 
     def _keep(self, child_id: str, log_path: Path, group: Group) -> None:
         self._homes[child_id] = group
