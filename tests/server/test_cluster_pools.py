@@ -1,11 +1,16 @@
 """Which kinds of machines a cluster may give a model, and what a Pod then asks for."""
 
+from pathlib import Path
+
 import pytest
 
+from swell.control.workload import Slot
 from swell.errors import UserError
 from swell.ports.provider import Needs
+from swell.server.assembly import prepare_model
 from swell.server.cluster_pools import cluster_pools, with_parallelism
 from swell.server.scaling import swell_scaler
+from swell.server.state_directory import StateDirectory
 from swell.spec import KubernetesSpec, ModelSpec
 from swell.state.catalogue import prices
 from swell.state.scaling import Market, Observation, Window
@@ -99,3 +104,24 @@ def test_the_policy_begins_with_what_is_cheapest() -> None:
     decision = swell_scaler(spec, pools).decide(Observation(0.0, Window(0.0, 5.0), ()))
     assert dict(decision.counts).get("L4") == 1
     assert decision.replicas == 1
+
+
+def test_a_model_of_several_pools_is_prepared_as_a_workload_each(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path / "s")
+    state.create()
+    spec = model(accelerators=["L4", "2xH100"], engine="vllm")
+    made = prepare_model(spec, place(region="us-east-1"), state, lambda done, total: None)
+    assert [(each.name, each.serves, each.pool, each.count) for each in made.workloads] == [
+        ("chat@L4", "chat", "L4", 0), ("chat@2xH100", "chat", "2xH100", 0),
+    ]  # fmt: skip
+    assert [each.workload for each in made.pools] == ["chat@L4", "chat@2xH100"]
+    lines = []
+    for workload in made.workloads:
+        assert workload.launch is not None
+        lines.append(workload.launch(Slot("c", 0, 8000, "key", host="0.0.0.0")).argv)  # noqa: S104  of its own network
+    assert "--tensor-parallel-size=2" not in lines[0]
+    assert "--tensor-parallel-size=2" in lines[1]
+    assert len({workload.fingerprint for workload in made.workloads}) == 2
+    assert len({workload.key for workload in made.workloads}) == 1
+    alone = prepare_model(model(accelerators=["L4"]), place(), state, lambda done, total: None)
+    assert [(each.name, each.count, alone.pools) for each in alone.workloads] == [("chat", 1, ())]
