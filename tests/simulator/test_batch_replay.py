@@ -1,4 +1,4 @@
-"""Batch through whole replays: on spot it costs less, and whoever is promised a time attains no less, in any weather."""
+"""Batch through whole replays: on spot it costs less, and whoever is promised a time attains no less."""
 
 from dataclasses import replace
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from swell.errors import UserError
 from swell.policy.scaling.placement_problem import PlacementRules
 from swell.simulator.demand import factor_to_peak
-from swell.simulator.machines import Bought, market_of, pools_of, rules_of, spot_is_wanted
+from swell.simulator.machines import Bought, market_of, pools_of, rules_of, spot_is_needed, spot_is_wanted
 from swell.simulator.result import Scenario
 from swell.simulator.traffic import GeneratedTraffic, generate, load, scale_rate, with_batch
 from swell.simulator.treasury import SimBudget
@@ -77,8 +77,9 @@ def scenario_of(
         factor = factor_to_peak(traffic, pools[0].profile, objective, wishes.peak_replicas, wishes.seed)
         traffic = scale_rate(traffic, factor, seed=wishes.seed)
         history = None if history is None else scale_rate(history, factor, seed=wishes.seed)
-    if wishes.batch_share is not None:
-        traffic = with_batch(traffic, wishes.batch_share, seed=wishes.seed)
+    batch_share = 1.0 if declared is not None and declared.is_batch else wishes.batch_share
+    if batch_share is not None:
+        traffic = with_batch(traffic, batch_share, seed=wishes.seed)
     market = market_of(pools, wishes.bought.spot_events, traffic.seconds, wishes.seed) if with_market else None
     budget = None if wishes.budget is None else SimBudget.parse(wishes.budget)
     scenario = Scenario(
@@ -136,6 +137,7 @@ def _pools(wishes: Wishes, declared: ModelSpec | None) -> tuple[Pool, ...]:
         model,
         _accelerators(wishes, declared),
         spot=spot_is_wanted(wishes.bought, declared),
+        spot_is_needed=spot_is_needed(wishes.bought, declared),
         start_seconds=starts,
         profiles=wishes.profiles,
         prices=wishes.prices,

@@ -17,7 +17,7 @@ from swell.spec.endpoints import Endpoint
 from swell.spec.money import Usd
 from swell.spec.objectives import ObjectivesSpec, ScalingSpec, SpotSpec
 from swell.spec.replicas import ReplicaRange
-from swell.spec.tenants import TenantName
+from swell.spec.tenants import Priority, TenantName
 
 SOURCE_SCHEMES = ("hf", "s3", "gs", "file", "pypi")
 
@@ -161,6 +161,9 @@ class ModelSpec(SpecModel):
         default=(), description="What a replica may run on, such as `L4` or `4xH100`: what is cheapest is mixed."
     )
     spot: SpotSpec | None = Field(default=None, description="Whether spot machines may be part of the mix.")
+    priority: Priority | None = Field(
+        default=None, description="The best class its requests get; batch: all wait for what is idle, spot by rule."
+    )
     usd_per_replica_hour: Annotated[Usd, AfterValidator(_affordable)] | None = Field(
         default=None,
         description="What a replica costs an hour on this machine, for `swell costs`; `swell prices own` works it out.",
@@ -211,6 +214,16 @@ class ModelSpec(SpecModel):
     def scales(self) -> bool:
         """Whether Swell decides how many replicas there are."""
         return self.is_launched and self.replicas.min < self.replicas.max
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether all its requests are of priority batch."""
+        return self.priority is Priority.BATCH
+
+    @property
+    def bought_on_spot(self) -> SpotSpec | None:
+        """How spot may be part of the mix; what is batch alone is had there unless the file says otherwise."""
+        return SpotSpec() if self.spot is None and self.is_batch and self.is_launched else self.spot
 
     @property
     def priceless(self) -> str:

@@ -17,7 +17,7 @@ from swell.policy.scaling.demand import arrived
 from swell.state.scaling import LatencyProfile, LengthSums, Objective, Window
 
 LEVEL_SECONDS = 1800.0  # over which the work that arrives is averaged
-CATCH_UP_SECONDS = 1800.0  # in which what waits is worked off
+CATCH_UP_SECONDS = 300.0  # in which what waits is worked off: half of what the gateway usually lets batch wait
 MIX_SECONDS = 1800.0  # how fast the mix of lengths is forgotten
 FEWEST_COMPLETED = 100  # below that nothing is forgotten
 

@@ -12,7 +12,7 @@ from math import ceil
 
 from swell.state.scaling import Market, Pool
 
-PATIENCE_SECONDS = 1800.0  # without spot, until batch is served on demand
+PATIENCE_SECONDS = 120.0  # without spot, until batch is served on demand: with a start, less than it is held for
 MOVE_SAVING = 0.1  # of a replica's price, for which it is had elsewhere: batch can wait for the start
 ROUNDING = 0.15  # of a replica that is not worth another one
 STAY_ROUNDING = 0.02  # the same of one that is there
@@ -65,6 +65,7 @@ def place_batch(
 
     for place in order:
         add(place, place.spare, STAY_ROUNDING)
+    missing = left  # whatever of it is ordered below may not come
     for place in order:
         add(place, place.room if place.is_proven else min(place.room, place.spare + 1))
     kept = [place for place in order if counts[place.pool.name]]
@@ -73,6 +74,7 @@ def place_batch(
         left = ROUNDING * cheap.capacity + max(left, 1e-9)  # one more: the dearest goes once it comes
         add(cheap, counts[cheap.pool.name] + 1)
     if may_be_on_demand:
+        left = missing
         others = [place for place in places if place.pool.market is not Market.SPOT]
         for place in sorted(others, key=lambda place: (_dearness(place), place.pool.name)):
             add(place, min(place.room, ceil(left / place.capacity)))
