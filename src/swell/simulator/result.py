@@ -38,6 +38,7 @@ class Scenario:
     spot: "SpotMarket | None" = None  # without one, spot is never taken away
     crashes_per_hour: float = 0.0  # of one replica, without notice
     failed_starts: float = 0.0  # share of starts that end without a replica, and are paid
+    minimum_seconds: float = 0.0  # that a replica is billed for at least
     budget: "SimBudget | None" = None  # what replicas may cost; with one, draining is bounded
 
 

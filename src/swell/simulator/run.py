@@ -76,7 +76,7 @@ class Replay:
         self._events: list[tuple[float, int, SimReplica, int]] = []  # an engine's next, or the end of a start (-1)
         self._sequence = 0
         self._ordered = 0
-        self._bill = Bill(self._pools)
+        self._bill = Bill(self._pools, scenario.minimum_seconds)
         self._watch = Watch(len(traffic), traffic.batch_count)
         self._faults = Faults(scenario)
         self._preemptions = 0
@@ -84,7 +84,9 @@ class Replay:
         self._loop = ScalingLoop(self, scaler, self._pools, self._note)
         self._interval = scaler.interval_seconds
         budget = scenario.budget
-        self._treasury = None if budget is None else Treasury(budget, scenario.pools, self._interval)
+        self._treasury = (
+            None if budget is None else Treasury(budget, scenario.pools, self._interval, scenario.minimum_seconds)
+        )
         self._now = 0.0
         self._others_at = -inf  # when a request came that is not of batch
         self._last_decision: Decision | None = None

@@ -93,6 +93,7 @@ def scenario_of(
         routing=declared.routing.value,
         refuses_late=declared.objectives.late is Late.REFUSE,
         idle_seconds=declared.scaling.idle_seconds,
+        minimum_seconds=declared.minimum_billed_seconds,
     )
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, StringConstraints, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from swell.spec.aliases import AliasTable
@@ -168,6 +168,9 @@ class ModelSpec(SpecModel):
         default=None,
         description="What a replica costs an hour on this machine, for `swell costs`; `swell prices own` works it out.",
     )
+    minimum_billed_seconds: Annotated[float, Strict(), Field(ge=0, le=3600)] = Field(
+        default=0.0, description="A replica is billed for so long at least, on most clouds 60; budgets count it."
+    )
     infrastructure_budget: InfrastructureBudgets = Field(
         default=(), description="What its replicas may cost; one budget, or several. Needs usd_per_replica_hour."
     )
@@ -286,6 +289,7 @@ class ModelSpec(SpecModel):
             "lora",
             "accelerators",
             "spot",
+            "minimum_billed_seconds",
             "provider",
         ):
             if getattr(self, field):
