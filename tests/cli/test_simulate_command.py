@@ -239,3 +239,39 @@ def test_a_recorded_zone_is_a_zone_of_the_catalogue_or_refused(trace: Path, tmp_
     assert available(spot[0].zone)[0] > 0
     with pytest.raises(UserError, match="nowhere"):
         available("nowhere")
+
+
+def test_a_share_of_batch_is_had_for_less_and_said_so(trace: Path) -> None:
+    bought = ("--spot", "--accelerators", "L4", "--on-demand-base", 1, "--itl-ms", 200, "--peak-replicas", 3)
+    document = said("--trace", trace, *bought, "--batch-share", 0.5)
+    batch = document["batch"]
+    assert batch["answered"] == batch["requests"] > 0
+    assert document["cost_over_bound"] is None, "what is promised no time has no deadline to be set against"
+    assert batch["cost_usd_promised"] == said("--trace", trace, *bought)["cost_usd"]
+    assert said("--trace", trace, *bought)["batch"] is None
+    ended = run("--trace", trace, *bought, "--batch-share", 0.5)
+    assert ended.exit_code == 0
+    assert "are of priority batch and promised no time: all are answered" in ended.stdout
+    assert re.search(r"it would cost \$[\d.]+ and attain [\d.]+%: batch makes it \d+% (less|more)", ended.stdout)
+
+
+def test_a_trace_may_say_which_requests_are_batch(trace: Path) -> None:
+    lines = trace.read_text().splitlines()
+    words = ["priority", *("batch" if index % 3 == 0 else "" for index in range(len(lines) - 1))]
+    trace.write_text("".join(f"{line},{word}\n" for line, word in zip(lines, words, strict=True)))
+    assert build(Wishes(trace=trace)).traffic.batch_count == 200
+    assert build(Wishes(trace=trace, batch_share=0.0)).traffic.batch_count == 0
+    trace.write_text(trace.read_text().replace(",batch", ",bach", 1))
+    with pytest.raises(UserError, match="line 2, column priority: bach is no priority; write interactive"):
+        build(Wishes(trace=trace))
+
+
+def test_a_model_that_is_batch_alone_is_replayed_on_spot_as_such(trace: Path, tmp_path: Path) -> None:
+    file = tmp_path / "swell.yaml"
+    model = "name: m, source: hf://meta-llama/Llama-3.1-8B-Instruct, priority: batch"
+    file.write_text(f"models: [{{{model}, accelerators: [L4]}}]\n")
+    scenario = build(Wishes(trace=trace, spec=file))
+    assert scenario.traffic.batch_count == len(scenario.traffic)
+    assert any(pool.name.startswith("L4/spot/") for pool in scenario.pools)
+    file.write_text(f"models: [{{{model}, accelerators: [A100-80GB], spot: {{max_fraction: 0}}}}]\n")
+    assert not any("/spot/" in pool.name for pool in build(Wishes(trace=trace, spec=file)).pools)

@@ -13,6 +13,7 @@ from swell.server.capacity_watch import UNWANTED_SECONDS
 from swell.server.model_watch import WATCH_SECONDS
 from swell.server.objective_watch import KEEP_SECONDS
 from swell.spec.alerts import AlertsSpec
+from swell.state.messages import Load, ModelLoad
 
 
 async def test_a_missed_objective_is_told_once_when_it_begins_and_once_when_it_is_over(tmp_path: Path) -> None:
@@ -187,3 +188,15 @@ async def test_a_sink_gets_what_it_wants_and_hears_that_it_is_over(tmp_path: Pat
             ("resolved", ["all", "pager"]),
             ("warning", ["all"]),
         ]
+
+
+async def test_batch_is_promised_no_time_so_it_misses_none(tmp_path: Path) -> None:
+    async with watched(tmp_path, model()) as world:
+        late = 0
+        for _ in range(60):
+            late += 100
+            batch = ModelLoad("chat", judged=late, attained=0)
+            loads = (ModelLoad("chat", judged=2 * late, attained=late, batch=batch),)
+            world.watch.report("w", Load(0, 0, (), (), loads))
+            await world.turn(MINUTE)
+        assert world.told() == []

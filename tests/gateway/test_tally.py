@@ -124,3 +124,14 @@ async def test_a_replica_that_is_let_go_is_reported_until_its_last_request_ends(
     assert gateway.service.load().replicas == ()
     gateway.upstreams = upstreams
     gateway.publish()
+
+
+async def test_batch_is_reported_as_a_part_of_all(gateway: Gateway) -> None:
+    await gateway.ask(CHAT, body_for(CHAT, Script(chunks=4)), x_swell_priority="batch")
+    await gateway.ask(CHAT, body_for(CHAT, Script(chunks=6)), x_swell_priority="standard")
+    seen = model_load(gateway)
+    assert seen.batch is not None
+    assert (seen.arrivals, seen.completed, seen.o_sum, seen.judged) == (2, 2, 10, 2)
+    assert (seen.batch.arrivals, seen.batch.completed, seen.batch.o_sum, seen.batch.judged) == (1, 1, 4, 1)
+    await gateway.ask(CHAT, body_for(CHAT, Script(chunks=1)))
+    assert (model_load(gateway).arrivals, model_load(gateway).batch) == (3, seen.batch)

@@ -1,12 +1,13 @@
 """Queues: bounded, in order of class and arrival, held not failed, and nobody waits behind somebody else's trouble."""
 
+import msgspec
 import pytest
 from gateway_under_test import Gateway, StartGateway
 from http_client import CHAT, Connection, body_for
 
 from swell.errors import AtCapacity
 from swell.gateway.spool import Spool
-from swell.policy.queueing import PRIORITIES
+from swell.policy.queueing import OTHERS_SECONDS, PRIORITIES
 from swell.state.usage import SpoolRecord
 from swell.state.worker import Bounds, Timeouts
 from swell.testing.upstream_script import Script
@@ -246,3 +247,48 @@ async def test_a_probe_that_the_spool_refuses_is_followed_by_another(start_gatew
     assert (await gateway.ask(CHAT, body_for(CHAT))).status == 503
     spool.full = False
     assert (await gateway.ask(CHAT, body_for(CHAT, Script(chunks=1)))).status == 200
+
+
+async def test_batch_leaves_a_quarter_of_a_replica_to_others_while_others_come(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(max_in_flight=4, replicas=1, timeouts=LONG_KEPT, queue_seconds={"batch": 5000.0})
+    first = await hold(gateway)  # of another class
+    running = [first]
+    for count in (2, 3):
+        running.append(await gateway.connect())
+        running[-1].send(CHAT, body_for(CHAT, Script(chunks=1, hang_after=-1)), x_swell_priority="batch")
+        await gateway.upstream.until(lambda count=count: len(gateway.upstream.held) == count)
+    waits = await enqueue(gateway, x_swell_priority="batch")
+    running.append(await gateway.connect())
+    running[-1].send(CHAT, body_for(CHAT, Script(chunks=1, hang_after=-1)), x_swell_priority="standard")
+    await gateway.upstream.until(lambda: len(gateway.upstream.held) == 4)
+    assert gateway.route.queue.waiting("batch") == 1, "who came later and is promised a time passes it"
+    gateway.upstream.release()
+    for connection in (*running, waits):
+        assert (await connection.answer()).status == 200
+
+
+async def test_batch_alone_has_all_of_a_replica(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(max_in_flight=4, timeouts=LONG_KEPT)
+    assert (await gateway.ask(CHAT, body_for(CHAT))).status == 200
+    gateway.clock.advance(OTHERS_SECONDS + 1)
+    running = []
+    for count in (1, 2, 3, 4):
+        running.append(await gateway.connect())
+        running[-1].send(CHAT, body_for(CHAT, Script(chunks=1, hang_after=-1)), x_swell_priority="batch")
+        await gateway.upstream.until(lambda count=count: len(gateway.upstream.held) == count)
+    assert gateway.route.queued == 0
+    gateway.upstream.release()
+    for connection in running:
+        assert (await connection.answer()).status == 200
+
+
+async def test_all_requests_of_a_batch_model_are_batch(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(max_in_flight=1, priority="interactive")
+    gateway.model = msgspec.structs.replace(gateway.model, priority="batch")
+    gateway.publish()
+    first = await hold(gateway)
+    waiting = [await enqueue(gateway, x_swell_priority=asked) for asked in ("interactive", "standard", "")]
+    assert gateway.route.queue.waiting("batch") == 3
+    gateway.upstream.release()
+    for connection in (first, *waiting):
+        assert (await connection.answer()).status == 200

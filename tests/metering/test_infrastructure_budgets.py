@@ -30,7 +30,7 @@ def life(name: str, model: str, begun: float, **changes: object) -> ReplicaRun:
     return replace(run, **changes)
 
 
-def spent_by(runs: dict[str, ReplicaRun], budget: InfrastructureBudget, now: float) -> int:
+def spent_by(runs: dict[str, ReplicaRun], budget: InfrastructureBudget, now: float, minimum_ms: int = 0) -> int:
     """Straight from all lives."""
     period = period_at(budget.period, zone_of(budget.time_zone), now)
     start, end = int(period.start_unix * 1000), int((period.end_unix or 0) * 1000)
@@ -38,15 +38,16 @@ def spent_by(runs: dict[str, ReplicaRun], budget: InfrastructureBudget, now: flo
     for run in runs.values():
         if budget.model in ("", run.model):
             seen = max(run.seen_unix_ms, int(now * 1000)) if run.ended_unix_ms is None else run.seen_unix_ms
-            total += cost(replace(run, seen_unix_ms=seen), start, end)
+            least = 0 if run.ended_unix_ms is None else minimum_ms  # of what runs it is bound, not spent
+            total += cost(replace(run, seen_unix_ms=seen), start, end, least)
     return total
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**9))
-def test_the_book_has_what_the_lives_cost_through_periods_and_restarts(seed: int) -> None:
-    dice = Random(seed)
-    book, runs, now = InfrastructureBook(BUDGETS), {}, START
+@given(st.integers(0, 10**9), st.sampled_from([0, 60_000, 3_600_000]))
+def test_the_book_has_what_the_lives_cost_through_periods_and_restarts(seed: int, minimum_ms: int) -> None:
+    dice, minimums = Random(seed), {"chat": minimum_ms, "code": minimum_ms}
+    book, runs, now = InfrastructureBook(BUDGETS, minimums), {}, START
     book.begin((), now)
     for step in range(120):
         now += dice.choice([1.0, 30.0, 600.0, 5000.0])
@@ -63,10 +64,10 @@ def test_the_book_has_what_the_lives_cost_through_periods_and_restarts(seed: int
         if dice.random() < 0.1:
             book.note(run, now)
         if dice.random() < 0.05:  # a new server reads what is stored
-            book = InfrastructureBook(BUDGETS)
+            book = InfrastructureBook(BUDGETS, minimums)
             book.begin([*runs.values(), run], now)
         for budget in BUDGETS:
-            assert book.spent(budget, now)[1] == spent_by(runs, budget, now)
+            assert book.spent(budget, now)[1] == spent_by(runs, budget, now, minimum_ms)
             assert book.spent(budget, now)[0] == budget.limit_at(now)
 
 
@@ -102,3 +103,17 @@ def test_hours_add_up_to_what_runs_cost(model: str, whole: int) -> None:
     assert len(hours) == 4
     assert hours[3] == 0
     assert sum(hours) == whole * 2 * 1_234_567_891
+
+
+def test_a_minimum_is_counted_at_once_and_what_of_it_is_in_the_next_period_there() -> None:
+    budget = InfrastructureBudget("chat", 10**12, "hour", "UTC")
+    end = START // 3600 * 3600 + 3600
+    book = InfrastructureBook((budget,), {"chat": 1_800_000})
+    book.begin((), end - 600)
+    begun = int(end * 1000) - 600_000
+    book.note(life("a", "chat", end - 600, ended_unix_ms=begun + 5000, seen_unix_ms=begun + 5000), end - 595)
+    price = 1_234_567_891
+    assert book.spent(budget, end - 595)[1] == price * 600_000 // HOUR_MS
+    assert book.spent(budget, end + 1)[1] == price * 1_800_000 // HOUR_MS - price * 600_000 // HOUR_MS
+    runs = [life("a", "chat", end - 600, ended_unix_ms=begun + 5000, seen_unix_ms=begun + 5000)]
+    assert sum(hourly("chat", runs, int(end * 1000) - HOUR_MS, 3, {"chat": 1_800_000})) == price * 1_800_000 // HOUR_MS

@@ -52,7 +52,7 @@ class Fleet:
         """What there is now."""
         return Observation(self.now, Window(self.now, TICK) if window else None, tuple(self.replicas))
 
-    def turn(self, need: int, window: bool = True) -> Decision:
+    def turn(self, need: int, window: bool = True, batch: float = 0.0) -> Decision:
         """One turn: time passes, starts end, the decision is followed."""
         self.now += TICK
         starts = {pool.name: pool.start_seconds for pool in self.pools}
@@ -63,16 +63,16 @@ class Fleet:
             for r in self.replicas
         ]
         asked = Decision(self.now, ((self.pools[0].name, need),), "level forecast", "forecast", is_hold=True)
-        decision, self.memory = spread(self.settings, self.memory, self.seen(window), asked, MIX)
+        decision, self.memory = spread(self.settings, self.memory, self.seen(window), asked, MIX, batch)
         self.decisions.append(decision)
         self._follow(decision)
         return decision
 
-    def run(self, turns: int, need: int) -> Decision:
+    def run(self, turns: int, need: int, batch: float = 0.0) -> Decision:
         """The last of so many turns with one need."""
         for _ in range(turns - 1):
-            self.turn(need)
-        return self.turn(need)
+            self.turn(need, batch=batch)
+        return self.turn(need, batch=batch)
 
     def take(self, pool: str, count: int = 10_000) -> None:
         """The market takes replicas of a pool away."""

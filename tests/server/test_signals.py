@@ -202,3 +202,23 @@ def test_lost_and_doubled_reports_change_no_sum(seed: int) -> None:
     made.report("w", load(arrivals=arrivals), now + 1.0)
     counted += window(made, now + FRESH_SECONDS / 2, "w").arrivals
     assert counted == arrivals
+
+
+def test_what_batch_is_of_a_window_is_told_apart() -> None:
+    made = signals("w", "x")
+    part = ModelLoad("m", arrivals=3, completed=2, n_sum=20, o_sum=8, in_flight=1, queued=4, open_seconds=5.0)
+    made.report("w", load(arrivals=5, completed=3, n_sum=50, o_sum=9, in_flight=2, queued=4, batch=part), 5.0)
+    made.report("x", load(arrivals=7), 5.0)
+    seen = window(made, 5.0, "w", "x")
+    assert seen.batch is not None
+    assert (seen.arrivals, seen.in_flight, seen.queued) == (12, 2, 4)
+    assert (seen.batch.arrivals, seen.batch.in_flight, seen.batch.queued) == (3, 1, 4)
+    assert seen.batch.completed == LengthSums(2, 20, 0, 8)
+    assert (seen.of_others.arrivals, seen.of_others.in_flight, seen.of_others.queued) == (9, 1, 0)
+    assert seen.of_others.running_share == 0.5
+    made.report("w", load(arrivals=6, completed=3, n_sum=50, o_sum=9, batch=part), 10.0)
+    made.report("x", load(arrivals=7), 10.0)
+    later = window(made, 10.0, "w", "x")
+    assert later.arrivals == 1
+    assert later.batch is not None, "some of it runs"
+    assert later.batch.arrivals == 0

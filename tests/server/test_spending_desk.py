@@ -28,7 +28,7 @@ FILE = """
 organisation: {{infrastructure_budget: {organisation}}}
 models:
   - {{name: chat, source: a.gguf, replicas: "1..9", usd_per_replica_hour: 2, infrastructure_budget: {chat}}}
-  - {{name: code, source: b.gguf, replicas: "0..9", usd_per_replica_hour: 5}}
+  - {{name: code, source: b.gguf, replicas: "0..9", usd_per_replica_hour: 5, minimum_billed_seconds: {minimum}}}
   - {{name: far, endpoints: ["http://127.0.0.1:9101"]}}
 """
 
@@ -36,8 +36,9 @@ models:
 class Site:
     """Replicas of two models that follow their decisions, with their lives noted and stored."""
 
-    def __init__(self, writer: Writer, organisation: str = "100 / day", chat: str = "[]") -> None:
-        self.spec = parse_spec(FILE.format(organisation=organisation, chat=chat), origin="swell.yaml")
+    def __init__(self, writer: Writer, organisation: str = "100 / day", chat: str = "[]", minimum: float = 0.0) -> None:
+        text = FILE.format(organisation=organisation, chat=chat, minimum=minimum)
+        self.spec = parse_spec(text, origin="swell.yaml")
         self.clock, self.store, self.writer = ManualClock(START), MemoryStore(), writer
         self.views: dict[str, list[ReplicaView]] = {"chat": [], "code": []}
         self.runs: dict[str, ReplicaRun] = {}
@@ -122,10 +123,12 @@ async def site() -> AsyncIterator[Site]:
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(0, 10**9), st.integers(0, 300))
-async def test_models_together_never_spend_more_than_the_organisation_has(seed: int, dollars: int) -> None:
+@given(st.integers(0, 10**9), st.integers(0, 300), st.sampled_from([0.0, 60.0, 900.0]))
+async def test_models_together_never_spend_more_than_the_organisation_has(
+    seed: int, dollars: int, minimum: float
+) -> None:
     writer, dice = Writer(), Random(seed)
-    site = Site(writer, organisation=f"[{dollars} / day, {dollars} / hour]", chat="20 / day")
+    site = Site(writer, organisation=f"[{dollars} / day, {dollars} / hour]", chat="20 / day", minimum=minimum)
     await site.begin()
     highest: dict[tuple[object, ...], int] = {}
     for _ in range(150):
@@ -163,7 +166,8 @@ async def test_what_a_restarted_server_has_not_decided_about_may_take_its_whole_
         text = FILE.replace(
             "usd_per_replica_hour: 5", f"usd_per_replica_hour: 5, scaling: {{{{drain_seconds: {drain}}}}}"
         )
-        site.spec = parse_spec(text.format(organisation="100 / day", chat="[]"), origin="swell.yaml")
+        text = text.format(organisation="100 / day", chat="[]", minimum=0)
+        site.spec = parse_spec(text, origin="swell.yaml")
         await site.begin()
         held = alone - site.funding("chat").funds[0].left_usd_nanos
         assert held >= 5 * NANOS_PER_USD * int(seconds) // 3600
@@ -190,7 +194,7 @@ async def test_shares_pay_floors_first_and_then_follow_what_each_wants(site: Sit
 
 
 async def test_nothing_bounds_who_has_no_budget_or_runs_elsewhere(site: Site) -> None:
-    site.spec = parse_spec(FILE.format(organisation="[]", chat="5 / day"), origin="swell.yaml")
+    site.spec = parse_spec(FILE.format(organisation="[]", chat="5 / day", minimum=0), origin="swell.yaml")
     desk = await site.begin()
     assert [desk.bounds(model) for model in ("chat", "code", "far")] == [True, False, False]
     assert desk.funding("code", {"process": 5 * NANOS_PER_USD}, (), 0.0, DRAIN, TURN) is None
@@ -236,3 +240,28 @@ async def test_thresholds_of_infrastructure_budgets_alert_once(site: Site) -> No
     assert "swell status --why" in rows[-1]["text"]
     assert len(said) == len(rows)
     await alerts.close()
+
+
+async def test_a_minimum_that_is_billed_is_held_for_a_new_replica_and_counted_when_it_ended(site: Site) -> None:
+    text = FILE.format(organisation="100 / day", chat="[]", minimum=3600)
+    site.spec = parse_spec(text, origin="swell.yaml")
+    await site.begin()
+    alone = site.funding("chat").funds[0].left_usd_nanos
+    assert site.turn("code", 50) == 20, "an hour each is what $100 pay for"
+    assert alone - site.funding("chat").funds[0].left_usd_nanos >= 99 * NANOS_PER_USD
+    site.turn("code", 0)
+    site.pass_time(DRAIN + 1)
+    assert site.views["code"] == []
+    assert site.spent == 100 * NANOS_PER_USD
+    await site.begin()
+    assert site.spent == 100 * NANOS_PER_USD, "a restarted server counts it as well"
+    assert stored_rows(site.spec, site.store.list_runs, site.clock.unix())[0]["spent_usd_nanos"] == site.spent
+
+
+async def test_what_a_restarted_server_has_not_decided_about_may_have_a_minimum_to_come(site: Site) -> None:
+    site.spec = parse_spec(FILE.format(organisation="100 / day", chat="[]", minimum=3600), origin="swell.yaml")
+    await site.begin()
+    alone = site.funding("chat").funds[0].left_usd_nanos
+    site.turn("code", 1)
+    await site.begin()
+    assert alone - site.funding("chat").funds[0].left_usd_nanos == pytest.approx(5 * NANOS_PER_USD, rel=0.001)

@@ -50,6 +50,7 @@ def test_no_period_of_a_replay_costs_more_than_the_budget(seed: int) -> None:
     scenario = Scenario(
         traffic(seed, 1.3, 1.2), pools, OBJECTIVE, int(rng.integers(0, 3)), 30, seed=seed, spot=market, budget=budget,
         crashes_per_hour=float(rng.choice([0.0, 2.0])), failed_starts=float(rng.choice([0.0, 0.3])),
+        minimum_seconds=float(rng.choice([0.0, 60.0, 600.0])),
     )  # fmt: skip
     result = run(scenario)
     assert max(result.spent_usd_nanos) <= budget.usd_nanos

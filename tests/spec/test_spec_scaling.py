@@ -124,3 +124,20 @@ def test_what_a_replica_costs_an_hour_is_exact_and_optional() -> None:
 def test_what_cannot_be_the_cost_of_a_replica_is_refused(text: str, problem: str) -> None:
     with pytest.raises(SpecRefusedError, match=problem):
         parse(f"models: [{text}]")
+
+
+def test_what_is_batch_alone_is_had_on_spot_unless_the_file_says_otherwise() -> None:
+    batch = model("priority: batch, accelerators: [L4]")
+    assert batch.is_batch
+    assert batch.spot is None, "the file is shown as it is"
+    assert batch.bought_on_spot is not None
+    assert (batch.bought_on_spot.max_fraction, batch.bought_on_spot.ondemand_base) == (1.0, 0)
+    told = model("priority: batch, spot: {max_fraction: 0.3, ondemand_base: 2}")
+    assert told.bought_on_spot == told.spot
+    for other in (model("priority: standard"), model("replicas: 1")):
+        assert not other.is_batch
+        assert other.bought_on_spot is None
+    far = parse('models: [{name: m, endpoints: ["http://127.0.0.1:1"], priority: batch}]').models[0]
+    assert far.bought_on_spot is None
+    with pytest.raises(SpecRefusedError, match="interactive"):
+        model("priority: low")

@@ -65,6 +65,10 @@ BudgetOption = Annotated[
         help="What replicas may cost, such as '300 / week', counted from the trace's start.", metavar="USD/PERIOD"
     ),
 ]
+BatchOption = Annotated[
+    float | None,
+    typer.Option(help="Share of the requests that are of priority batch. Default: as the trace says.", min=0, max=1),
+]
 CountOption = Annotated[
     int | None,
     typer.Option(help="Accelerators of a replica. Default: the fewest with a profile.", min=1, max=64),
@@ -109,6 +113,7 @@ def simulate(
     on_demand_base: BaseOption = None,
     usd_per_hour: CeilingOption = None,
     budget: BudgetOption = None,
+    batch_share: BatchOption = None,
     start_seconds: StartOption = None,
     peak_replicas: PeakOption = None,
     min_replicas: FewestOption = None,
@@ -132,7 +137,7 @@ def simulate(
         Wishes(
             trace, trace_format, history, file, model, accelerator, accelerator_count, start_seconds, wait_seconds,
             itl_ms, attainment, peak_replicas, min_replicas, max_replicas, profiles, prices, seed, bought,
-            budget,
+            budget, batch_share,
         )
     )  # fmt: skip
     from swell.simulator.feasibility import why_excluded

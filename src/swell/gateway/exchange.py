@@ -110,12 +110,10 @@ class Exchange:
 
     def _find_replica(self) -> None:
         route, admitted = self.route, self.admitted
-        tally = route.tally
-        tally.arrivals += 1
-        tally.arrived_prompt_tokens += admitted.prompt_tokens_estimate
+        route.arrived(self.priority, admitted.prompt_tokens_estimate)
         replica = None
         if not route.queued:
-            replica = route.choose(admitted.prefix, admitted.session)
+            replica = route.choose(admitted.prefix, admitted.session, self.priority)
         if replica is not None:
             self._dispatch(replica)
         elif route.queue.waiting(self.priority) >= self.service.bounds.queued_requests:
@@ -149,8 +147,8 @@ class Exchange:
         if self._failed_on:
             failed = route.failing(self._failed_on)
             if len(failed) < len(route.replicas):  # None: wait for one that is busy or ejected
-                return route.choose(admitted.prefix, admitted.session, avoid=failed)
-        return route.choose(admitted.prefix, admitted.session)
+                return route.choose(admitted.prefix, admitted.session, self.priority, avoid=failed)
+        return route.choose(admitted.prefix, admitted.session, self.priority)
 
     # Going out
 
@@ -417,7 +415,8 @@ class Exchange:
                 first_token_seconds=first, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens,
             )  # fmt: skip
         route = self.route
-        route.tally.ends(route.entry, http_status, prompt_tokens, completion_tokens, seconds, first, waited)
+        tally = route.tally_of(self.priority)
+        tally.ends(route.entry, http_status, prompt_tokens, completion_tokens, seconds, first, waited)
 
     def end_with(self, refusal: Refusal) -> None:
         """End without (more of) a replica's answer. Nothing of the answer has been sent yet."""
@@ -427,7 +426,7 @@ class Exchange:
             sent = self._recorded == 2
             self.settle(UsageStatus.ESTIMATED if sent else UsageStatus.VOID, 0, 0, refusal.status)
         elif refusal.status >= 500:
-            self.route.tally.missed += 1  # refused before it was recorded
+            self.route.tally_of(self.priority).missed += 1  # refused before it was recorded
         self.service.counters.outcome(refusal.code)
         if self.replica is not None:
             self.replica.undecided()

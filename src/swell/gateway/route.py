@@ -1,12 +1,13 @@
 """A model's replicas with their load, and the requests that wait for one."""
 
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 from typing import Protocol
 
 from swell.gateway.tally import Tally
 from swell.policy.admission import AdmissionQueue
 from swell.policy.ejection import HEALTHY, Health, failed, gave_up, may_send, sent, succeeded
+from swell.policy.queueing import BATCH, batch_room
 from swell.policy.routing import POLICIES, Choose, Request, View, build_view, key_hash
 from swell.state.snapshot import ModelEntry, ReplicaEntry
 
@@ -115,10 +116,12 @@ class ModelRoute:
         "_only",
         "_serving",
         "_turn",
+        "batch_tally",
         "entry",
         "is_held",
         "leaving",
         "name",
+        "others_at",
         "queue",
         "queued",
         "replicas",
@@ -133,7 +136,9 @@ class ModelRoute:
         self.replicas: dict[str, Replica] = {}
         self.leaving: list[Replica] = []  # routed to no more; some of their requests still run
         self.is_held = False  # the server knows that requests wait for the first replica
-        self.tally = Tally()
+        self.tally = Tally()  # of all classes but batch
+        self.batch_tally = Tally()
+        self.others_at = -inf  # when a request came last that is not of batch
         self.view: View = build_view(())
         self.queue: AdmissionQueue[Waiting] = AdmissionQueue()
         self._choose: Choose = POLICIES["least_outstanding_tokens"]
@@ -181,20 +186,40 @@ class ModelRoute:
         """How long the one that waits longest has waited since it arrived."""
         return now - min((waiting.started for waiting in self.queue), default=now)
 
-    def choose(self, prefix: bytes, session: bytes, *, avoid: frozenset[str] = frozenset()) -> Replica | None:
+    def tally_of(self, priority: str) -> Tally:
+        """Where requests of that class count."""
+        return self.batch_tally if priority == BATCH else self.tally
+
+    def arrived(self, priority: str, prompt_tokens: int) -> None:
+        """A request was admitted."""
+        tally = self.tally_of(priority)
+        tally.arrivals += 1
+        tally.arrived_prompt_tokens += prompt_tokens
+        if tally is self.tally:
+            self.others_at = self._clock()
+
+    def choose(
+        self, prefix: bytes, session: bytes, priority: str, *, avoid: frozenset[str] = frozenset()
+    ) -> Replica | None:
         """A replica with room, by the model's policy. `avoid` names replicas that failed this request."""
         view = self.view
         if len(view.candidates) == 1 and not avoid:  # nothing to choose
             only = self._only
             if only is None or only.in_flight >= only.limit or (only.health is not HEALTHY and not only.has_room):
                 return None
-            return only
+            return None if priority == BATCH and self._is_kept(only) else only
         self._turn += 1
         request = Request(key_hash(prefix) if prefix else 0, key_hash(session) if session else 0, self._turn)
         if avoid:
             view = build_view(tuple(c for c in view.candidates if c.replica_id not in avoid))
         chosen = self._choose(view, request)
-        return None if chosen is None else self.replicas[chosen.replica_id]
+        if chosen is None or (priority == BATCH and self._is_kept(self.replicas[chosen.replica_id])):
+            return None
+        return self.replicas[chosen.replica_id]
+
+    def _is_kept(self, replica: Replica) -> bool:
+        """Whether what room it has is kept for others than batch."""
+        return replica.in_flight >= batch_room(replica.limit, self._clock() - self.others_at)
 
     def failing(self, names: frozenset[str]) -> frozenset[str]:
         """Those of `names` that are still here and have not answered since they failed."""
@@ -221,12 +246,17 @@ class ModelRoute:
         try:
             if self.entry.refuses_late:
                 self._refuse_late(now)
-            while self.queued and any(replica.has_room for replica in self.replicas.values()):
+            while self.queued and self._has_room():
                 if self.queue.take(now, self._goes_out) is None:
                     break  # everybody avoids the replicas that have room
         finally:
             self._serving = False
             self.queued = len(self.queue)
+
+    def _has_room(self) -> bool:
+        """Whether any replica has some for one of those who wait."""
+        is_batch = self.queue.waiting(BATCH) == self.queued
+        return any(r.has_room and not (is_batch and self._is_kept(r)) for r in self.replicas.values())
 
     def _goes_out(self, waiting: Waiting) -> bool:
         self.queued = len(self.queue)  # without this one

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from urllib.parse import unquote
@@ -22,8 +22,9 @@ from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
 from swell.gateway.shares import Shares
 from swell.gateway.spool import Spool
+from swell.gateway.tally import Tally, with_batch
 from swell.gateway.upstream import UpstreamPool
-from swell.policy.queueing import best_allowed
+from swell.policy.queueing import BATCH, best_allowed
 from swell.state.messages import Load, ModelLoad, ReplicaLoad, Sample
 from swell.state.snapshot import ReplicaEntry
 from swell.state.usage import Settled, id_prefix, month_at
@@ -151,14 +152,15 @@ class Service:
                 admitted = admit(request.path, members, route.entry)
             else:
                 route, admitted = key.curbs.admit(
-                    request.path, members, route, _priority(key, request), self.unix_ms(), self.directory.models
+                    request.path, members, route, _priority(key, request, route), self.unix_ms(), self.directory.models
                 )
         except BadRequest as error:
             raise Refusal(400, error.message, code=error.code, param=error.param) from None
         headers = request.headers
         if "session" in headers and route.entry.routing == "session_affinity":
             admitted = msgspec.structs.replace(admitted, session=headers["session"])
-        return Exchange(self, client, key, request.path, route, admitted, _priority(key, request), request.started)
+        priority = _priority(key, request, route)
+        return Exchange(self, client, key, request.path, route, admitted, priority, request.started)
 
     def _models(self) -> list[ModelRoute]:
         return [self.directory.models[name] for name in sorted(self.directory.models)]
@@ -226,35 +228,44 @@ class Service:
 
     def _model_loads(self) -> tuple[ModelLoad, ...]:
         now = self.now()
-        decoded: dict[ModelRoute, int] = {}
-        open_seconds: dict[ModelRoute, float] = {}
-        in_flight: dict[ModelRoute, int] = {}
+        opened: dict[Tally, list[Exchange]] = {}
         for exchange in self.exchanges:
-            route = exchange.route
-            decoded[route] = decoded.get(route, 0) + exchange.delivered_tokens
-            open_seconds[route] = open_seconds.get(route, 0.0) + now - exchange.started
-            in_flight[route] = in_flight.get(route, 0) + (exchange.replica is not None)
-        return tuple(
-            route.tally.report(
-                route.name,
-                decoded=decoded.get(route, 0),
-                open_seconds=open_seconds.get(route, 0.0),
-                in_flight=in_flight.get(route, 0),
-                queued=route.queued,
-                oldest_seconds=route.oldest_wait(now),
-            )
-            for route in self.directory.models.values()
-            if route.tally.arrivals
-        )
+            opened.setdefault(exchange.route.tally_of(exchange.priority), []).append(exchange)
+        found = []
+        for route in self.directory.models.values():
+            batch_waits = route.queue.waiting(BATCH)
+            if route.tally.arrivals or route.batch_tally.arrivals:
+                load = _report(route, route.tally, opened, now, route.queued - batch_waits, route.oldest_wait(now))
+                if route.batch_tally.arrivals:
+                    load = with_batch(load, _report(route, route.batch_tally, opened, now, batch_waits))
+                found.append(load)
+        return tuple(found)
 
     def _make_replica(self, entry: ReplicaEntry) -> Replica:
         return Replica(entry, self.now, UpstreamPool(entry, self.timeouts, self.bounds, pacer=self.pacer, now=self.now))
 
 
-def _priority(key: Key, request: Head) -> str:
-    """The class that a request asks for, as far as its key allows."""
-    headers = request.headers
-    return best_allowed(headers["priority"].decode("latin-1"), key.priority) if "priority" in headers else key.priority
+def _report(
+    route: ModelRoute, tally: Tally, opened: Mapping[Tally, Sequence[Exchange]], now: float, queued: int,
+    oldest_seconds: float = 0.0,
+) -> ModelLoad:  # fmt: skip
+    """Of batch, or of the other classes."""
+    exchanges = opened.get(tally, ())
+    return tally.report(
+        route.name,
+        decoded=sum(exchange.delivered_tokens for exchange in exchanges),
+        open_seconds=sum(now - exchange.started for exchange in exchanges),
+        in_flight=sum(exchange.replica is not None for exchange in exchanges),
+        queued=queued,
+        oldest_seconds=oldest_seconds,
+    )
+
+
+def _priority(key: Key, request: Head, route: ModelRoute) -> str:
+    """The class that a request asks for, as far as its key and its model allow."""
+    headers, best = request.headers, route.entry.priority
+    allowed = best_allowed(key.priority, best) if best else key.priority
+    return best_allowed(headers["priority"].decode("latin-1"), allowed) if "priority" in headers else allowed
 
 
 def _card(route: ModelRoute) -> dict[str, object]:

@@ -1,8 +1,10 @@
-"""What happened to one model's requests in this worker: sums that only grow, for the autoscaler.
+"""What happened to one model's requests in this worker: sums that only grow, for the autoscaler. Batch is apart.
 
 The server takes differences, so that a report that is lost, or comes twice, does no harm. Per request there are a few
 additions; what a report needs of requests that are still open is added up when it is made.
 """
+
+import msgspec
 
 from swell.state.messages import ModelLoad
 from swell.state.snapshot import ModelEntry
@@ -13,7 +15,7 @@ CLIENT_LEFT = 499
 
 
 class Tally:
-    """Of one model. Lengths are tokens, times seconds."""
+    """Of one model, and batch or all other classes. Lengths are tokens, times seconds."""
 
     __slots__ = (
         "arrivals", "arrived_prompt_tokens", "attained", "completed", "cut_tokens", "itl_sum", "missed", "n2_sum",
@@ -75,7 +77,7 @@ class Tally:
             self.missed += seconds * 1000 > model.ttft_ms + model.ttft_ms_per_1k_prompt_tokens * n / 1000
 
     def report(
-        self, name: str, *, decoded: int, open_seconds: float, in_flight: int, queued: int, oldest_seconds: float
+        self, name: str, *, decoded: int, open_seconds: float, in_flight: int, queued: int, oldest_seconds: float = 0.0
     ) -> ModelLoad:
         """The sums as they are now; `decoded` and `open_seconds` are those of requests that are still open."""
         return ModelLoad(
@@ -98,3 +100,12 @@ class Tally:
             queued=queued,
             oldest_queued_seconds=oldest_seconds,
         )
+
+
+def with_batch(others: ModelLoad, batch: ModelLoad) -> ModelLoad:
+    """What happened to all requests of a model, and what of it to those of priority batch."""
+    sums = {name: getattr(others, name) + getattr(batch, name) for name in _SUMS}
+    return msgspec.structs.replace(others, **sums, batch=batch)
+
+
+_SUMS = [name for name in ModelLoad.__struct_fields__ if name not in ("name", "oldest_queued_seconds", "batch")]

@@ -1,10 +1,11 @@
 """Infrastructure budgets: what replicas cost in each period, by what is known of their lives. Pure.
 
-The book is told of every life as it begins, goes on and ends. What ended is added to the sum of its periods once; what
-runs is counted up to the moment that is asked about. A new period begins with what still ran, or ended lately.
+The book is told of every life as it begins, goes on and ends. What ended is added to the sum of its periods once, with
+all of the minimum that is billed of it, also where that is not over yet; what runs is counted up to the moment that is
+asked about. A new period begins with what still ran, or ended lately.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -64,8 +65,10 @@ class _Kept:
 class InfrastructureBook:
     """What is spent of each budget. The server is its only user."""
 
-    def __init__(self, budgets: Sequence[InfrastructureBudget]) -> None:
+    def __init__(self, budgets: Sequence[InfrastructureBudget], minimum_ms: Mapping[str, int] | None = None) -> None:
+        """`minimum_ms` is what a replica is billed for at least, by model; less than LATELY_MS. Without it, nothing."""
         self.budgets = tuple(budgets)
+        self._minimum_ms = dict(minimum_ms or {})
         self._kept = {budget.budget_id: _Kept(budget) for budget in budgets}
         self._open: dict[str, ReplicaRun] = {}
         self._lately: dict[str, ReplicaRun] = {}  # ended, in the order in which that was told
@@ -80,7 +83,7 @@ class InfrastructureBook:
                 continue
             self._lately[run.replica_id] = run
             for budget, account in zip(self.budgets, accounts, strict=True):
-                account.ended += _spent(budget, account.limit, run)
+                account.ended += self._billed(budget, account.limit, run)
         self._forget(now_unix)
 
     def note(self, run: ReplicaRun, now_unix: float) -> None:
@@ -94,7 +97,7 @@ class InfrastructureBook:
         self._open.pop(run.replica_id, None)
         self._lately[run.replica_id] = run
         for budget, account in zip(self.budgets, accounts, strict=True):
-            account.ended += _spent(budget, account.limit, run)
+            account.ended += self._billed(budget, account.limit, run)
         self._forget(now_unix)
 
     def spent(self, budget: InfrastructureBudget, now_unix: float) -> tuple[BudgetLimit, int]:
@@ -112,11 +115,15 @@ class InfrastructureBook:
         kept, limit = self._kept[budget.budget_id], budget.limit_at(now_unix)
         account = kept.accounts.get(limit.name)
         if account is None:
-            account = _Account(limit, sum(_spent(budget, limit, run) for run in self._lately.values()))
+            account = _Account(limit, sum(self._billed(budget, limit, run) for run in self._lately.values()))
             kept.accounts[limit.name] = account
             while len(kept.accounts) > ACCOUNTS_KEPT:
                 del kept.accounts[next(iter(kept.accounts))]
         return account
+
+    def _billed(self, budget: InfrastructureBudget, limit: BudgetLimit, run: ReplicaRun) -> int:
+        """Of a life that has ended."""
+        return _spent(budget, limit, run, self._minimum_ms.get(run.model, 0))
 
     def _forget(self, now_unix: float) -> None:
         oldest = int(now_unix * 1000) - LATELY_MS
@@ -125,21 +132,26 @@ class InfrastructureBook:
             del self._lately[name]
 
 
-def hourly(budget_model: str, runs: Iterable[ReplicaRun], first_unix_ms: int, hours: int) -> list[int]:
+def hourly(
+    budget_model: str, runs: Iterable[ReplicaRun], first_unix_ms: int, hours: int,
+    minimum_ms: Mapping[str, int] | None = None,
+) -> list[int]:  # fmt: skip
     """Nano-dollars in each of so many hours from `first_unix_ms` on, of a model's replicas or of all."""
     found = [0] * hours
     for run in runs:
         if budget_model not in ("", run.model):
             continue
+        least = (minimum_ms or {}).get(run.model, 0) if run.ended_unix_ms is not None else 0
         begin = max(0, (run.started_unix_ms - first_unix_ms) // MS_PER_HOUR)
-        end = min(hours - 1, (run.until_unix_ms - first_unix_ms) // MS_PER_HOUR)
+        until = max(run.until_unix_ms, run.started_unix_ms + least)
+        end = min(hours - 1, (until - first_unix_ms) // MS_PER_HOUR)
         for hour in range(begin, end + 1):
             start = first_unix_ms + hour * MS_PER_HOUR
-            found[hour] += cost(run, start, start + MS_PER_HOUR)
+            found[hour] += cost(run, start, start + MS_PER_HOUR, least)
     return found
 
 
-def _spent(budget: InfrastructureBudget, limit: BudgetLimit, run: ReplicaRun) -> int:
+def _spent(budget: InfrastructureBudget, limit: BudgetLimit, run: ReplicaRun, minimum_ms: int = 0) -> int:
     if budget.model not in ("", run.model) or limit.end_unix_ms is None:
         return 0
-    return cost(run, limit.start_unix_ms, limit.end_unix_ms)
+    return cost(run, limit.start_unix_ms, limit.end_unix_ms, minimum_ms)

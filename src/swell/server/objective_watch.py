@@ -17,7 +17,7 @@ from swell.metering.burn_rates import CALM_SECONDS, Burn, MissLog, burning, is_c
 from swell.security.private_files import replace_private
 from swell.server.alert_episodes import Finding
 from swell.spec import ModelSpec
-from swell.state.messages import Load
+from swell.state.messages import Load, ModelLoad
 
 KEEP_SECONDS = 60.0  # between two writings of what was counted
 VERSION = 1
@@ -53,7 +53,7 @@ class ObjectiveWatch:
         if not self._names:
             return
         now = self._clock.monotonic()
-        sums = {each.name: (each.judged, each.attained) for each in load.models if each.name in self._names}
+        sums = {each.name: _promised(each) for each in load.models if each.name in self._names}
         last = self._last.get(incarnation)
         self._last[incarnation] = sums
         if last is None:
@@ -109,6 +109,12 @@ class ObjectiveWatch:
             await asyncio.to_thread(replace_private, self._file, content)
         except OSError as error:
             _log.warning("what was counted of objectives could not be kept", extra={"reason": str(error)})
+
+
+def _promised(load: ModelLoad) -> tuple[int, int]:
+    """Judged and attained, without requests of priority batch: they are promised no time."""
+    batch = load.batch
+    return load.judged - (batch.judged if batch else 0), load.attained - (batch.attained if batch else 0)
 
 
 def _missed(model: str, attainment: float, burn: Burn) -> Finding:

@@ -178,6 +178,7 @@ def _model_entries(
             if name == spec.name
             else "",  # an adapter was made for this one
             context_tokens=spec.context_tokens or 0,
+            priority=spec.priority.value if spec.priority else "",
             replicas=entries,
         )
 

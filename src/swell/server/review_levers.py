@@ -89,7 +89,7 @@ def of_replicas(model: ModelSpec, now: Outcome) -> Iterator[Alternative]:
 
 def of_spot(case: Case, model: ModelSpec) -> list[Alternative]:
     """Other shares of spot, off included; nothing where no spot machine of its accelerators is listed."""
-    now = 0.0 if model.spot is None else model.spot.max_fraction
+    now = 0.0 if model.bought_on_spot is None else model.bought_on_spot.max_fraction
     others = [Alternative("spot", spot(share)) for share in _FRACTIONS if share != now]
     return others if is_sold_as_spot(case, model) else []
 

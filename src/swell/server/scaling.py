@@ -274,7 +274,7 @@ def _rules(model: ModelSpec, pools: Sequence[Pool]) -> "PlacementRules | None":
         return None
     from swell.policy.scaling.placement_problem import PlacementRules
 
-    spot = model.spot
+    spot = model.bought_on_spot
     return PlacementRules(
         on_demand_base=spot.ondemand_base if spot else 0,
         max_spot_fraction=spot.max_fraction if spot else 0.0,

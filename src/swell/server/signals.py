@@ -9,11 +9,9 @@ what happened in a second is not what happened in the 0.2 s since the last turn.
 reaches from one of its reports to a later one, and while a worker has told nothing new there is no window.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
-
-import msgspec
 
 from swell.state.messages import Load, ModelLoad
 from swell.state.scaling import LengthSums, Window
@@ -21,10 +19,12 @@ from swell.state.scaling import LengthSums, Window
 FRESH_SECONDS = 3.0  # workers report once a second; whoever is silent for longer may hold requests unseen
 LEAST_SECONDS = 0.5  # that a worker's part covers: in less, when reports are read says more than what they tell
 
-_SUMS = (
+_BATCH = "batch_"  # begins the names of sums over requests of priority batch alone
+_OF_ALL = (
     "arrivals", "arrived_prompt_tokens", "completed", "n_sum", "n2_sum", "o_sum", "o2_sum", "no_sum", "decoded_tokens",
     "judged", "attained", "ttft_ms_sum", "itl_ms_sum", "open_seconds",
 )  # fmt: skip
+_SUMS = (*_OF_ALL, *(_BATCH + name for name in _OF_ALL))
 
 
 @dataclass
@@ -129,31 +129,12 @@ class Signals:
         return bool(parts) and not silent and not lacking
 
     def _close(self, model: str, interval: _Interval, now: float, seconds: float, *, is_early: bool) -> Window:
-        loads, parts = list(self._loads(model)), interval.parts.values()
-        sums = {name: interval.gone[name] + sum(part.sums[name] for part in parts) for name in _SUMS}
-        whole = {name: int(sums[name]) for name in _SUMS if not name.endswith(("_ms_sum", "_seconds"))}
-        # Each worker's mean over what it told of: some tell of a little more than others.
-        in_flight = interval.gone["open_seconds"] / seconds + sum(
-            part.sums["open_seconds"] / (seconds if is_early else max(part.seconds, LEAST_SECONDS)) for part in parts
-        )
-        return Window(
-            at=now,
-            seconds=seconds,
-            arrivals=whole["arrivals"],
-            arrived_prompt_tokens=whole["arrived_prompt_tokens"],
-            completed=LengthSums(
-                whole["completed"], sums["n_sum"], sums["n2_sum"], sums["o_sum"], sums["o2_sum"], sums["no_sum"]
-            ),
-            decoded_tokens=whole["decoded_tokens"],
-            judged=whole["judged"],
-            attained=whole["attained"],
-            ttft_ms_sum=sums["ttft_ms_sum"],
-            itl_ms_sum=sums["itl_ms_sum"],
-            in_flight=sum(load.in_flight for load in loads),
-            queued=sum(load.queued for load in loads),
-            oldest_queued_seconds=max((load.oldest_queued_seconds for load in loads), default=0.0),
-            mean_in_flight=in_flight,
-        )
+        loads, parts = list(self._loads(model)), list(interval.parts.values())
+        whole = _window(interval, parts, loads, now, seconds, is_early=is_early)
+        batches = [load.batch for load in loads if load.batch is not None]
+        batch = _window(interval, parts, batches, now, seconds, is_early=is_early, prefix=_BATCH)
+        is_any = batch.arrivals or batch.completed.count or batch.in_flight or batch.queued
+        return replace(whole, batch=batch) if is_any else whole
 
     def _loads(self, model: str) -> Iterable[ModelLoad]:
         for loads in self._last.values():
@@ -162,7 +143,42 @@ class Signals:
                     yield load
 
 
+def _window(
+    interval: _Interval, parts: Sequence[_Part], loads: Sequence[ModelLoad], now: float, seconds: float,
+    *, is_early: bool, prefix: str = "",
+) -> Window:  # fmt: skip
+    """Of all requests, or of those whose sums have the prefix."""
+    sums = {name: interval.gone[prefix + name] + sum(part.sums[prefix + name] for part in parts) for name in _OF_ALL}
+    whole = {name: int(sums[name]) for name in _OF_ALL if not name.endswith(("_ms_sum", "_seconds"))}
+    # Each worker's mean over what it told of: some tell of a little more than others.
+    in_flight = interval.gone[prefix + "open_seconds"] / seconds + sum(
+        part.sums[prefix + "open_seconds"] / (seconds if is_early else max(part.seconds, LEAST_SECONDS))
+        for part in parts
+    )
+    return Window(
+        at=now,
+        seconds=seconds,
+        arrivals=whole["arrivals"],
+        arrived_prompt_tokens=whole["arrived_prompt_tokens"],
+        completed=LengthSums(
+            whole["completed"], sums["n_sum"], sums["n2_sum"], sums["o_sum"], sums["o2_sum"], sums["no_sum"]
+        ),
+        decoded_tokens=whole["decoded_tokens"],
+        judged=whole["judged"],
+        attained=whole["attained"],
+        ttft_ms_sum=sums["ttft_ms_sum"],
+        itl_ms_sum=sums["itl_ms_sum"],
+        in_flight=sum(load.in_flight for load in loads),
+        queued=sum(load.queued for load in loads),
+        oldest_queued_seconds=max((load.oldest_queued_seconds for load in loads), default=0.0),
+        mean_in_flight=in_flight,
+    )
+
+
 def _add(sums: dict[str, float], before: ModelLoad, after: ModelLoad) -> None:
-    old, new = msgspec.structs.asdict(before), msgspec.structs.asdict(after)
-    for name in _SUMS:
-        sums[name] += max(0.0, new[name] - old[name])
+    pairs = [("", before, after)]
+    if after.batch is not None:
+        pairs.append((_BATCH, before.batch or ModelLoad(after.name), after.batch))
+    for prefix, old, new in pairs:
+        for name in _OF_ALL:
+            sums[prefix + name] += max(0.0, getattr(new, name) - getattr(old, name))

@@ -8,6 +8,7 @@ and a drain after it (`policy.scaling.spending`). So decisions that follow one a
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from typing import Any
 
 from msgspec.structs import replace as with_changes
@@ -44,6 +45,11 @@ def infrastructure_budgets(spec: Spec) -> tuple[InfrastructureBudget, ...]:
     )
 
 
+def minimums(spec: Spec) -> dict[str, int]:
+    """Milliseconds that a replica of each model is billed for at least, where that is anything."""
+    return {m.name: ceil(m.minimum_billed_seconds * 1000) for m in spec.models if m.minimum_billed_seconds}
+
+
 def infrastructure_thresholds(spec: Spec) -> dict[str, tuple[Threshold, ...]]:
     """What to alert at, by `BudgetLimit.budget_id`."""
     written = [spec.organisation.infrastructure_budget, *(model.infrastructure_budget for model in spec.models)]
@@ -75,7 +81,8 @@ class SpendingDesk:
 
     def __init__(self, spec: Spec, store: Store, writer: Writer, clock: Clock) -> None:
         self._models = {model.name: model for model in spec.models if model.engine is not Engine.EXTERNAL}
-        self._book = InfrastructureBook(infrastructure_budgets(spec))
+        self._minimum_ms = minimums(spec)
+        self._book = InfrastructureBook(infrastructure_budgets(spec), self._minimum_ms)
         self._store = store
         self._writer = writer
         self._clock = clock
@@ -119,7 +126,8 @@ class SpendingDesk:
         self._prices[model] = max(prices.values(), default=0)
         if len(prices) == 1:  # what runs under an older price goes on under it, so the dearest counts
             prices = dict.fromkeys(prices, self._price(model))
-        tariff = Tariff(tuple(prices.items()), drain_seconds, turn_seconds)
+        minimum = self._models[model].minimum_billed_seconds
+        tariff = Tariff(tuple(prices.items()), drain_seconds, turn_seconds, minimum)
         known = self._told.get(model)
         self._told[model] = _Told(tuple(views), tariff, now, known.decision if known else None)
         rate = sum(run.usd_nanos_per_hour for run in self._book.running(model))
@@ -149,7 +157,7 @@ class SpendingDesk:
         running = (int(now_unix * 1000) - limit.start_unix_ms) // HOUR_MS
         first = limit.start_unix_ms + (running - MOST_HOURS) * HOUR_MS
         runs = await self._writer.call(lambda: self._store.list_runs(first, None))
-        hours = hourly(limit.owner, runs, first, MOST_HOURS + 1)
+        hours = hourly(limit.owner, runs, first, MOST_HOURS + 1, self._minimum_ms)
         return hours[next((i for i, spent in enumerate(hours) if spent), MOST_HOURS) :]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -211,7 +219,8 @@ class SpendingDesk:
         bounds = [self._told[name].bound(now, ends_in) for name in names if name != but and name in self._told]
         for run in self._book.running(budget.model):
             if run.model not in self._told and run.model != but:
-                seconds, price = self._undecided_seconds(run.model), run.usd_nanos_per_hour
+                least = (run.started_unix_ms + self._minimum_ms.get(run.model, 0)) / 1000 - self._clock.unix()
+                seconds, price = max(self._undecided_seconds(run.model), least), run.usd_nanos_per_hour
                 inside = min(seconds, ends_in)
                 bounds.append(Bound(cost(price, inside), cost(price, seconds - inside)))
         return sum(bounds, Bound())
@@ -275,7 +284,7 @@ def stored_rows(
     spec: Spec, list_runs: Callable[[int | None, int | None], Sequence[ReplicaRun]], now_unix: float
 ) -> list[dict[str, Any]]:
     """The same where no server runs: nothing that is not stored is known to cost anything."""
-    book = InfrastructureBook(infrastructure_budgets(spec))
+    book = InfrastructureBook(infrastructure_budgets(spec), minimums(spec))
     starts = [budget.limit_at(now_unix).start_unix_ms for budget in book.budgets]
     pieces = _pieces(min(starts), int(now_unix * 1000)) if starts else ()
     runs = [run for since, until in pieces for run in list_runs(since, until)]
@@ -287,7 +296,7 @@ def stored_rows(
 
 
 def _pieces(since_unix_ms: int, until_unix_ms: int) -> Iterator[tuple[int, int]]:
-    begin = since_unix_ms
+    begin = since_unix_ms - HOUR_MS  # who ended just before may be billed for a minimum after
     while begin <= until_unix_ms:
         yield begin, begin + PIECE_MS
         begin += PIECE_MS

@@ -156,7 +156,7 @@ def _losing(model: ModelSpec, tally: _Tally, own: Iterable[Replica], wanted: int
     spot = sum(replica.machine.market == "spot" for replica in ready)
     others = len(ready) - spot
     left = f"{_replicas(others)} that {'is' if others == 1 else 'are'} not on spot stand{'s' if others == 1 else ''} in"
-    spec = model.spot
+    spec = model.bought_on_spot
     advice = "lower spot.max_fraction or raise spot.ondemand_base in swell.yaml" if spec else "set spot in swell.yaml"
     return Finding(
         "spot_loss",

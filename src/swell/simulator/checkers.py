@@ -41,6 +41,8 @@ def check_end(watch: Watch, requests: int, bill: Bill) -> None:
     """Every request ended or is counted as missed, and the money adds up."""
     if watch.ended + watch.in_system != requests:
         raise Broken(f"of {requests} requests {watch.ended} ended and {watch.in_system} are left")
+    if watch.batch is not None and watch.batch.ended + watch.batch.in_system != watch.batch.requests:
+        raise Broken(f"of {watch.batch.requests} batch requests {watch.batch.ended} ended")
     if watch.attained > watch.ended:
         raise Broken(f"{watch.attained} attained of {watch.ended}")
     if min(bill.seconds.values()) < 0 or not isclose(sum(bill.usd_by_pool.values()), bill.usd, abs_tol=1e-9):

@@ -109,6 +109,7 @@ class Comparison:
     rate_clairvoyant: Found | None
     searched: bool = True  # False: one policy at a given setting
     without_budget: Result | None = None  # of the one policy, where the scenario has a budget
+    without_batch: Result | None = None  # the same, were those of priority batch promised a time as all others are
 
     @property
     def cheapest(self) -> Score | None:
@@ -145,6 +146,7 @@ def part(traffic: Traffic, begin: float, seconds: float) -> Traffic:
         output_tokens=traffic.output_tokens[first:last],
         prefix_blocks=traffic.prefix_blocks[first:last] if traffic.prefix_blocks else (),
         start_unix=None if traffic.start_unix is None else traffic.start_unix + begin,
+        batch=None if traffic.batch is None else traffic.batch[first:last],
     )
 
 
@@ -198,6 +200,8 @@ def compare(
 
     `jobs` only says how many searches run at a time: the scores do not depend on it.
     """
+    if scenario.traffic.batch_count:
+        references = References()  # what is promised no time has no deadline to be set against
     day = _day_of(scenario)
     searched = [*contenders, *(each for each in (references.oracle, references.rate_clairvoyant) if each)]
     search = partial(bisect_to, scenario, attainment=attainment, day=day, replay=replay)
@@ -220,17 +224,30 @@ def assess(
 
     At most at `attainment`: what is attained beyond it earns nothing. The references are searched on the day where
     there is one, and verified on the whole by few replays. Where there is a budget, the policy is replayed without it
-    as well, and the references know nothing of it.
+    as well, and the references know nothing of it. Where some requests are of priority batch, it is replayed as if none
+    were, and there are no references: what is promised no time has no deadline to be set against.
     """
     report, free = progress or _silent, replace(scenario, budget=None)
     made = contender.make(scenario, knob)
+    if scenario.traffic.batch_count:
+        references = References()
     first_share = 0.3 if references.oracle or references.rate_clairvoyant else 1.0
-    without = None
-    if scenario.budget is not None:
-        first_share /= 2
-        without = replay(
-            free, contender.make(free, knob), name=contender.name, progress=lambda d: report(first_share * d)
+    without = without_batch = None
+    promised = replace(scenario, traffic=replace(scenario.traffic, batch=None))
+    others = [
+        each for each, is_asked in ((free, scenario.budget), (promised, scenario.traffic.batch_count)) if is_asked
+    ]
+    first_share /= 1 + len(others)
+
+    def replayed(other: Scenario) -> Result:
+        return replay(
+            other, contender.make(other, knob), name=contender.name, progress=lambda done: report(first_share * done)
         )
+
+    if scenario.budget is not None:
+        without = replayed(free)
+    if scenario.traffic.batch_count:
+        without_batch = replayed(promised)
     result = replay(scenario, made, name=contender.name, progress=lambda done: report(first_share * done))
     result = replace(result, policy=contender.name, knob=knob)
     found = Found(
@@ -240,12 +257,12 @@ def assess(
     equal = min(attainment, result.attainment)
     search = partial(bisect_to, free, attainment=equal, day=_day_of(free), replay=replay, replays=6, whole_replays=2)
     searched = [each for each in (references.oracle, references.rate_clairvoyant) if each]
-    others, bound_usd = _search_all(
+    searched_for, bound_usd = _search_all(
         free, searched, search, references.bound, equal, jobs,
         lambda done: report(first_share + (1 - first_share) * done),
     )  # fmt: skip
-    found_all = _comparison(scenario, attainment, [found, *others], references, bound_usd)
-    return replace(found_all, searched=False, without_budget=without)
+    found_all = _comparison(scenario, attainment, [found, *searched_for], references, bound_usd)
+    return replace(found_all, searched=False, without_budget=without, without_batch=without_batch)
 
 
 class _Steps:

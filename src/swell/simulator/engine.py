@@ -22,7 +22,7 @@ class Job:
     """One request on its way. Times are seconds on the simulator's clock."""
 
     __slots__ = (
-        "arrival", "blocks", "cached", "deadline", "first_at", "index", "joined_step", "last_step", "left",
+        "arrival", "blocks", "cached", "deadline", "first_at", "index", "is_batch", "joined_step", "last_step", "left",
         "output", "prompt", "replica", "reserved", "tokens", "ttft_limit",
     )  # fmt: skip
 
@@ -42,6 +42,7 @@ class Job:
         self.reserved = 0  # outstanding tokens, as the router books them
         self.blocks: tuple[int, ...] = ()
         self.replica: object | None = None
+        self.is_batch = False  # promised no time
 
 
 class Engine:

@@ -73,16 +73,17 @@ class SimReplica:
 
 
 class Bill:
-    """Replica-seconds by pool, from order to end: start-up is paid."""
+    """Replica-seconds by pool, from order to end: start-up is paid, and a minimum."""
 
-    def __init__(self, pools: Mapping[str, Pool]) -> None:
+    def __init__(self, pools: Mapping[str, Pool], minimum_seconds: float = 0.0) -> None:
         self._pools = pools
+        self._minimum_seconds = minimum_seconds
         self.seconds = dict.fromkeys(pools, 0.0)
         self.starts = 0
 
     def charge(self, pool: str, seconds: float) -> None:
-        """A replica of `pool` existed for so long."""
-        self.seconds[pool] += seconds
+        """A replica of `pool` existed for so long; it is billed for the minimum at least."""
+        self.seconds[pool] += max(seconds, self._minimum_seconds)
 
     @property
     def usd(self) -> float:

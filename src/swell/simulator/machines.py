@@ -41,6 +41,7 @@ def pools_of(
     accelerators: Sequence[str],
     *,
     spot: bool,
+    spot_is_needed: bool = True,
     start_seconds: float,
     profiles: Path | None,
     prices: Path | None,
@@ -55,7 +56,7 @@ def pools_of(
         known_profiles=None if profiles is None else load_profiles(profiles),
         known_prices=None if prices is None else load_prices(prices),
     )
-    if spot and not any(pool.market is Market.SPOT for pool in pools):
+    if spot and spot_is_needed and not any(pool.market is Market.SPOT for pool in pools):
         raise UserError(f"no spot price of {', '.join(accelerators)} is listed; leave --spot out or add your --prices")
     return tuple(sorted(pools, key=lambda pool: pool.market is Market.SPOT))
 
@@ -95,14 +96,20 @@ def spot_is_wanted(bought: Bought, declared: ModelSpec | None) -> bool:
     """By what was said outright, else by the model in the file."""
     if bought.wants_spot is not None:
         return bought.wants_spot
-    return declared is not None and declared.spot is not None and declared.spot.max_fraction > 0
+    spot = None if declared is None else declared.bought_on_spot
+    return spot is not None and spot.max_fraction > 0
+
+
+def spot_is_needed(bought: Bought, declared: ModelSpec | None) -> bool:
+    """Whether somebody said so, and not only the rule for batch: then a spot price must be listed."""
+    return bool(bought.wants_spot) or (declared is not None and declared.spot is not None)
 
 
 def rules_of(bought: Bought, declared: ModelSpec | None) -> PlacementRules:
     """How the mix may be made. UserError where what was said contradicts."""
     if bought.spot is False and (bought.spot_events is not None or bought.max_spot_fraction is not None):
         raise UserError("--no-spot contradicts --spot-events and --max-spot-fraction; leave one of them out")
-    spec = None if declared is None else declared.spot
+    spec = None if declared is None else declared.bought_on_spot
     fraction, base = bought.max_spot_fraction, bought.on_demand_base
     if fraction is None:
         fraction = 1.0 if spec is None else spec.max_fraction

@@ -43,7 +43,8 @@ def _learn(scaler: SwellScaler, scenario: Scenario) -> None:
     outputs = history.output_tokens.astype(np.float64)
     end = edges[-1]
     start_unix = scenario.traffic.start_unix
-    funding = None if scenario.budget is None else Funding((), tariff_of(scenario.pools, interval))
+    tariff = tariff_of(scenario.pools, interval, scenario.minimum_seconds)
+    funding = None if scenario.budget is None else Funding((), tariff)
     for at, low, high in zip(edges[1:], rows[:-1], rows[1:], strict=True):
         n, o = prompts[low:high], outputs[low:high]
         sums = LengthSums(int(high - low), *(float(x) for x in (n.sum(), n @ n, o.sum(), o @ o, n @ o)))

@@ -38,6 +38,7 @@ class Scenario:
     spot: "SpotMarket | None" = None  # without one, spot is never taken away
     crashes_per_hour: float = 0.0  # of one replica, without notice
     failed_starts: float = 0.0  # share of starts that end without a replica, and are paid
+    minimum_seconds: float = 0.0  # that a replica is billed for at least
     budget: "SimBudget | None" = None  # what replicas may cost; with one, draining is bounded
 
 
@@ -54,8 +55,18 @@ class Timeline:
 
 
 @dataclass(frozen=True)
+class BatchOutcome:
+    """What became of the requests of priority batch. Seconds are from arrival to the first token."""
+
+    requests: int
+    answered: int  # by an hour after the last arrival
+    first_token_p50_seconds: float
+    first_token_p95_seconds: float
+
+
+@dataclass(frozen=True)
 class Result:
-    """One replay of one policy."""
+    """One replay of one policy. Requests of priority batch are promised no time: they count as no attainment."""
 
     policy: str
     requests: int
@@ -74,8 +85,14 @@ class Result:
     usd_by_pool: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)  # how often each rule set the number
     spent_usd_nanos: tuple[int, ...] = ()  # by period of the budget, where there is one
+    batch: BatchOutcome | None = None  # of those of `requests` that are of priority batch
+
+    @property
+    def promised(self) -> int:
+        """Requests that are promised a time: all but batch."""
+        return self.requests - (self.batch.requests if self.batch else 0)
 
     @property
     def attainment(self) -> float:
         """The share of requests that met the objective; refusals and errors are misses."""
-        return self.attained / self.requests if self.requests else 1.0
+        return self.attained / self.promised if self.promised else 1.0

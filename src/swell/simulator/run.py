@@ -17,6 +17,7 @@ import numpy as np
 from swell.control.scaling import ScalingLoop
 from swell.errors import UserError
 from swell.policy.admission import AdmissionQueue
+from swell.policy.queueing import BATCH, batch_room
 from swell.policy.routing import POLICIES, Request, View, build_view, fitting
 from swell.policy.scaling.capacity import Mix, chunk_limit
 from swell.ports.scaler import Scaler
@@ -67,6 +68,7 @@ class Replay:
             most = scenario.max_in_flight
             self._limits = {name: replace(each, in_flight=most) for name, each in self._limits.items()}
         self._choose = POLICIES[scenario.routing]
+        self._is_batch = traffic.batch
         self._needs_ring = scenario.routing.endswith("affinity")
         self._replicas: dict[str, SimReplica] = {}
         self._view = View(())
@@ -74,16 +76,19 @@ class Replay:
         self._events: list[tuple[float, int, SimReplica, int]] = []  # an engine's next, or the end of a start (-1)
         self._sequence = 0
         self._ordered = 0
-        self._bill = Bill(self._pools)
-        self._watch = Watch(len(traffic))
+        self._bill = Bill(self._pools, scenario.minimum_seconds)
+        self._watch = Watch(len(traffic), traffic.batch_count)
         self._faults = Faults(scenario)
         self._preemptions = 0
         self._decoded_before = 0.0  # output tokens, by replicas that are gone
         self._loop = ScalingLoop(self, scaler, self._pools, self._note)
         self._interval = scaler.interval_seconds
         budget = scenario.budget
-        self._treasury = None if budget is None else Treasury(budget, scenario.pools, self._interval)
+        self._treasury = (
+            None if budget is None else Treasury(budget, scenario.pools, self._interval, scenario.minimum_seconds)
+        )
         self._now = 0.0
+        self._others_at = -inf  # when a request came that is not of batch
         self._last_decision: Decision | None = None
 
     # ports.scaled_fleet
@@ -93,7 +98,7 @@ class Replay:
         views = tuple(replica.view() for replica in self._replicas.values())
         start = self._scenario.traffic.start_unix
         decoded = self._decoded_before + sum(r.engine.produced(now) for r in self._replicas.values())
-        window = self._watch.window(now, self._queue, views, decoded)
+        window = self._watch.window(now, self._queue, decoded)
         funding = None if self._treasury is None else self._treasury.funding(now, self._replicas.values())
         return Observation(now, window, views, None if start is None else start + now, funding)
 
@@ -172,7 +177,7 @@ class Replay:
         self._serve_queue(now)
         check_moment(self._replicas.values(), self._watch, self._queue)
         if len({replica.pool.profile for replica in self._view.candidates if isinstance(replica, SimReplica)}) == 1:
-            check_idle(self._view.candidates, self._queue)
+            check_idle(self._view.candidates, range(len(self._queue) - self._queue.waiting(BATCH)))
         self._watch.mark(now, self._replicas.values(), self._queue)
 
     def _arrive(self, index: int, now: float, prompt: int, output: int) -> None:
@@ -180,19 +185,31 @@ class Replay:
         job = Job(index, now, prompt, output, limit)
         if self._scenario.traffic.prefix_blocks:
             job.blocks = self._scenario.traffic.prefix_blocks[index]
-        self._watch.arrived(now, prompt)
+        if self._is_batch is not None:
+            job.is_batch = bool(self._is_batch[index])
+        if not job.is_batch:
+            self._others_at = now
+        self._watch.arrived(now, prompt, is_batch=job.is_batch)
         # Those that wait for a larger replica hold up nobody who fits a smaller one.
-        replica = self._find(job) if not self._queue or self._view.larger else None
+        waiting = len(self._queue) - (0 if job.is_batch else self._queue.waiting(BATCH))
+        replica = self._find(job) if not waiting or self._view.larger else None
         if replica is None:
-            self._queue.push(job, job.deadline, self._reference.prefill_ms(prompt) / 1000)
+            self._wait(job)
         else:
             self._dispatch(job, replica, now)
+
+    def _wait(self, job: Job) -> None:
+        priority = BATCH if job.is_batch else "standard"
+        self._queue.push(job, job.deadline, self._reference.prefill_ms(job.prompt) / 1000, priority=priority)
 
     def _find(self, job: Job) -> SimReplica | None:
         prefix = job.blocks[0] if job.blocks else 0
         view = fitting(self._view, job.prompt) if self._view.larger else self._view
         chosen = self._choose(view, Request(prefix_key=prefix, turn=job.index))
-        return chosen if isinstance(chosen, SimReplica) else None
+        if not isinstance(chosen, SimReplica):
+            return None
+        is_full = job.is_batch and chosen.in_flight >= batch_room(chosen.limit, self._now - self._others_at)
+        return None if is_full else chosen
 
     def _dispatch(self, job: Job, replica: SimReplica, now: float) -> None:
         job.reserved = job.prompt + EXPECTED_OUTPUT_TOKENS
@@ -235,7 +252,7 @@ class Replay:
 
     def _refuse_late(self, now: float) -> None:
         if self._scenario.refuses_late:
-            for job in self._queue.late(now):
+            for job in self._queue.late(now):  # none of batch: it is promised no time
                 self._queue.remove(job)
                 self._watch.failed(now)
 
@@ -252,10 +269,12 @@ class Replay:
             replica = self._find(job)
             if replica is None:
                 passed.append(job)
+                if job.is_batch:  # nobody else waits, and all of batch are alike
+                    break
             else:
                 self._dispatch(job, replica, now)
         for job in passed:
-            self._queue.push(job, job.deadline, self._reference.prefill_ms(job.prompt) / 1000)
+            self._wait(job)
 
     # What goes wrong
 
@@ -269,15 +288,16 @@ class Replay:
             self.drain(replica.replica_id)
 
     def _lose(self, replica: SimReplica, now: float) -> None:
-        """A replica is gone. Requests without a first token go back to the queue; the others are cut."""
+        """A replica is gone. Requests without a first token go back to the queue, and so do those of priority batch,
+        which do not stream; the others are cut."""
         was_ready = replica.state is ReplicaState.READY
         for job in replica.engine.lose():
-            if job.first_at >= 0:
+            if job.first_at >= 0 and not job.is_batch:
                 self._watch.failed(now)
                 continue
             job.left = job.prompt
             job.cached = 0
-            self._queue.push(job, job.deadline, self._reference.prefill_ms(job.prompt) / 1000)
+            self._wait(job)
         replica.in_flight = replica.outstanding_tokens = 0
         self._end(replica)
         if was_ready:
@@ -347,6 +367,7 @@ class Replay:
             reasons=dict(watch.reasons),
             usd_by_pool=bill.usd_by_pool,
             spent_usd_nanos=() if self._treasury is None else self._treasury.by_period(),
+            batch=None if watch.batch is None else watch.batch.outcome(),
         )
 
 

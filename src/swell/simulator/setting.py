@@ -10,9 +10,9 @@ from pathlib import Path
 from swell.errors import UserError
 from swell.policy.scaling.placement_problem import PlacementRules
 from swell.simulator.demand import factor_to_peak
-from swell.simulator.machines import Bought, market_of, pools_of, rules_of, spot_is_wanted
+from swell.simulator.machines import Bought, market_of, pools_of, rules_of, spot_is_needed, spot_is_wanted
 from swell.simulator.result import Scenario
-from swell.simulator.traffic import GeneratedTraffic, generate, load, scale_rate
+from swell.simulator.traffic import GeneratedTraffic, generate, load, scale_rate, with_batch
 from swell.simulator.treasury import SimBudget
 from swell.spec import Engine, Late, ModelSpec, load_spec
 from swell.state.catalogue import (
@@ -52,6 +52,7 @@ class Wishes:
     seed: int = 1
     bought: Bought = field(default_factory=Bought)
     budget: str | None = None  # of what replicas cost, such as `300 / week`
+    batch_share: float | None = None  # of the requests, that are of priority batch; None: as the trace says
 
 
 def build(wishes: Wishes) -> Scenario:
@@ -76,6 +77,9 @@ def scenario_of(
         factor = factor_to_peak(traffic, pools[0].profile, objective, wishes.peak_replicas, wishes.seed)
         traffic = scale_rate(traffic, factor, seed=wishes.seed)
         history = None if history is None else scale_rate(history, factor, seed=wishes.seed)
+    batch_share = 1.0 if declared is not None and declared.is_batch else wishes.batch_share
+    if batch_share is not None:
+        traffic = with_batch(traffic, batch_share, seed=wishes.seed)
     market = market_of(pools, wishes.bought.spot_events, traffic.seconds, wishes.seed) if with_market else None
     budget = None if wishes.budget is None else SimBudget.parse(wishes.budget)
     scenario = Scenario(
@@ -89,6 +93,7 @@ def scenario_of(
         routing=declared.routing.value,
         refuses_late=declared.objectives.late is Late.REFUSE,
         idle_seconds=declared.scaling.idle_seconds,
+        minimum_seconds=declared.minimum_billed_seconds,
     )
 
 
@@ -133,6 +138,7 @@ def _pools(wishes: Wishes, declared: ModelSpec | None) -> tuple[Pool, ...]:
         model,
         _accelerators(wishes, declared),
         spot=spot_is_wanted(wishes.bought, declared),
+        spot_is_needed=spot_is_needed(wishes.bought, declared),
         start_seconds=starts,
         profiles=wishes.profiles,
         prices=wishes.prices,

@@ -4,7 +4,7 @@ from math import floor, log10
 from typing import Any
 
 from swell.simulator.compare import Comparison, Found, Score
-from swell.simulator.result import Result, Scenario
+from swell.simulator.result import BatchOutcome, Result, Scenario
 from swell.simulator.treasury import SimBudget
 from swell.units import NANOS_PER_USD
 
@@ -58,6 +58,7 @@ def as_json(comparison: Comparison, score: Score) -> dict[str, Any]:
         "usd_by_pool": result.usd_by_pool,
         "reasons": result.reasons,
         "budget": _budget_numbers(comparison, result),
+        "batch": _batch_numbers(comparison, result),
         "trace_seconds": scenario.traffic.seconds,
         "seed": scenario.seed,
         "wall_seconds": result.wall_seconds,
@@ -75,6 +76,20 @@ def _budget_numbers(comparison: Comparison, result: Result) -> dict[str, Any] | 
         "spent_usd_nanos": list(result.spent_usd_nanos),
         "cost_usd_without": without.cost_usd if without else None,
         "attainment_without": without.attainment if without else None,
+    }
+
+
+def _batch_numbers(comparison: Comparison, result: Result) -> dict[str, Any] | None:
+    """Requests of priority batch, and what there would be if they were promised a time."""
+    batch, without = result.batch, comparison.without_batch
+    if batch is None:
+        return None
+    return {
+        "requests": batch.requests,
+        "answered": batch.answered,
+        "first_token_seconds": {"p50": batch.first_token_p50_seconds, "p95": batch.first_token_p95_seconds},
+        "cost_usd_promised": without.cost_usd if without else None,
+        "attainment_promised": without.attainment if without else None,
     }
 
 
@@ -121,9 +136,13 @@ def telling(comparison: Comparison, score: Score) -> Score:
 
 def sentences(comparison: Comparison, score: Score) -> list[str]:
     """What it would cost, which objectives it meets, how far the best anybody could do is, and what set the number."""
-    said = [_cost(comparison.scenario, score.found), _objectives(comparison, score.found), _distance(comparison, score)]
+    said = [_cost(comparison.scenario, score.found)]
+    if score.found.result.promised:
+        said += [_objectives(comparison, score.found), _distance(comparison, score)]
     if comparison.scenario.budget is not None:
         said.insert(1, _budget(comparison, comparison.scenario.budget, score.found.result))
+    if score.found.result.batch is not None:
+        said.insert(1, _batch(comparison, score.found.result, score.found.result.batch))
     if len(comparison.scenario.pools) > 1:
         said.append(_used(score.found))
     if score.found.result.reasons:
@@ -261,6 +280,24 @@ def _budget(comparison: Comparison, budget: SimBudget, result: Result) -> str:
     return f"{said} Without the budget {free}: it {gives}."
 
 
+def _batch(comparison: Comparison, result: Result, batch: BatchOutcome) -> str:
+    """What became of batch, and what it costs less for being that."""
+    left = batch.requests - batch.answered
+    answered = "all are answered" if not left else f"{left:,} are not answered"
+    said = (
+        f"{batch.requests:,} of them are of priority batch and promised no time: {answered}, "
+        f"half have their first token within {span(batch.first_token_p50_seconds)}, "
+        f"95 % within {span(batch.first_token_p95_seconds)}."
+    )
+    without = comparison.without_batch
+    if without is None:
+        return said
+    change = 1 - result.cost_usd / without.cost_usd if without.cost_usd else 0.0
+    than = f"{abs(change):.0%} {'less' if change >= 0 else 'more'}"
+    promised = f"If they were promised what the others are, it would cost {usd(without.cost_usd)}"
+    return f"{said} {promised} and attain {share(without.attainment)}: batch makes it {than}."
+
+
 def _used(found: Found) -> str:
     """What was bought, the most first."""
     spent = sorted(found.result.usd_by_pool.items(), key=lambda each: (-each[1], each[0]))
@@ -272,11 +309,11 @@ def _used(found: Found) -> str:
 def _objectives(comparison: Comparison, found: Found) -> str:
     attained, asked = found.result.attainment, comparison.attainment
     verdict = "It meets the objective" if found.reached else "It misses the objective"
+    who = "the other requests" if found.result.batch else "the requests"
     only = "" if found.reached else "only "
     part = f"{only}{share(attained)}" if found.result.attained else "none"
     return (
-        f"{verdict}: {part} of the requests, where {asked:.4g} was asked for, get "
-        f"{objective_text(comparison.scenario)}."
+        f"{verdict}: {part} of {who}, where {asked:.4g} was asked for, get {objective_text(comparison.scenario)}."
     ).replace(f"{asked:.4g}", f"{asked * 100:.4g} %")
 
 

@@ -53,14 +53,16 @@ class SimBudget:
 class Treasury:
     """What was spent in each period, and what is left for the policy."""
 
-    def __init__(self, budget: SimBudget, pools: Iterable[Pool], turn_seconds: float) -> None:
+    def __init__(
+        self, budget: SimBudget, pools: Iterable[Pool], turn_seconds: float, minimum_seconds: float = 0.0
+    ) -> None:
         self._budget = budget
-        self._tariff = tariff_of(pools, turn_seconds)
+        self._tariff = tariff_of(pools, turn_seconds, minimum_seconds)
         self._ended: dict[int, int] = defaultdict(int)  # by period
 
     def ended(self, replica: SimReplica, now: float) -> None:
-        """A replica is gone: it is billed from its order to now."""
-        for period, nanos in self._billed(replica, now):
+        """A replica is gone: it is billed from its order to now, and for the minimum."""
+        for period, nanos in self._billed(replica, max(now, replica.ordered_at + self._tariff.minimum_seconds)):
             self._ended[period] += nanos
 
     def funding(self, now: float, running: Iterable[SimReplica]) -> Funding:
@@ -98,10 +100,10 @@ class Treasury:
         return found
 
 
-def tariff_of(pools: Iterable[Pool], turn_seconds: float) -> Tariff:
+def tariff_of(pools: Iterable[Pool], turn_seconds: float, minimum_seconds: float = 0.0) -> Tariff:
     """What replicas of these pools cost, where a decision is made every `turn_seconds`."""
     prices = tuple((pool.name, price_of(pool)) for pool in pools)
-    return Tariff(prices, DRAIN_SECONDS, turn_seconds + LATE_SECONDS)
+    return Tariff(prices, DRAIN_SECONDS, turn_seconds + LATE_SECONDS, minimum_seconds)
 
 
 def price_of(pool: Pool) -> int:

@@ -3,20 +3,29 @@
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sized
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
+from swell.policy.queueing import BATCH
 from swell.simulator.engine import Job
 from swell.simulator.fleet import SimReplica
-from swell.simulator.result import Timeline
-from swell.state.scaling import Decision, LengthSums, ReplicaState, ReplicaView, Window
+from swell.simulator.result import BatchOutcome, Timeline
+from swell.state.scaling import Decision, LengthSums, ReplicaState, Window
+
+
+class _Queue(Sized, Protocol):
+    def waiting(self, priority: str) -> int:
+        """How many of a class wait."""
 
 
 class Watch:
-    """Counts. One per replay."""
+    """Counts. One per replay. Requests of priority batch are promised no time: whether they attain is not counted."""
 
-    def __init__(self, requests: int) -> None:
+    def __init__(self, requests: int, batch_requests: int = 0) -> None:
         self.requests = requests
+        self.batch = Watch(batch_requests) if batch_requests else None  # of those alone; they count here as well
         self.in_system = 0
         self.ended = 0
         self.attained = 0
@@ -38,8 +47,10 @@ class Watch:
         self._ttft_sum = self._itl_sum = 0.0
         self._area = 0.0
 
-    def arrived(self, now: float, prompt: int) -> None:
+    def arrived(self, now: float, prompt: int, *, is_batch: bool = False) -> None:
         """A request came in."""
+        if is_batch and self.batch is not None:
+            self.batch.arrived(now, prompt)
         self._area += self.in_system * (now - self._area_at)
         self._area_at = now
         self.in_system += 1
@@ -48,6 +59,8 @@ class Watch:
 
     def finished(self, now: float, job: Job, prompt: int, output: int, itl_limit: float) -> None:
         """A request was answered in full; lengths are its own, whatever was computed twice."""
+        if job.is_batch and self.batch is not None:
+            self.batch.finished(now, job, prompt, output, itl_limit)
         self._area += self.in_system * (now - self._area_at)
         self._area_at = now
         self.in_system -= 1
@@ -55,9 +68,10 @@ class Watch:
         ttft = job.first_at - job.arrival
         itl = (now - job.first_at) / (output - 1) if output > 1 else 0.0
         good = ttft <= job.ttft_limit and itl <= itl_limit
-        self.attained += good
-        self._good += good
-        self._judged += 1
+        if not job.is_batch:
+            self.attained += good
+            self._good += good
+            self._judged += 1
         self._count += 1
         self._n += prompt
         self._n2 += prompt * prompt
@@ -67,30 +81,42 @@ class Watch:
         self._cached += job.cached
         self._ttft_sum += ttft
         self._itl_sum += itl
-        self.ttft.append(ttft * 1000)
-        self.itl.append(itl * 1000)
+        if not job.is_batch or self.batch is None:
+            self.ttft.append(ttft * 1000)
+            self.itl.append(itl * 1000)
 
     def failed(self, now: float) -> None:
-        """A request was cut: it missed."""
+        """A request was cut: it missed. None of batch is."""
         self._area += self.in_system * (now - self._area_at)
         self._area_at = now
         self.in_system -= 1
         self.ended += 1
         self._judged += 1
 
-    def window(self, now: float, queue: Sized, views: Iterable[ReplicaView], decoded: float) -> Window:
+    def window(self, now: float, queue: _Queue, decoded: float) -> Window:
         """Everything since the last window; `decoded` output tokens since the beginning, over all replicas."""
+        produced = max(0, int(decoded) - self._decoded)
+        self._decoded = int(decoded)
+        window = self._window(now, len(queue), produced)
+        if self.batch is None:
+            return window
+        waiting = queue.waiting(BATCH)
+        running = self.batch.in_system - waiting
+        # Sequences of one engine are decoded at one pace.
+        part = int(produced * running / window.in_flight) if window.in_flight else 0
+        return replace(window, batch=self.batch._window(now, waiting, part))
+
+    def _window(self, now: float, queued: int, produced: int) -> Window:
         self._area += self.in_system * (now - self._area_at)
         self._area_at = now
         seconds = now - self._at
-        queued = len(queue)
         window = Window(
             at=now,
             seconds=seconds,
             arrivals=self._arrivals,
             arrived_prompt_tokens=self._prompt_tokens,
             completed=LengthSums(self._count, self._n, self._n2, self._o, self._o2, self._no),
-            decoded_tokens=max(0, int(decoded) - self._decoded),
+            decoded_tokens=produced,
             judged=self._judged,
             attained=self._good,
             ttft_ms_sum=self._ttft_sum * 1000,
@@ -101,9 +127,14 @@ class Watch:
             cached_prompt_tokens=self._cached,
         )
         self._at = now
-        self._decoded = int(decoded)
         self._reset()
         return window
+
+    def outcome(self) -> BatchOutcome:
+        """Of requests that are promised no time."""
+        seconds = np.frombuffer(self.ttft, dtype=np.float32) / 1000 if self.ttft else np.zeros(1)
+        middle, most = np.percentile(seconds, (50, 95))
+        return BatchOutcome(self.requests, self.ended, float(middle), float(most))
 
     def reason(self, decision: Decision) -> None:
         """Count which rule set the number."""

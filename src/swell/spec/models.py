@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, StringConstraints, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from swell.spec.aliases import AliasTable
@@ -17,7 +17,7 @@ from swell.spec.endpoints import Endpoint
 from swell.spec.money import Usd
 from swell.spec.objectives import ObjectivesSpec, ScalingSpec, SpotSpec
 from swell.spec.replicas import ReplicaRange
-from swell.spec.tenants import TenantName
+from swell.spec.tenants import Priority, TenantName
 
 SOURCE_SCHEMES = ("hf", "s3", "gs", "file", "pypi")
 
@@ -161,9 +161,15 @@ class ModelSpec(SpecModel):
         default=(), description="What a replica may run on, such as `L4` or `4xH100`: what is cheapest is mixed."
     )
     spot: SpotSpec | None = Field(default=None, description="Whether spot machines may be part of the mix.")
+    priority: Priority | None = Field(
+        default=None, description="The best class its requests get; batch: all wait for what is idle, spot by rule."
+    )
     usd_per_replica_hour: Annotated[Usd, AfterValidator(_affordable)] | None = Field(
         default=None,
         description="What a replica costs an hour on this machine, for `swell costs`; `swell prices own` works it out.",
+    )
+    minimum_billed_seconds: Annotated[float, Strict(), Field(ge=0, le=3600)] = Field(
+        default=0.0, description="A replica is billed for so long at least, on most clouds 60; budgets count it."
     )
     infrastructure_budget: InfrastructureBudgets = Field(
         default=(), description="What its replicas may cost; one budget, or several. Needs usd_per_replica_hour."
@@ -211,6 +217,16 @@ class ModelSpec(SpecModel):
     def scales(self) -> bool:
         """Whether Swell decides how many replicas there are."""
         return self.is_launched and self.replicas.min < self.replicas.max
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether all its requests are of priority batch."""
+        return self.priority is Priority.BATCH
+
+    @property
+    def bought_on_spot(self) -> SpotSpec | None:
+        """How spot may be part of the mix; what is batch alone is had there unless the file says otherwise."""
+        return SpotSpec() if self.spot is None and self.is_batch and self.is_launched else self.spot
 
     @property
     def priceless(self) -> str:
@@ -273,6 +289,7 @@ class ModelSpec(SpecModel):
             "lora",
             "accelerators",
             "spot",
+            "minimum_billed_seconds",
             "provider",
         ):
             if getattr(self, field):

@@ -121,6 +121,7 @@ class ModelLoad(msgspec.Struct, frozen=True, array_like=True):
     in_flight: int = 0  # gauge: sent to replicas
     queued: int = 0  # gauge
     oldest_queued_seconds: float = 0.0  # gauge
+    batch: "ModelLoad | None" = None  # what of all this requests of priority batch are; None: there was none
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):

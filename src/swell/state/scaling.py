@@ -3,7 +3,7 @@
 Times are seconds on one clock (monotonic live, virtual in the simulator) unless a name says otherwise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from swell.state.funding import Fund, Funding
@@ -106,6 +106,11 @@ class LengthSums:
             self.no + other.no,
         )  # fmt: skip
 
+    def less(self, part: "LengthSums") -> "LengthSums":
+        """Without a part of these requests; nothing where more is taken away than there is."""
+        left = self + part.scaled(-1.0)
+        return left if left.count > 0 and left.n >= 0 and left.o >= 0 else LengthSums()
+
     def scaled(self, factor: float) -> "LengthSums":
         """Every sum times `factor`, so that means stay as they are."""
         return LengthSums(
@@ -133,6 +138,32 @@ class Window:
     oldest_queued_seconds: float = 0.0
     mean_in_flight: float = 0.0  # over the interval, queued ones included
     cached_prompt_tokens: int = 0  # of the completed requests' prompts, found in a prefix cache
+    batch: "Window | None" = None  # what of all this requests of priority batch are; None: none
+    running_share: float = 1.0  # of all that runs, where the window is a part of it
+
+    @property
+    def of_others(self) -> "Window":
+        """The same without what requests of priority batch are."""
+        part = self.batch
+        if part is None:
+            return self
+        return replace(
+            self,
+            arrivals=max(0, self.arrivals - part.arrivals),
+            arrived_prompt_tokens=max(0, self.arrived_prompt_tokens - part.arrived_prompt_tokens),
+            completed=self.completed.less(part.completed),
+            decoded_tokens=max(0, self.decoded_tokens - part.decoded_tokens),
+            judged=max(0, self.judged - part.judged),
+            attained=max(0, self.attained - part.attained),
+            ttft_ms_sum=max(0.0, self.ttft_ms_sum - part.ttft_ms_sum),
+            itl_ms_sum=max(0.0, self.itl_ms_sum - part.itl_ms_sum),
+            in_flight=max(0, self.in_flight - part.in_flight),
+            queued=max(0, self.queued - part.queued),
+            mean_in_flight=max(0.0, self.mean_in_flight - part.mean_in_flight),
+            cached_prompt_tokens=max(0, self.cached_prompt_tokens - part.cached_prompt_tokens),
+            batch=None,
+            running_share=max(0, self.in_flight - part.in_flight) / self.in_flight if self.in_flight else 1.0,
+        )
 
 
 class ReplicaState(StrEnum):

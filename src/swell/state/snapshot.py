@@ -96,6 +96,7 @@ class ModelEntry(msgspec.Struct, frozen=True):
     refuses_late: bool = False  # who waits and cannot meet ttft_ms any more is refused, not demoted
     cheaper_variant: str = ""  # the model that answers where a budget is nearly used up; empty: none
     context_tokens: int = 0  # of one request; 0: not known
+    priority: str = ""  # the best class that its requests have; empty: whatever their keys allow
     replicas: tuple[ReplicaEntry, ...] = ()
 
 

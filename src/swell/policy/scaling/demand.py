@@ -39,6 +39,7 @@ def demand_of(
     """
     arriving = arrived(profile, window, mix, rate, usual_seconds)
     serving = seen.ready + sum(r.in_flight for r in seen.replicas if r.state is ReplicaState.DRAINING) / batch
+    serving *= window.running_share
     now = float(window.in_flight + window.queued)
     mean = window.mean_in_flight or now
     if is_young or serving <= 0 or (not mean and window.arrivals):  # the last: nobody counted what is in the system

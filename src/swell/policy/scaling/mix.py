@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from swell.policy.scaling.capacity import Mix, capacity
+from swell.policy.scaling.mix_batch import PATIENCE_SECONDS, place_batch, places_of
 from swell.policy.scaling.mix_fill import Filling, added, filled, filling, floored, trimmed
 from swell.policy.scaling.mix_need import MixSettings, in_reference, miss_usd, serving_pools, usual_share
 from swell.policy.scaling.mix_words import Turn, told
@@ -35,7 +36,7 @@ from swell.policy.scaling.placement import (
     should_solve,
 )
 from swell.policy.scaling.placement_problem import problem_of
-from swell.policy.scaling.spot_memory import NOTHING, SpotMemory, hazard_per_hour, is_late, remember
+from swell.policy.scaling.spot_memory import NOTHING, PoolRecord, SpotMemory, hazard_per_hour, is_late, remember
 from swell.state.scaling import Decision, Market, Objective, Observation, Pool, ReplicaState
 from swell.units import NANOS_PER_USD
 
@@ -55,6 +56,8 @@ class MixMemory:
     filling: Filling | None = None  # for which it was made
     sure: "Sure | None" = None  # what could be relied on in the last turn
     decided: tuple[tuple[str, int], ...] = ()
+    batch: tuple[tuple[str, int], ...] = ()  # of those decided: for batch
+    batch_lacks_since: float | None = None  # spot, for at least half of what batch needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +84,22 @@ class There:
         """Ready, or in time."""
         return self.ready + self.coming
 
+    def without(self, count: int) -> "There":
+        """Without so many of them, those that start first."""
+        starting = self.present - self.ready
+        return There(self.present - count, self.ready - max(0, count - starting), max(0, self.coming - count))
+
 
 def spread(
-    settings: MixSettings, memory: MixMemory, seen: Observation, asked: Decision, mix: Mix
+    settings: MixSettings, memory: MixMemory, seen: Observation, asked: Decision, mix: Mix, batch: float = 0.0
 ) -> tuple[Decision, MixMemory]:
-    """What is `asked` for in replicas of the reference pool, as counts of every pool."""
-    there = _there(settings, seen)
+    """What is `asked` for in replicas of the reference pool, as counts of every pool; and `batch` besides, which may
+    wait."""
+    everything = _there(settings, seen)
+    there = _others(memory, everything)
     memory = replace(memory, spot=remember(memory.spot, settings.pools, seen, memory.decided))
     if seen.window is None:
-        present = tuple((pool.name, there[pool.name].present) for pool in settings.pools)
+        present = tuple((pool.name, everything[pool.name].present) for pool in settings.pools)
         return replace(asked, counts=present, is_hold=True), replace(memory, decided=present)
     one = capacity(settings.pools[0].profile, settings.objective, mix)[0]
     settings = replace(settings, pools=serving_pools(settings, mix))
@@ -103,8 +113,9 @@ def spread(
     memory = _followed(settings, memory, inputs, asked.replicas, one)
     memory = _relied_on(memory, inputs, there)
     turn = _turn(settings, memory, inputs, there)
-    decided = tuple((pool.name, turn.serving[pool.name] + turn.leaving[pool.name]) for pool in settings.pools)
-    is_hold = all(there[name].present == count for name, count in decided)
+    turn, memory = _with_batch(settings, memory, inputs, everything, turn, batch, seen.now)
+    decided = tuple(turn.counts.items())
+    is_hold = all(everything[name].present == count for name, count in decided)
     memory = replace(memory, decided=decided)
     return told(asked, turn, decided, is_hold=is_hold), memory
 
@@ -126,6 +137,15 @@ def _there(settings: MixSettings, seen: Observation) -> dict[str, There]:
     return {name: There(present[name], ready[name], coming[name]) for name in by_name}
 
 
+def _others(memory: MixMemory, there: Mapping[str, There]) -> dict[str, There]:
+    """What is there without what is batch's. Who is lost, batch loses first."""
+    decided, batch = dict(memory.decided), dict(memory.batch)
+    kept = {name: decided.get(name, 0) - batch.get(name, 0) for name in there}
+    return {
+        name: here.without(min(batch.get(name, 0), max(0, here.present - kept[name]))) for name, here in there.items()
+    }
+
+
 def _inputs(
     settings: MixSettings, memory: MixMemory, there: Mapping[str, There], demand: Bucket, now: float
 ) -> PlacementInputs:
@@ -133,17 +153,20 @@ def _inputs(
     records = dict(memory.spot.records)
     pools = []
     for pool in settings.pools:
-        record = records.get(pool.name, NOTHING)
-        if pool.market is Market.SPOT:
-            here = there[pool.name]
-            room = here.sure if now < record.avoid_until else pool.max_replicas
-            hazard = hazard_per_hour(record, pool.hazard_per_hour)
-            room = min(pool.max_replicas, room)
-            if (hazard, room) != (pool.hazard_per_hour, pool.max_replicas):
-                pool = replace(pool, hazard_per_hour=hazard, max_replicas=room)  # noqa: PLW2901
-        pools.append(pool)
+        pools.append(_with_room(pool, records.get(pool.name, NOTHING), there[pool.name], now))
     current = tuple((name, here.present) for name, here in there.items())
     return PlacementInputs(tuple(pools), (demand,), settings.objective, settings.rules, current)
+
+
+def _with_room(pool: Pool, record: PoolRecord, here: There, now: float) -> Pool:
+    """A spot pool with the hazard that was seen, and without room for more than is there while it is avoided."""
+    if pool.market is not Market.SPOT:
+        return pool
+    room = min(pool.max_replicas, here.sure if now < record.avoid_until else pool.max_replicas)
+    hazard = hazard_per_hour(record, pool.hazard_per_hour)
+    if (hazard, room) == (pool.hazard_per_hour, pool.max_replicas):
+        return pool
+    return replace(pool, hazard_per_hour=hazard, max_replicas=room)
 
 
 def _planned(settings: MixSettings, placement: Placement) -> tuple[int, ...]:
@@ -194,6 +217,39 @@ def _turn(settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, the
         is_cut=cut or not asked.is_affordable(list(memory.plan)),
         usd_per_hour=sum(usd * (serving[name] + leaving[name]) for name, usd in zip(names, asked.price, strict=True)),
     )
+
+
+def _with_batch(
+    settings: MixSettings, memory: MixMemory, inputs: PlacementInputs, there: Mapping[str, There], turn: Turn,
+    need: float, now: float,
+) -> tuple[Turn, MixMemory]:  # fmt: skip
+    """The turn with the replicas for batch; see `mix_batch`."""
+    asked, records = memory.filling, dict(memory.spot.records)
+    if need <= 0 or asked is None:
+        return turn, replace(memory, batch=(), batch_lacks_since=None)
+    names = [pool.name for pool in settings.pools]
+    places = places_of(
+        tuple(_with_room(pool, records.get(pool.name, NOTHING), there[pool.name], now) for pool in settings.pools),
+        dict(zip(names, asked.capacity, strict=True)),
+        dict(zip(names, asked.usd, strict=True)),
+        {name: there[name].sure for name in names},
+        {name: there[name].sure > 0 and not records.get(name, NOTHING).failures for name in names},
+        turn.counts,
+    )
+    on_spot = sum(place.capacity * place.spare for place in places if place.pool.market is Market.SPOT)
+    since = None if 2 * on_spot >= need else memory.batch_lacks_since
+    if 2 * on_spot < need and since is None:
+        since = now
+    counts = place_batch(
+        need,
+        places,
+        most=max(0, settings.rules.max_replicas - sum(turn.counts.values())),
+        usd_left=asked.ceiling_usd - turn.usd_per_hour,
+        may_be_on_demand=since is not None and now - since >= PATIENCE_SECONDS,
+    )
+    paid = sum(usd * counts.get(name, 0) for name, usd in zip(names, asked.price, strict=True))
+    turn = replace(turn, batch=counts, batch_need=need, usd_per_hour=turn.usd_per_hour + paid)
+    return turn, replace(memory, batch=tuple(counts.items()), batch_lacks_since=since)
 
 
 def _relied_on(memory: MixMemory, inputs: PlacementInputs, there: Mapping[str, There]) -> MixMemory:
@@ -323,7 +379,9 @@ class Mixer:
         """Of the pool that takes longest."""
         return max(pool.start_seconds for pool in self.settings.pools)
 
-    def decide(self, seen: Observation, asked: Decision, mix: Mix, usd_nanos_per_hour: int | None = None) -> Decision:
+    def decide(
+        self, seen: Observation, asked: Decision, mix: Mix, usd_nanos_per_hour: int | None = None, batch: float = 0.0
+    ) -> Decision:
         """See `spread`. A ceiling of spend that is given counts besides the one in the rules."""
         settings = self.settings
         if usd_nanos_per_hour is not None:
@@ -331,5 +389,5 @@ class Mixer:
             own = settings.rules.usd_per_hour
             rules = replace(settings.rules, usd_per_hour=ceiling if own is None else min(own, ceiling))
             settings = replace(settings, rules=rules)
-        decision, self.memory = spread(settings, self.memory, seen, asked, mix)
+        decision, self.memory = spread(settings, self.memory, seen, asked, mix, batch)
         return decision

@@ -1,7 +1,7 @@
 """What a turn of the mix came to, as a decision that says which lever set what. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from swell.state.scaling import Decision, Option
 
@@ -19,6 +19,13 @@ class Turn:
     short: float  # the share of the need that is not provided for
     is_cut: bool  # the ceiling of spend keeps it from being more
     usd_per_hour: float
+    batch: dict[str, int] = field(default_factory=dict)  # besides, for requests of priority batch
+    batch_need: float = 0.0  # in replicas of the first pool
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of every pool, whatever for."""
+        return {name: count + self.leaving[name] + self.batch.get(name, 0) for name, count in self.serving.items()}
 
 
 def told(asked: Decision, turn: Turn, decided: Sequence[tuple[str, int]], *, is_hold: bool) -> Decision:
@@ -31,21 +38,27 @@ def told(asked: Decision, turn: Turn, decided: Sequence[tuple[str, int]], *, is_
         binding = "stand-in"
     elif leaving and not is_hold:
         binding = "handover"
+    elif turn.batch_need and not asked.replicas:
+        binding = "batch"
     why = asked.reason if asked.is_hold else asked.reason.partition(": ")[2]  # how many there are is said below
     parts = [f"{why}; {_mix(turn)} for {asked.replicas} of {asked.counts[0][0]}"]
     if turn.standing_in:
         parts.append(f"{turn.standing_in} on demand stand in for spot that is not sure to come")
     if leaving:
         parts.append(f"{leaving} more stay until others are ready")
+    if turn.batch_need:
+        parts.append(f"{_listed(turn.batch)} besides for {turn.batch_need:.2f} of batch, which may wait")
     if turn.avoided:
         parts.append(f"avoided for what they took or refused: {', '.join(turn.avoided)}")
     if turn.short > 0:
         given_up = f"{turn.short:.0%} of what is needed is given up"
         parts.append(f"the ceiling of spend binds, {given_up}" if turn.is_cut else f"{given_up}: no more is to be had")
-    inputs = (
+    inputs: tuple[tuple[str, float], ...] = (
         ("usd_per_hour", turn.usd_per_hour), ("standing_in", float(turn.standing_in)), ("leaving", float(leaving)),
         ("short", turn.short),
     )  # fmt: skip
+    if turn.batch_need:
+        inputs += (("batch", turn.batch_need), ("batch_replicas", float(sum(turn.batch.values()))))
     return replace(
         asked,
         counts=tuple(decided),
@@ -58,6 +71,10 @@ def told(asked: Decision, turn: Turn, decided: Sequence[tuple[str, int]], *, is_
 
 
 def _mix(turn: Turn) -> str:
-    used = [f"{count} {name}" for name, count in turn.serving.items() if count]
+    return _listed(turn.serving)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    used = [f"{count} {name}" for name, count in counts.items() if count]
     more = f" and {len(used) - _POOLS_SAID} more pools" if len(used) > _POOLS_SAID else ""
     return (", ".join(used[:_POOLS_SAID]) + more) or "nothing"

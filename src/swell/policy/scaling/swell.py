@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil, exp, log
 from typing import TYPE_CHECKING
 
+from swell.policy.scaling.batch import BatchMemory, batch_need
 from swell.policy.scaling.capacity import Mix, capacity
 from swell.policy.scaling.demand import demand_of
 from swell.policy.scaling.forecast import (
@@ -89,6 +90,7 @@ class ScalingMemory:
     judged_per_second: float = 0.0  # over the last day
     judged_seconds: float = 0.0
     thrift: ThriftMemory = field(default_factory=ThriftMemory)
+    batch: BatchMemory = field(default_factory=BatchMemory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +330,10 @@ class SwellScaler:
         rules: "PlacementRules | None" = None,
         memory: ScalingMemory | None = None,
     ) -> None:
-        """The need is counted in replicas of the first pool; `rules` say how several may be mixed."""
+        """The need is counted in replicas of the first pool; `rules` say how several may be mixed.
+
+        Where some are on spot, requests of priority batch wait for those (`batch`).
+        """
         pool = next(iter(pools.values()))
         is_one = len(pools) == 1 and (rules is None or rules.usd_per_hour is None)
         # Of several pools, bounds count replicas of any size: the mix keeps them, in the need they would mean nothing.
@@ -337,6 +342,7 @@ class SwellScaler:
             low = min(high, max(low, rules.on_demand_base))
         self.settings = ScalingSettings(pool, objective, low, high, interval_seconds, idle_seconds, caution, headroom)
         self.memory = memory or ScalingMemory(caution=min(CAUTION_RANGE[1], max(CAUTION_RANGE[0], headroom)))
+        self._batch_waits = any(each.market is Market.SPOT for each in pools.values())
         self._mixer = None if is_one else _mixer(tuple(pools.values()), objective, rules, min_replicas, max_replicas)
 
     @property
@@ -344,16 +350,26 @@ class SwellScaler:
         return self.settings.interval_seconds
 
     def decide(self, seen: Observation) -> Decision:
-        mixer, settings = self._mixer, self.settings
+        mixer, settings, memory = self._mixer, self.settings, self.memory
         bounds = settings.min_replicas, settings.max_replicas
         if mixer is None:
             asked, self.memory = decide(self.settings, self.memory, seen)
             return self._kept(funded(settings.pool, bounds, self.memory.thrift, seen, asked))
+        need = 0.0
+        if self._batch_waits and seen.window is not None:
+            others = _mix(memory, seen.window)
+            need, batch = batch_need(
+                memory.batch, settings.pool.profile, settings.objective, seen.window.batch, others,
+                settings.interval_seconds,
+            )  # fmt: skip
+            seen, self.memory = replace(seen, window=seen.window.of_others), replace(memory, batch=batch)
         lengths = _mix(self.memory, seen.window or Window(seen.now, 0.0))
+        if not self.memory.mix.count:
+            lengths = Mix.of_sums(self.memory.batch.mix) or lengths
         asked, self.memory = decide(settings, self.memory, mixer.in_reference(seen, lengths))
         thrift = self.memory.thrift
         asked = capped(settings.pool, bounds, thrift, seen, asked)
-        found = mixer.decide(seen, asked, lengths, rate_allowed(thrift, seen, mixer.start_seconds))
+        found = mixer.decide(seen, asked, lengths, rate_allowed(thrift, seen, mixer.start_seconds), need)
         return self._kept(funded_mix(settings.pool, thrift, seen, asked, found))
 
     def _kept(self, found: tuple[Decision, ThriftMemory]) -> Decision:

@@ -2,7 +2,7 @@
 
 from swell.simulator.traffic.generated import GeneratedTraffic, generate
 from swell.simulator.traffic.load import FORMATS, load
-from swell.simulator.traffic.shape import between, describe, scale_rate, superpose, time_warp
+from swell.simulator.traffic.shape import between, describe, scale_rate, superpose, time_warp, with_batch
 
 __all__ = [
     "FORMATS",
@@ -14,4 +14,5 @@ __all__ = [
     "scale_rate",
     "superpose",
     "time_warp",
+    "with_batch",
 ]

@@ -28,12 +28,14 @@ class Rows:
     output_tokens: NDArray[np.int32]
     is_unix: bool
     prefixes: PrefixColumn | None = None
+    batch: NDArray[np.bool_] | None = None  # which are of priority batch; None: nothing is said of that
 
     def only(self, keep: NDArray[np.bool_]) -> "Rows":
         """The rows that are kept."""
         prefixes = None if self.prefixes is None else self.prefixes.take(np.flatnonzero(keep))
+        batch = None if self.batch is None else self.batch[keep]
         return Rows(
-            self.arrival_ns[keep], self.prompt_tokens[keep], self.output_tokens[keep], self.is_unix, prefixes
+            self.arrival_ns[keep], self.prompt_tokens[keep], self.output_tokens[keep], self.is_unix, prefixes, batch
         )  # fmt: skip
 
 

@@ -4,20 +4,26 @@
              for that are times since 1970, in s, ms, us or ns by their size.
     prompt   prompt_tokens, input_tokens, input_length
     output   output_tokens, completion_tokens, output_length
+    class    priority: interactive, standard or batch; without the column, or where it is empty, standard
 
 The first of each that a file has is read. Offsets are from the beginning of the trace.
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from swell.policy.queueing import BATCH, PRIORITIES
 from swell.simulator.traffic.format import Rows, TraceFormat, moments, tokens
 from swell.simulator.traffic.table import Chunk
 
 _ARRIVALS = ("arrival_seconds", "arrival_ms", "timestamp")
 _PROMPTS = ("prompt_tokens", "input_tokens", "input_length")
 _OUTPUTS = ("output_tokens", "completion_tokens", "output_length")
+
+_PRIORITY = "priority"
 
 _UNIX_FROM = 1e9  # seconds: September 2001 as a time since 1970, and 31 years as the length of a trace
 _STEP_FROM = 1e11  # seconds: the year 5138; ms since 1970 pass it in 1973
@@ -29,6 +35,19 @@ def _lacking(present: Collection[str]) -> list[str]:
 
 
 def _rows(chunk: Chunk) -> Rows:
+    return replace(_timed(chunk), batch=_batch(chunk) if chunk.has(_PRIORITY) else None)
+
+
+def _batch(chunk: Chunk) -> NDArray[np.bool_]:
+    words = chunk.words(_PRIORITY)
+    known = np.isin(words, ("", *PRIORITIES))
+    if not known.all():
+        row = int(np.argmin(known))
+        raise chunk.wrong(row, _PRIORITY, f"{words[row]} is no priority; write {', '.join(PRIORITIES)}, or nothing")
+    return np.asarray(words == BATCH, dtype=np.bool_)
+
+
+def _timed(chunk: Chunk) -> Rows:
     prompt, output = (tokens(chunk, _first(chunk, names)) for names in (_PROMPTS, _OUTPUTS))
     arrival = _first(chunk, _ARRIVALS)
     if arrival == "arrival_ms":

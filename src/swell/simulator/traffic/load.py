@@ -107,11 +107,14 @@ def _put_together(parts: list[Rows], path: Path, chosen: TraceFormat) -> Traffic
     prompt = np.maximum(np.concatenate([part.prompt_tokens for part in parts]), 1)
     output = np.maximum(np.concatenate([part.output_tokens for part in parts]), 1)
     prefixes = PrefixColumn.joined(part.prefixes for part in parts if part.prefixes is not None)
+    says_class = any(part.batch is not None for part in parts)
+    batch = np.concatenate([_batch_of(part) for part in parts]) if says_class else None
     parts.clear()  # a week's columns twice over would be the largest thing in memory
     if np.any(arrival_ns[1:] < arrival_ns[:-1]):
         order = np.argsort(arrival_ns, kind="stable")
         arrival_ns, prompt, output = arrival_ns[order], prompt[order], output[order]
         prefixes = prefixes.take(order) if len(prefixes) else prefixes
+        batch = None if batch is None else batch[order]
     begin = int(arrival_ns[0])
     arrival_ns -= begin
     _check_length(path, int(arrival_ns[-1]))
@@ -123,7 +126,12 @@ def _put_together(parts: list[Rows], path: Path, chosen: TraceFormat) -> Traffic
         block_tokens=chosen.block_tokens,
         start_unix=begin / SECOND_NS if kinds.pop() else None,
         name=_name(path),
+        batch=batch,
     )
+
+
+def _batch_of(part: Rows) -> NDArray[np.bool_]:
+    return np.zeros(len(part.arrival_ns), dtype=np.bool_) if part.batch is None else part.batch
 
 
 def _check_length(path: Path, nanoseconds: int) -> None:

@@ -1,5 +1,7 @@
 """The same traffic, faster, denser or shorter; and what a trace looks like in numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,7 +67,15 @@ def between(traffic: Traffic, start: float, end: float) -> Traffic:
         block_tokens=traffic.block_tokens,
         start_unix=None if traffic.start_unix is None else traffic.start_unix + start,
         name=traffic.name,
+        batch=None if traffic.batch is None else traffic.batch[chosen],
     )
+
+
+def with_batch(traffic: Traffic, share: float, *, seed: int = 1) -> Traffic:
+    """It with each request of priority batch with probability `share`, whatever the trace says of that."""
+    if not 0 <= share <= 1:
+        raise UserError(f"a batch share of {share:g} is none; give 0 to 1")
+    return replace(traffic, batch=np.random.default_rng(seed).random(len(traffic)) < share)
 
 
 def describe(traffic: Traffic) -> dict[str, float]:
@@ -119,6 +129,7 @@ def _sum(traffic: Traffic, parts: list[_Copy]) -> Traffic:
         block_tokens=traffic.block_tokens,
         start_unix=traffic.start_unix,
         name=traffic.name,
+        batch=None if traffic.batch is None else traffic.batch[places][order],
     )
 
 
@@ -145,7 +156,7 @@ def _prefixes(
 def _with(traffic: Traffic, arrivals: NDArray[np.float64]) -> Traffic:
     return Traffic(
         arrivals, traffic.prompt_tokens, traffic.output_tokens, traffic.prefix_blocks, traffic.block_tokens,
-        traffic.start_unix, traffic.name,
+        traffic.start_unix, traffic.name, traffic.batch,
     )  # fmt: skip
 
 
