@@ -9,6 +9,7 @@ import compileall
 import json
 import py_compile
 import shutil
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +20,8 @@ PYTHON = (3, 11)  # that the lock files are for
 HOME = Path("/opt/swell")
 USER = 65532
 LEFT_OUT = ("test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "pydoc_data", "__pycache__")
-SYSTEM_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/os-release", "/usr/lib/os-release", "/etc/nsswitch.conf")
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+SYSTEM_FILES = (CERTIFICATES, "/etc/os-release", "/usr/lib/os-release", "/etc/nsswitch.conf")
 OWN_FOLDERS = ("state", "models")  # where volumes are mounted: a new one takes over whose its folder is
 ELF = b"\x7fELF"
 
@@ -146,6 +148,9 @@ def copy_system(root: Path) -> None:
     for name in SYSTEM_FILES:
         if Path(name).exists():
             copy(Path(name), root)
+    trusted = root / ssl.get_default_verify_paths().openssl_cafile.lstrip("/")
+    trusted.parent.mkdir(parents=True, exist_ok=True)
+    trusted.symlink_to(CERTIFICATES)
     (root / "etc/passwd").write_text(f"root:x:0:0:root:/:/bin/false\nswell:x:{USER}:{USER}:swell:/tmp:/bin/false\n")
     (root / "etc/group").write_text(f"root:x:0:\nswell:x:{USER}:\n")
     (root / "tmp").mkdir()

@@ -51,6 +51,16 @@ def test_the_node_lock_holds_hashes_and_no_addresses() -> None:
     assert ADDRESS.findall(text) == []
 
 
+@pytest.mark.parametrize(
+    "path", ["requirements/server.txt", "requirements/gateway.txt", "requirements/engine-llama.cpp.txt"]
+)
+def test_locks_of_images_hold_what_was_tested(path: str) -> None:
+    text, dev = (ROOT / path).read_text(), _locked("requirements/dev.txt")
+    assert ADDRESS.findall(text) == []
+    assert {name: version for name, version in _locked(path).items() if dev.get(name) != version} == {}
+    assert text.count("==") <= text.count("--hash=sha256:")
+
+
 def test_both_locks_agree_and_name_every_dependency() -> None:
     local, dev = _locked(LOCKS[0]), _locked(LOCKS[1])
     assert {name: version for name, version in local.items() if dev.get(name) != version} == {}

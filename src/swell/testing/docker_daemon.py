@@ -30,6 +30,7 @@ POLL_SECONDS = 0.05
 CALL_SECONDS = 60.0
 IMPORT_SECONDS = 300.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_MNT_DETACH = 2  # linux/fs.h
 MISSING = (
     "there is no dockerd: run make test-services as root, or install it (Debian: apt-get install docker.io iptables)"
 )
@@ -67,9 +68,15 @@ class DockerDaemon:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
-        self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            if self._process is not None and self._process.poll() is None:
+                self.remove_containers({})  # they would outlive it
+        finally:
+            self._client.close()
+            self.stop()
+            if self.is_ours:
+                _end_what_names(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def is_ours(self) -> bool:
@@ -128,6 +135,10 @@ class DockerDaemon:
         assert not errors, f"{method} {path}: {errors}"  # noqa: S101
         return told[0] if len(told) == 1 else told or None
 
+    def read(self, method: str, path: str, **options: Any) -> bytes:
+        """One call; its answer as it came, errors too."""
+        return self._client.request(method, path, **options).content
+
     def has_image(self, image: str) -> bool:
         """Whether it need not be pulled."""
         return self._client.get(f"/images/{image}/json").status_code == 200
@@ -172,6 +183,23 @@ class DockerDaemon:
         with contextlib.suppress(httpx.HTTPError):  # it listens before it answers
             return self._client.get("/_ping").status_code == 200
         return False
+
+
+def _end_what_names(folder: Path) -> None:
+    """Kill what a killed daemon left: the processes that watch its containers, and those containers."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if f"{folder}/" not in (entry / "cmdline").read_text():
+                continue
+            children = (entry / "task" / entry.name / "children").read_text().split()
+            for pid in [*map(int, children), int(entry.name)]:
+                os.kill(pid, signal.SIGKILL)
+    for line in Path("/proc/self/mounts").read_text().splitlines()[::-1]:
+        target = line.split()[1]
+        if target.startswith(f"{folder}/"):
+            _LIBC.umount2(target.encode(), _MNT_DETACH)
 
 
 def _end_with_the_tests() -> None:

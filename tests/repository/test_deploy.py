@@ -1,0 +1,88 @@
+"""What is in `deploy/` agrees with the code: images, metrics, files that are mounted, the spec that is served."""
+
+import json
+import re
+import tomllib
+
+import pytest
+import yaml
+from source_tree import ROOT, sources
+
+from swell.observe.metrics import family
+from swell.spec import ContainerSpec, load_spec
+
+DEPLOY = ROOT / "deploy"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+IMAGES = ("gateway", "server", "engine-llama.cpp")
+
+
+def compose() -> dict[str, dict[str, dict[str, object]]]:
+    loaded: dict[str, dict[str, dict[str, object]]] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return loaded
+
+
+def test_the_spec_that_compose_serves_is_valid_and_fits_it() -> None:
+    spec = load_spec(DEPLOY / "compose" / "swell.yaml")
+    [place] = spec.providers
+    assert isinstance(place, ContainerSpec)
+    assert compose()["networks"]["swell"]["name"] == place.network
+    assert compose()["volumes"]["models"]["name"] == place.model_cache
+    assert set(place.images.values()) == {f"swell-engine-llama.cpp:{VERSION}"}
+    assert spec.server.store is not None
+    assert spec.server.store.url == "postgresql://swell@postgres:5432/swell"
+
+
+@pytest.mark.parametrize("name", ["server", "postgres", "prometheus", "grafana"])
+def test_a_service_is_shut_in(name: str) -> None:
+    service = compose()["services"][name]
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert re.fullmatch(r"[1-9]\d*:\d+", str(service["user"]))
+    ports = [str(port) for port in service.get("ports", [])]  # type: ignore[attr-defined]
+    assert all(port.startswith(("127.0.0.1:", "${SWELL_ADDRESS:-127.0.0.1}:")) for port in ports)
+
+
+def test_what_is_mounted_or_meant_to_be_kept_secret_is_there_or_ignored() -> None:
+    whole = compose()
+    mounts = [str(each) for service in whole["services"].values() for each in service.get("volumes", [])]  # type: ignore[attr-defined]
+    files = [mount.partition(":")[0] for mount in mounts if mount.startswith("./")]
+    assert [file for file in files if not (DEPLOY / file).exists()] == []
+    assert len(files) >= 4
+    secrets = [str(secret["file"]) for secret in whole["secrets"].values()]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert all(secret.startswith("./compose/secrets/") for secret in secrets)
+    assert "/deploy/compose/secrets/" in ignored
+
+
+def test_dashboards_ask_for_metrics_that_there_are() -> None:
+    dashboard = json.loads((DEPLOY / "compose/grafana/dashboards/swell.json").read_text())
+    asked = {
+        family(name)
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"\b(?:swell|gen_ai)_[a-z_]+", target["expr"])
+    }
+    told = "".join(source.text for source in sources("src/swell/gateway", "src/swell/server"))
+    assert len(asked) > 8
+    assert {name for name in asked if f'"{name}"' not in told} == set()
+    assert all(panel["title"] and panel["description"] for panel in dashboard["panels"])
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_has_its_lock_and_ends_as_nobody_without_a_shell(name: str) -> None:
+    text = (DEPLOY / "images" / f"{name}.Containerfile").read_text()
+    last = text.rpartition("\nFROM ")[2]
+    assert last.startswith("scratch\n")
+    assert "USER 65532:65532" in last
+    assert "RUN" not in last
+    assert "HEALTHCHECK" in last
+    assert text.index("ARG BASE=") < text.index("FROM ${BASE}")
+    lock = (ROOT / "requirements" / f"{name}.txt").read_text()
+    assert "--hash=sha256:" in lock
+    assert "@ " not in lock
+
+
+def test_the_gateways_image_has_neither_numpy_nor_scipy() -> None:
+    lock = (ROOT / "requirements" / "gateway.txt").read_text()
+    packages = set(re.findall(r"^([a-z0-9-]+)==", lock, flags=re.MULTILINE))
+    assert packages == {"httptools", "msgspec", "uvloop"}
