@@ -73,9 +73,7 @@ def _counts(curb: Curb, model: str, unix_ms: int) -> bool:
 
 def _admitted_to(variant: ModelRoute, path: str, members: Members) -> Admitted | None:
     entry = variant.entry
-    if path not in entry.endpoints or not (
-        variant.replicas or (entry.hold_seconds and entry.unserved is None)
-    ):
+    if path not in entry.endpoints or not (variant.replicas or (entry.hold_seconds and entry.unserved is None)):
         return None
     try:
         admitted = admit(path, {**members, "model": Raw(encode(entry.name))}, entry)

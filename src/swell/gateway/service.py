@@ -211,7 +211,7 @@ class Service:
                 self.settle(record)
 
     def _refuse_unserved(self, route: ModelRoute) -> None:
-        """Who waited when it was said that no replica will come, or came to wait since, for a share or after a retry."""
+        """Who waited when no replica could come any more, or has come to wait since: for a share, or after a retry."""
         if route.replicas or (refusal := unserved(route.entry, self.unix_ms())) is None:
             return
         for waiting in list(route.queue):

@@ -7,7 +7,7 @@ from swell.gateway.budget_shares import amount_of, duration, when
 from swell.gateway.responses import Refusal
 from swell.state.budgets import BudgetLimit
 from swell.state.snapshot import ModelEntry
-from swell.units import usd_text
+from swell.units import usd_text_at_least
 
 STOPPING_RETRY_SECONDS = 5.0  # in which a server that is restarted usually serves again
 
@@ -48,7 +48,7 @@ def stopping() -> Refusal:
 def _why(limit: BudgetLimit, need_usd_nanos: int) -> str:
     whose = f"model '{limit.owner}'" if limit.owner else "the organisation"
     budget = f"the infrastructure budget of {amount_of(limit)} for {whose}{when(limit)}"
-    takes = f"the {usd_text(need_usd_nanos)} that one takes to start, serve and drain"
+    takes = f"the {usd_text_at_least(need_usd_nanos)} that one takes to start, serve and drain"
     if need_usd_nanos > limit.cap_usd_nanos:
         return f"the whole of {budget} is less than {takes}."
     return f"what is left of {budget} is less than {takes}."

@@ -153,11 +153,11 @@ class Scaling:
     ) -> Funding | None:
         if self._spending is None:
             return None
-        drain = max(model.scaling.drain_seconds, model.drain_seconds) + GONE_SECONDS
-        drain += max(self._fleet.workload(pool.workload).stop_grace_seconds for pool in pools) + KILL_MARGIN_SECONDS
-        turn = model.scaling.interval_seconds + LATE_SECONDS
+        grace = max(self._fleet.workload(pool.workload).stop_grace_seconds for pool in pools)
+        drain, turn = surely_gone_seconds(model, grace), surely_decided_seconds(model)
         prices = {pool.pool.name: pool.usd_nanos_per_hour for pool in pools}
-        return self._spending.funding(model.name, prices, views, now, drain, turn)
+        starts = {pool.pool.name: pool.pool.start_seconds for pool in pools}
+        return self._spending.funding(model.name, prices, views, now, drain, turn, starts)
 
     def report(self, incarnation: str, load: Load) -> None:
         """Take a worker's report; whoever waits at zero is seen to at once."""
@@ -246,6 +246,17 @@ class Scaling:
 
         loop = Loop(f"scaling of {model.name}", step, scaler.interval_seconds, self._clock)
         return _Scaled(model, pools, live, turn, loop)
+
+
+def surely_gone_seconds(model: ModelSpec, stop_grace_seconds: float) -> float:
+    """From letting a replica go until it has surely ended, for what budgets must pay."""
+    drain = max(model.scaling.drain_seconds, model.drain_seconds)
+    return drain + GONE_SECONDS + stop_grace_seconds + KILL_MARGIN_SECONDS
+
+
+def surely_decided_seconds(model: ModelSpec) -> float:
+    """From a decision until the next one is surely carried out."""
+    return model.scaling.interval_seconds + LATE_SECONDS
 
 
 def served_names(model: ModelSpec) -> list[str]:
