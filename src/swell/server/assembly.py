@@ -83,6 +83,13 @@ def _contained_model(spec: ModelSpec, place: ContainerSpec, state: StateDirector
     return Model(Served(spec, engine.endpoints(spec)), workload)
 
 
+def stop_grace_seconds(spec: ModelSpec) -> float:
+    """What the model's engine takes to end, from being told to."""
+    from swell.adapters.engines import local_engines
+
+    return local_engines(os.environ)[spec.engine.value].stop_grace_seconds
+
+
 def _cores_each(spec: ModelSpec) -> int:
     return max(1, len(os.sched_getaffinity(0)) // max(1, spec.replicas.max))
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swell.clock import Clock
-from swell.control.decide import KILL_MARGIN_SECONDS
 from swell.control.engine_metrics import MetricsReader
 from swell.control.fleet import Fleet
 from swell.control.scaling import ScalingLoop
@@ -25,6 +24,7 @@ from swell.server.scaler_memory import ScalerMemories
 from swell.server.signals import Signals
 from swell.server.spending import SpendingDesk
 from swell.server.trail import Trail
+from swell.server.unserved import surely_decided_seconds, surely_gone_seconds
 from swell.spec import ModelSpec
 from swell.state.funding import Funding
 from swell.state.messages import Load
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 MEMORY_SECONDS = 300.0  # between two writings of what the policy has learnt
 METRICS_SECONDS = 2.0  # between two readings of the engines' own metrics
-LATE_SECONDS = 60.0  # that a turn may come after its time, for what budgets must pay until then
-GONE_SECONDS = 15.0  # from a replica's last second to where everybody knows that it ended
 
 _log = logging.getLogger(__name__)
 
@@ -246,17 +244,6 @@ class Scaling:
 
         loop = Loop(f"scaling of {model.name}", step, scaler.interval_seconds, self._clock)
         return _Scaled(model, pools, live, turn, loop)
-
-
-def surely_gone_seconds(model: ModelSpec, stop_grace_seconds: float) -> float:
-    """From letting a replica go until it has surely ended, for what budgets must pay."""
-    drain = max(model.scaling.drain_seconds, model.drain_seconds)
-    return drain + GONE_SECONDS + stop_grace_seconds + KILL_MARGIN_SECONDS
-
-
-def surely_decided_seconds(model: ModelSpec) -> float:
-    """From a decision until the next one is surely carried out."""
-    return model.scaling.interval_seconds + LATE_SECONDS
 
 
 def served_names(model: ModelSpec) -> list[str]:

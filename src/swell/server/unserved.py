@@ -6,17 +6,21 @@ is spent never does, so what is out of reach stays so until the budget begins an
 one pays for most of it).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from swell.control.decide import KILL_MARGIN_SECONDS
 from swell.control.replica import Replica
 from swell.metering.infrastructure_budgets import InfrastructureBudget
 from swell.policy.scaling.spending import affords_one, cost_of_one
+from swell.spec import Engine, ModelSpec, Spec
 from swell.state.budgets import BudgetLimit
 from swell.state.funding import Fund, Funding, Tariff
 from swell.state.replica import Phase
 from swell.state.snapshot import Unserved
-from swell.units import usd_text, usd_text_at_least
+from swell.units import usd_nanos, usd_text, usd_text_at_least
 
+LATE_SECONDS = 60.0  # that a turn may come after its time, for what budgets must pay until then
+GONE_SECONDS = 15.0  # from a replica's last second to where everybody knows that it ended
 COMING = frozenset({Phase.PENDING, Phase.STARTING, Phase.READY})  # who has failed would be started again too late
 
 
@@ -43,6 +47,32 @@ def too_small(
         for budget in budgets
         if budget.usd_nanos < need
     ]
+
+
+def surely_gone_seconds(model: ModelSpec, stop_grace_seconds: float) -> float:
+    """From letting a replica go until it has surely ended, for what budgets must pay."""
+    drain = max(model.scaling.drain_seconds, model.drain_seconds)
+    return drain + GONE_SECONDS + stop_grace_seconds + KILL_MARGIN_SECONDS
+
+
+def surely_decided_seconds(model: ModelSpec) -> float:
+    """From a decision until the next one is surely carried out."""
+    return model.scaling.interval_seconds + LATE_SECONDS
+
+
+def budgets_too_small(
+    spec: Spec, budgets: Iterable[InfrastructureBudget], stop_grace_seconds: Callable[[ModelSpec], float]
+) -> list[str]:
+    """What a server would say of the file's budgets when it begins."""
+    known, found = list(budgets), []
+    for model in spec.models:
+        if model.engine is Engine.EXTERNAL or model.usd_per_replica_hour is None:
+            continue
+        price, drain = usd_nanos(model.usd_per_replica_hour), surely_gone_seconds(model, stop_grace_seconds(model))
+        tariff = Tariff(((model.name, price),), drain, surely_decided_seconds(model))
+        own = [budget for budget in known if budget.model in ("", model.name)]
+        found += too_small(model.name, own, tariff, {model.name: model.start_seconds})
+    return found
 
 
 def budget_of(owner: str) -> str:
