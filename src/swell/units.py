@@ -46,6 +46,12 @@ def usd_text(nanos: int) -> str:
     return f"{sign}${nanos // NANOS_PER_USD:,}.{fraction}"
 
 
+def usd_text_at_least(nanos: int) -> str:
+    """The same rounded up to a cent, for what is a bound anyway; exact below one."""
+    cent = NANOS_PER_USD // 100
+    return usd_text(-(-nanos // cent) * cent if nanos > cent else nanos)
+
+
 def charge_usd_nanos(prompt_tokens: int, completion_tokens: int, prompt_rate: int, completion_rate: int) -> int:
     """What tokens cost at rates in nano-dollars per million, rounded up to a nano-dollar.
 

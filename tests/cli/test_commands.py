@@ -69,6 +69,36 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path, free_port: int) -> None:
     assert "chmod" in finding["advice"]
 
 
+TIGHT = """
+server: {{port: {port}}}
+models:
+  - {{name: chat, source: a.gguf, usd_per_replica_hour: 0.85, infrastructure_budget: 0.05 / hour}}
+  - {{name: code, source: b.gguf, usd_per_replica_hour: 0.85, infrastructure_budget: 5 / hour}}
+"""
+
+
+def test_doctor_looks_at_the_file_at_its_port_and_at_its_budgets(tmp_path: Path, free_port: int) -> None:
+    file = tmp_path / "swell.yaml"
+    file.write_text(TIGHT.format(port=free_port))
+    rows = json.loads(run("doctor", "-f", str(file), "--state", str(tmp_path / "s"), "--json").stdout)
+    found = {row["check"]: row for row in rows}
+    assert found["file"]["verdict"] == "fine"
+    assert found["port"]["found"] == f"{free_port} is free"
+    [budget] = [row for row in rows if row["check"] == "infrastructure budget"]
+    assert budget["verdict"] == "wrong"
+    assert "the infrastructure budget of chat is $0.05 an hour, less than the $" in budget["found"]
+    assert budget["advice"] == "raise it, or lower drain_seconds"
+
+
+def test_doctor_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "swell.yaml"
+    file.write_text("models: [{name: chat}]")
+    ended = run("doctor", "-f", str(file), "--state", str(tmp_path / "s"), "--json")
+    found = {row["check"]: row for row in json.loads(ended.stdout)}
+    assert (ended.returncode, found["file"]["verdict"]) == (1, "wrong")
+    assert "models[0]" in found["file"]["found"]
+
+
 @pytest.mark.parametrize("text", ["99999999d", "36501d", "99999999999999999999w", "9" * 400 + "s"])
 def test_a_length_of_time_has_an_end(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match="longer than 100 years") as refused:

@@ -129,6 +129,13 @@ def test_a_table_is_imported_listed_and_planned_with(table: Path) -> None:
     assert (code, json.loads(said)["usd_per_hour"]) == (0, pytest.approx(2 * 2.95))
 
 
+def test_prices_are_added_to_a_file_and_not_to_standard_output(table: Path) -> None:
+    for arguments in (("import", table), OWN):
+        code, said, complained = ask("prices", *arguments, "-o", "-")
+        assert (code, said) == (2, "")
+        assert "name a file, such as own.csv" in complained
+
+
 def test_people_hear_what_was_left_out_and_why(table: Path) -> None:
     table.write_text(COMMON + "nebius,bad,L4,1,,r,,-1,,list\n")
     own = table.with_name("own.csv")

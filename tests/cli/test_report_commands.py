@@ -164,6 +164,18 @@ def test_a_statement_is_a_page_in_a_file(state: Path, tmp_path: Path) -> None:
     assert json.loads(run(state, *arguments, "--json").stdout)["total"]["charge_usd"] == "0.001620000"
 
 
+def test_a_dash_is_standard_output_and_no_file(state: Path, tmp_path: Path) -> None:
+    page = run(state, "statement", "--tenant", "search", "--period", "2026-11", "-o", "-", cwd=tmp_path)
+    assert page.returncode == 0, page.stderr
+    assert page.stdout.startswith("<!doctype html>")
+    assert page.stdout.rstrip().endswith("</html>"), "and nothing behind it"
+    arguments = ("usage", "--by", "tenant", "--period", "2026-11", "--format", "csv")
+    assert run(state, *arguments, "-o", "-", cwd=tmp_path).stdout == run(state, *arguments).stdout
+    books = ("journal", "--period", "2026-11", "--format", "csv")
+    assert run(state, *books, "-o", "-", cwd=tmp_path).stdout == run(state, *books).stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -181,6 +193,11 @@ def test_a_statement_is_a_page_in_a_file(state: Path, tmp_path: Path) -> None:
         (("usage", "--format", "focus", "--time-zone", "Europe/Berlin"), "the calendar of UTC"),
         (("usage", "--by", "tenant", "-o", "nowhere/x.csv"), "cannot be written"),
         (("statement", "--tenant", "serch", "--period", "2026-11", "-o", "x.html"), "has no requests in 2026-11"),
+        (
+            ("statement", "--tenant", "search", "--period", "2026-11", "-o", "-", "--json"),
+            "both write to standard output",
+        ),
+        (("usage", "--by", "tenant", "--format", "parquet", "-o", "-"), "Parquet goes into a file"),
     ],
 )
 def test_what_cannot_be_reported_is_said_in_one_sentence(

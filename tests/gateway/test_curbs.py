@@ -95,7 +95,10 @@ def test_batch_requests_are_refused_until_the_reset() -> None:
         found.admit(CHAT, chat(), models["big"], "batch", NOW_MS, models)
     refusal = caught.value
     assert (refusal.status, refusal.code, refusal.retry_after_seconds) == (429, "budget_batch_shed", 1000.0)
-    assert "The budget of $5.00 for tenant 'search' in 2026-11 is nearly used up" in refusal.message
+    assert (
+        "So much of the budget of $5.00 for tenant 'search' in 2026-11 is spent that requests of priority batch"
+        in refusal.message
+    )
     assert "All of it is there again in 17 min." in refusal.message
     route, _ = found.admit(CHAT, chat(), models["big"], "standard", NOW_MS, models)
     assert route.name == "small"
@@ -134,7 +137,9 @@ def test_a_throttled_budget_is_a_rate_limit_beside_the_keys_own() -> None:
     assert (share.balance, share.used) == (1, 0)
     refusal = limit_refusal(share, 7.0)
     assert (refusal.status, refusal.code, refusal.retry_after_seconds) == (429, "budget_throttled", 7.0)
-    assert "lets 3 requests per minute through" in refusal.message
+    assert refusal.message.startswith(
+        "The budget of $5.00 for tenant 'search' in 2026-11 lets 3 requests per minute through"
+    )
     assert directory.apply_delta(Delta(1, 3, curbs=()))
     assert known.curbs is None
     assert type(Claim.of(known, admitted, "big", 0, NOW_MS)) is Claim

@@ -333,6 +333,6 @@ def test_what_is_no_zone_at_all_is_refused(name: str) -> None:
 
 
 def test_a_machine_without_zones_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swell.metering.periods.available_timezones", set[str])
+    monkeypatch.setattr("swell.clock.available_timezones", set[str])
     with pytest.raises(ValueError, match="has no time zones; install its tzdata package"):
         zone_of("Atlantis/Never_Asked_Before")

@@ -179,7 +179,7 @@ async def test_each_step_that_begins_is_told_once_in_a_period_over_restarts() ->
         assert await world.fired() == [f"{TODAY} step shed_batch", f"{TODAY} step throttle"]
         throttle, shed = await world.desk.rows(2)
         assert shed["title"] == (
-            f"Tenant search has nearly used up its budget of {TODAY}: requests of priority batch are refused"
+            f"Tenant search has spent 90% of its budget of {TODAY}: requests of priority batch are refused"
         )
         assert shed["text"].startswith(
             "$9.00 of $10.00 is spent (90%). Requests of priority batch are refused until the period ends at "

@@ -23,7 +23,7 @@ from swell.testing.memory_store import MemoryStore
 from swell.units import NANOS_PER_USD, usd_nanos
 
 START = 1_700_000_000.0 - 1_700_000_000.0 % 86_400 + 10 * 3600  # ten o'clock
-DRAIN, TURN = 120.0, 65.0
+DRAIN, TURN, START_SECONDS = 120.0, 65.0, 5.0
 FILE = """
 organisation: {{infrastructure_budget: {organisation}}}
 models:
@@ -55,14 +55,15 @@ class Site:
 
     def funding(self, model: str) -> Funding:
         now = self.clock.monotonic()
-        found = self.desk.funding(model, {"process": self.price(model)}, self.views[model], now, DRAIN, TURN)
+        prices, starts = {"process": self.price(model)}, {"process": START_SECONDS}
+        found = self.desk.funding(model, prices, self.views[model], now, DRAIN, TURN, starts)
         assert found is not None
         return found
 
     def turn(self, model: str, wanted: int, dice: Random | None = None, said: int | None = None) -> int:
         """A decision as the policy makes it, and its replicas at once."""
         now, funding = self.clock.monotonic(), self.funding(model)
-        count = most_affordable(funding, "process", self.views[model], now, 5.0, wanted)
+        count = most_affordable(funding, "process", self.views[model], now, START_SECONDS, wanted)
         claims = () if said is None else tuple((fund.name, said * NANOS_PER_USD) for fund in funding.funds)
         decision = Decision(now, (("process", count),), "", "budget" if count < wanted else "forecast", wanted=claims)
         self.desk.decided(model, decision)

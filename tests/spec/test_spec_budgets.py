@@ -5,6 +5,7 @@ import pytest
 from swell.errors import SpecError
 from swell.spec import Spec, parse_spec
 from swell.spec.budgets import BudgetSpec
+from swell.units import usd_nanos
 
 FILE = """
 models: [{name: chat, engine: external, endpoints: ["http://127.0.0.1:9101"]}]
@@ -200,3 +201,32 @@ prices: {a: {input: 2}, b: {input: 1}}
 """
     with pytest.raises(SpecError, match="'a' is not cheaper than 'b'"):
         parse_spec(file, origin="swell.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "dollars"),
+    [("010", "10"), ("{usd: 010}", "10"), ("08.50", "8.50"), ("1_000", "1000"), ("[007 / day]", "7")],
+)
+def test_amounts_are_decimal_whatever_they_begin_with(text: str, dollars: str) -> None:
+    assert budget(text).usd_nanos == usd_nanos(dollars)
+
+
+@pytest.mark.parametrize("text", ["0x10", "0b11", "0o17", "1:30", "0x_1F", "190:20:30.15"])
+def test_amounts_in_other_bases_are_refused_with_their_path(text: str) -> None:
+    [problem] = problems(f"{{usd: {text}}}")
+    assert problem.startswith(f"swell.yaml: organisation.budget[0].usd: {text!r} must be in US dollars")
+
+
+def test_numbers_in_other_bases_are_no_numbers_anywhere() -> None:
+    file = FILE.replace("organisation:", "server: {port: 0x1F90}\norganisation:")
+    with pytest.raises(SpecError, match=r"server\.port") as refused:
+        parse("20", file)
+    assert "0x1F90" in str(refused.value)
+    with pytest.raises(SpecError, match="holds a value that cannot be read"):
+        parse("!!int 0x10")
+
+
+@pytest.mark.parametrize(("given", "nearest"), [("Berlin", "Europe/Berlin"), ("America/New York", "America/New_York")])
+def test_a_mistyped_time_zone_is_answered_with_the_nearest(given: str, nearest: str) -> None:
+    [problem] = problems(f"{{usd: 20, time_zone: {given}}}")
+    assert problem.endswith(f"time_zone: {given!r} is not a time zone; did you mean {nearest}?")

@@ -49,7 +49,7 @@ def test_a_budget_has_something_to_count() -> None:
         ("{chat: posting}", "chat", "must be a mapping"),
         ("{chat: {posted: {period: once}}}", "chat.posted.period", "never ends"),
         ("{chat: {posted: {period: rolling 24h}}}", "chat.posted.period", "is not one of hour, day"),
-        ("{chat: {posted: {time_zone: Mars}}}", "chat.posted.time_zone", "is no time zone"),
+        ("{chat: {posted: {time_zone: Mars}}}", "chat.posted.time_zone", "is not a time zone; did you mean "),
         ("{chat: {posted: {markup_percent: -1}}}", "chat.posted.markup_percent", "must be from 0 to 1000 percent"),
         ("{chat: {posted: {markup_percent: 1.23456}}}", "chat.posted.markup_percent", "at most four digits"),
         ("{chat: {posted: {markup_percent: .nan}}}", "chat.posted.markup_percent", "decimal number"),

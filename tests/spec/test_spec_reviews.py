@@ -69,7 +69,10 @@ def test_it_follows_the_calendar_of_the_organisations_money(review: str, more: s
         ("{top: 0}", "alerts.review.top: 0 must be greater than or equal to 1"),
         ("{top: 11}", "alerts.review.top: 11 must be less than or equal to 10"),
         ("{days: 32}", "alerts.review.days: 32 must be less than or equal to 31"),
-        ("{time_zone: Europe/Berlinn}", "alerts.review.time_zone: 'Europe/Berlinn' is no time zone"),
+        (
+            "{time_zone: Europe/Berlinn}",
+            "alerts.review.time_zone: 'Europe/Berlinn' is not a time zone; did you mean Europe/Berlin?",
+        ),
         ("{weekday: monday}", "alerts.review.weekday: is not a known field (its value is 'monday'); did you mean day?"),
         ("weekly", "alerts.review: 'weekly' must be a mapping of fields"),
     ],

@@ -15,6 +15,7 @@ from swell.errors import UserError
 
 TABLE, CSV, JSON, PARQUET, FOCUS = "table", "csv", "json", "parquet", "focus"
 FORMATS = (TABLE, CSV, JSON, PARQUET, FOCUS)
+STDOUT = Path("-")  # as a file to write: standard output
 _BY_SUFFIX = {".csv": CSV, ".json": JSON, ".parquet": PARQUET}
 _DECIMALS = (38, 9)  # digits in all, and behind the point: nano-dollars
 
@@ -40,7 +41,7 @@ def chosen_format(given: str | None, output: Path | None, *, as_json: bool) -> s
     if chosen == TABLE and output is not None:
         raise UserError("a table is for the screen; give -o with --format csv, json, parquet or focus")
     if chosen == PARQUET:
-        if output is None:
+        if output is None or output == STDOUT:
             raise UserError("Parquet goes into a file; name one with -o FILE.parquet")
         _pyarrow()  # before anything is read for it
     return chosen
@@ -95,7 +96,7 @@ def _pyarrow() -> Any:
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[IO[str]]:
-    if output is None:
+    if output is None or output == STDOUT:
         yield sys.stdout
         sys.stdout.flush()
         return

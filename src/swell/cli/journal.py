@@ -48,7 +48,9 @@ def journal(
     form: Annotated[
         JournalFormat | None, typer.Option("--format", help="A table is the trial balance; files have it all.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write instead.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write instead; - for standard output.")
+    ] = None,
     time_zone: ZoneOption = "UTC",
     profiles: WorkProfilesOption = None,
     file: SpecOption = None,

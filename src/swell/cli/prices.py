@@ -94,7 +94,7 @@ def import_table(
     lines = io.StringIO(_text(table), newline="")
     dated = _date(as_of, table)
     found = read_catalogue(lines, table.name, as_of=dated, cloud=cloud, skip_wrong=skip_wrong)
-    stayed = add_prices(output, found.prices)
+    stayed = add_prices(_table(output), found.prices)
     if as_json:
         from dataclasses import asdict
 
@@ -133,7 +133,7 @@ def own(
     except SpecError as error:
         raise UserError(f"--{error.path.replace('_', '-')}{error.message.removeprefix(error.path)}") from error
     price = machine.price(_date(as_of, None))
-    stayed = add_prices(output, [price])
+    stayed = add_prices(_table(output), [price])
     if as_json:
         print_json({"written": str(output), "stayed": stayed, "price": _document(price)})
     else:
@@ -262,6 +262,13 @@ def _print_table(rows: Iterable[Sequence[str]]) -> None:
 
 def _say(text: str) -> None:
     print(textwrap.fill(text, _COLUMNS, subsequent_indent="    " if text.startswith("[") else ""))
+
+
+def _table(output: Path) -> Path:
+    """The file that prices are added to: what is on standard output can be added to nothing."""
+    if output == Path("-"):
+        raise UserError("-o -: prices are added to a table that stays; name a file, such as own.csv")
+    return output
 
 
 def _print_imported(found: "Imported", table: Path, output: Path, stayed: int, day: str, *, is_stated: bool) -> None:

@@ -21,7 +21,7 @@ MAX_RAISES = 1000  # the newest raises of budgets that are looked through
 @command
 def statement(
     tenant: Annotated[str, typer.Option(help="Whose statement it is.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write; - for standard output.")],
     period: Annotated[
         str, typer.Option(help="A month such as 2026-11; or month, day, 2026-11-29, 2026, all.")
     ] = "month",
@@ -37,6 +37,8 @@ def statement(
     from swell.metering import statement as statements
     from swell.metering.statement_page import statement_page
 
+    if output == formats.STDOUT and as_json:
+        raise UserError("--json and -o - both write to standard output; leave one out")
     wish = wish_of(None, period, time_zone, None)
     spec = spec_of(file)
     with server_or_store(state) as access:
@@ -58,6 +60,8 @@ def statement(
         )
     formats.write_text(statement_page(made), output)
     requests, void, prompt, completion, charge, _ = made.total
+    if output == formats.STDOUT:
+        return  # the page is all that is said, so that it can be piped
     if as_json:
         sums = {"requests": requests, "void_requests": void, "prompt_tokens": prompt, "completion_tokens": completion,
                 "charge_usd_nanos": charge, "charge_usd": format(usd(charge), "f")}  # fmt: skip

@@ -41,7 +41,9 @@ def usage(
     period: Annotated[str | None, typer.Option(help="month, day, 2026-11, 2026-11-29, 2026 or all.")] = None,
     time_zone: ZoneOption = "UTC",
     form: Annotated[str | None, typer.Option("--format", help="table, csv, json, parquet or focus.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write instead.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write instead; - for standard output.")
+    ] = None,
     file: SpecOption = None,
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,

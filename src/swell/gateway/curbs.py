@@ -30,11 +30,7 @@ class Curbs:
     def __init__(self, curbs: Sequence[Curb], shares: Shares) -> None:
         self._shedding = [curb for curb in curbs if SHED_BATCH in curb.steps]
         self._switching = [curb for curb in curbs if CHEAPER_VARIANT in curb.steps]
-        self._throttles = [
-            (curb, shares.get(curb.throttle_limit, curb.requests_per_minute))
-            for curb in curbs
-            if THROTTLE in curb.steps
-        ]
+        self._throttles = [(curb, _throttle(curb, shares)) for curb in curbs if THROTTLE in curb.steps]
 
     def admit(
         self,
@@ -65,6 +61,12 @@ class Curbs:
         return tuple(share for curb, share in self._throttles if _counts(curb, model, unix_ms))
 
 
+def _throttle(curb: Curb, shares: Shares) -> Share:
+    share = shares.get(curb.throttle_limit, curb.requests_per_minute)
+    share.budget = curb.limit  # of this period: a refusal names it
+    return share
+
+
 def _counts(curb: Curb, model: str, unix_ms: int) -> bool:
     """Whether a request counts against the curb's budget, in its period."""
     limit = curb.limit
@@ -73,7 +75,7 @@ def _counts(curb: Curb, model: str, unix_ms: int) -> bool:
 
 def _admitted_to(variant: ModelRoute, path: str, members: Members) -> Admitted | None:
     entry = variant.entry
-    if path not in entry.endpoints or not (variant.replicas or entry.hold_seconds):
+    if path not in entry.endpoints or not (variant.replicas or (entry.hold_seconds and entry.unserved is None)):
         return None
     try:
         admitted = admit(path, {**members, "model": Raw(encode(entry.name))}, entry)
@@ -99,8 +101,8 @@ def _shed(curb: Curb, unix_ms: int) -> Refusal:
     )
     return Refusal(
         429,
-        f"The budget of {amount_of(limit)} for {whose(limit)}{when(limit)} is nearly used up, and requests of "
-        f"priority batch are refused until it is not.{again}",
+        f"So much of the budget of {amount_of(limit)} for {whose(limit)}{when(limit)} is spent that requests of "
+        f"priority batch are refused.{again}",
         code="budget_batch_shed",
         retry_after_seconds=seconds,
     )

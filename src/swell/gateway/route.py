@@ -4,6 +4,7 @@ from collections.abc import Callable
 from math import ceil, inf
 from typing import Protocol
 
+from swell.gateway.responses import Refusal
 from swell.gateway.tally import Tally
 from swell.policy.admission import AdmissionQueue
 from swell.policy.ejection import HEALTHY, Health, failed, gave_up, may_send, sent, succeeded
@@ -38,6 +39,9 @@ class Waiting(Protocol):
 
     def refuse_late(self) -> None:
         """It cannot meet its objective any more, and its model refuses such requests."""
+
+    def end_with(self, refusal: Refusal) -> None:
+        """It will not be served."""
 
 
 class Replica:

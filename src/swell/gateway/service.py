@@ -23,6 +23,7 @@ from swell.gateway.route import ModelRoute, Replica
 from swell.gateway.shares import Shares
 from swell.gateway.spool import Spool
 from swell.gateway.tally import Tally, with_batch
+from swell.gateway.unserved import unserved
 from swell.gateway.upstream import UpstreamPool
 from swell.policy.queueing import BATCH, best_allowed
 from swell.state.messages import Load, ModelLoad, ReplicaLoad, Sample
@@ -156,6 +157,10 @@ class Service:
                 )
         except BadRequest as error:
             raise Refusal(400, error.message, code=error.code, param=error.param) from None
+        if not route.replicas and (refusal := unserved(route.entry, self.unix_ms())) is not None:
+            route.tally.arrivals += 1  # it asks all the same: what would be wanted is known when there is money again
+            route.tally.arrived_prompt_tokens += admitted.prompt_tokens_estimate
+            raise refusal
         headers = request.headers
         if "session" in headers and route.entry.routing == "session_affinity":
             admitted = msgspec.structs.replace(admitted, session=headers["session"])
@@ -197,6 +202,7 @@ class Service:
             client.check(now)
         for route in self.directory.models.values():
             if route.queued:
+                self._refuse_unserved(route)
                 route.serve_queue()
         self.shares.turn()
         if self.link is not None:
@@ -205,6 +211,13 @@ class Service:
             waiting, self._unsettled = self._unsettled, []
             for record in waiting:
                 self.settle(record)
+
+    def _refuse_unserved(self, route: ModelRoute) -> None:
+        """Who waited when no replica could come any more, or has come to wait since: for a share, or after a retry."""
+        if route.replicas or (refusal := unserved(route.entry, self.unix_ms())) is None:
+            return
+        for waiting in list(route.queue):
+            waiting.end_with(refusal)
 
     async def keep_spool(self, loop: asyncio.AbstractEventLoop, disk: Executor) -> None:
         """Sync the spool off the loop. A full disk shows again, as a refusal, when a request needs room."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from swell.gateway.budget_shares import BudgetShare
+from swell.gateway.budget_shares import BudgetShare, amount_of, when, whose
 from swell.gateway.responses import Refusal
 from swell.state.budgets import BudgetLimit
 from swell.state.curbs import THROTTLE_PREFIX
@@ -59,6 +59,7 @@ class Share:
         "asked_amount",
         "asked_at",
         "balance",
+        "budget",
         "denials",
         "denied_until",
         "in_use",
@@ -78,6 +79,7 @@ class Share:
         self.is_tokens = limit.endswith("tokens_per_minute")
         self._rate_lines = _RATE_LINES.replace(b"*", b"tokens" if self.is_tokens else b"requests")
         self.ask = ask
+        self.budget: BudgetLimit | None = None  # that is throttled by it
         self.balance = 0
         self.used = 0  # since the last report
         self.in_use = 0  # places of running requests; of tokens, the estimates of running requests
@@ -335,8 +337,8 @@ def limit_refusal(share: Share, retry_after_seconds: float) -> Refusal:
     if share.limit.startswith(THROTTLE_PREFIX):
         return Refusal(
             429,
-            f"A budget that this request counts against is nearly used up, and lets {share.limit_value} requests per "
-            f"minute through; try again in {max(1, round(retry_after_seconds))} s.",
+            f"{_throttling(share.budget)} lets {share.limit_value} requests per minute through, since so much of it is "
+            f"spent; try again in {max(1, round(retry_after_seconds))} s.",
             code="budget_throttled",
             retry_after_seconds=retry_after_seconds,
         )
@@ -349,3 +351,9 @@ def limit_refusal(share: Share, retry_after_seconds: float) -> Refusal:
         code="rate_limit_exceeded",
         retry_after_seconds=retry_after_seconds,
     )
+
+
+def _throttling(limit: BudgetLimit | None) -> str:
+    if limit is None:
+        return "A budget that this request counts against"
+    return f"The budget of {amount_of(limit)} for {whose(limit)}{when(limit)}"

@@ -13,14 +13,18 @@ import uvloop
 
 from swell.gateway.client import ClientConnection
 from swell.gateway.control_link import ControlLink
+from swell.gateway.exchange import Exchange
 from swell.gateway.pacer import Pacer
+from swell.gateway.phase import Phase
 from swell.gateway.service import Service
 from swell.gateway.tls import listener_protocol, server_context
+from swell.gateway.unserved import stopping
 from swell.state.worker import WorkerSettings
 
 CHECK_SECONDS = 0.25
 LOAD_EVERY_CHECKS = 4
 BACKLOG = 2048
+UNSENT = frozenset({Phase.ADMITTING, Phase.SHARES, Phase.QUEUED, Phase.CONNECTING})
 
 _log = logging.getLogger(__name__)
 
@@ -107,11 +111,19 @@ async def _drain(service: Service) -> None:
     while service.exchanges and service.now() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     for exchange in list(service.exchanges):
-        exchange.client_left()
+        end(exchange)
     for client in list(service.clients):
         client.transport.close()
     while service.clients and service.now() < deadline + 1:  # noqa: ASYNC110 - as above
         await asyncio.sleep(0.02)
+
+
+def end(exchange: Exchange) -> None:
+    """The time is over. Whoever has been sent to no replica is told to come again; what a replica answers is cut."""
+    if exchange.phase in UNSENT:
+        exchange.end_with(stopping())
+    else:
+        exchange.client_left()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,14 +14,14 @@ where a zone changes its offset:
   of UTC. Where clocks move by half an hour (Lord Howe), or in the middle of one, what is left of that hour is short.
 """
 
-import difflib
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
 from typing import Final, Literal, get_args
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
+
+from swell.clock import zone_of as zone_of
 
 PeriodKind = Literal["hour", "day", "week", "month", "quarter", "year", "once"]
 HOUR: Final = "hour"
@@ -36,9 +36,6 @@ KINDS: tuple[str, ...] = get_args(PeriodKind)
 _LAST_YEAR = 9997  # the calendar of `datetime` ends with 9999; the next period's end must still be in it
 _TOO_LATE_UNIX = datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()
 _HOUR_SECONDS = 3600
-_LONGEST_NAME = 100  # characters of a mistyped zone that are compared and shown
-# Not zones of their own: what the machine happens to be set to, and a mark for "never set".
-_NOT_ZONES = {"localtime", "Factory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +72,6 @@ def following(kind: str, zone: ZoneInfo, period: Period) -> Period | None:
     ValueError as for `period_at`.
     """
     return None if period.end_unix is None else period_at(kind, zone, period.end_unix)
-
-
-@lru_cache(maxsize=1024)  # the database's folders are gone through each time
-def zone_of(name: str) -> ZoneInfo:
-    """The time zone of that name in the IANA database, such as Europe/Berlin. Names are told apart by case.
-
-    ValueError with a sentence, without the name of the field, that says which known zone comes nearest.
-    """
-    known = available_timezones() - _NOT_ZONES
-    if name in known:  # asked first, since the database also has files that are no zones, or count leap seconds
-        return ZoneInfo(name)
-    shown = repr(name[:_LONGEST_NAME])
-    if not known:
-        raise ValueError(f"{shown} cannot be looked up: this machine has no time zones; install its tzdata package")
-    raise ValueError(f"{shown} is not a time zone; did you mean {_nearest(name, sorted(known))}?")
 
 
 def _days_at(kind: str, zone: ZoneInfo, second: int) -> Period:
@@ -166,16 +148,3 @@ def _offset(zone: ZoneInfo, second: int) -> int:
     """Seconds by which local time is ahead of UTC."""
     offset = datetime.fromtimestamp(second, zone).utcoffset()
     return 0 if offset is None else int(offset.total_seconds())
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    """By the whole name or by its city alone, whichever is closer: people write `Berlin`, or the wrong continent."""
-    wanted = name[:_LONGEST_NAME].strip().lower().replace(" ", "_")
-    city = wanted.rpartition("/")[2]
-
-    def likeness(zone: str) -> tuple[float, float]:
-        whole = difflib.SequenceMatcher(None, wanted, zone.lower()).ratio()
-        return max(whole, difflib.SequenceMatcher(None, city, zone.lower().rpartition("/")[2]).ratio()), whole
-
-    # Etc/GMT+2 is two hours behind UTC; nobody who writes GMT+2 means that.
-    return max((zone for zone in known if "GMT+" not in zone and "GMT-" not in zone), key=likeness)

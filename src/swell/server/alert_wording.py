@@ -38,7 +38,8 @@ def step_alert(standing: Standing, step: StepBegun, *, alert_id: str, at_unix: f
     """The alert of a step that has begun."""
     limit = standing.limit
     subject, is_over = _subject(limit), step.name == BLOCK
-    does = "has used up its budget and its grace" if is_over else "has nearly used up its budget"
+    share = f"{standing.spent_usd_nanos * 100 // limit.cap_usd_nanos}% of " if limit.cap_usd_nanos else ""
+    does = "has used up its budget and its grace" if is_over else f"has spent {share}its budget"
     effect = _EFFECTS.get(step.name, "")
     what = _refused_until(limit) if is_over else f"{effect[0].upper()}{effect[1:]} {_while(limit)}."
     return Alert(

@@ -122,6 +122,13 @@ def _cluster_model(spec: ModelSpec, place: KubernetesSpec, state: StateDirectory
     return Model(Served(spec, engine.endpoints(spec)), tuple(workloads), tuple(live))
 
 
+def stop_grace_seconds(spec: ModelSpec) -> float:
+    """What the model's engine takes to end, from being told to."""
+    from swell.adapters.engines import local_engines
+
+    return local_engines(os.environ)[spec.engine.value].stop_grace_seconds
+
+
 def _cores_each(spec: ModelSpec) -> int:
     return max(1, len(os.sched_getaffinity(0)) // max(1, spec.replicas.max))
 

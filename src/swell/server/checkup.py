@@ -14,7 +14,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from swell.errors import RetryLater, UserError
+from swell.server.spending import infrastructure_budgets
 from swell.server.state_directory import StateDirectory
+from swell.server.unserved import budgets_too_small
+from swell.spec import Spec, default_spec, load_spec
 
 NEEDED_PYTHON = (3, 11)
 GOOD_MEMORY_BYTES = 2 * 1024**3
@@ -47,8 +50,9 @@ class Finding:
         return {"check": self.check, "verdict": self.verdict.value, "found": self.found, "advice": self.advice}
 
 
-def examine(state: StateDirectory, port: int) -> list[Finding]:
-    """Every check, in order of how early it would stop `swell up`."""
+def examine(state: StateDirectory, file: Path | None, port: int | None = None) -> list[Finding]:
+    """Every check, in order of how early it would stop `swell up` with this file and, instead of its own, this port."""
+    spec, in_file = _file(file)
     checks: list[Callable[[], Finding]] = [
         _python,
         _cores,
@@ -61,10 +65,28 @@ def examine(state: StateDirectory, port: int) -> list[Finding]:
         _engine,
         lambda: _permissions(state),
         lambda: _server(state),
-        lambda: _port(state, port),
+        lambda: _port(state, port or spec.server.port),
         lambda: _leftovers(state),
+        lambda: in_file,
     ]
-    return [check() for check in checks]
+    return [*(check() for check in checks), *_infrastructure_budgets(spec)]
+
+
+def _file(file: Path | None) -> tuple[Spec, Finding]:
+    if file is None:
+        return default_spec(), Finding("file", Verdict.FINE, "none: a small default model is served")
+    try:
+        return load_spec(file), Finding("file", Verdict.FINE, str(file))
+    except UserError as error:
+        return default_spec(), Finding("file", Verdict.WRONG, error.message, f"correct {file}; see: swell schema")
+
+
+def _infrastructure_budgets(spec: Spec) -> list[Finding]:
+    from swell.server import assembly
+
+    sentences = budgets_too_small(spec, infrastructure_budgets(spec), assembly.stop_grace_seconds)
+    said = [sentence.rpartition("; ") for sentence in sentences]
+    return [Finding("infrastructure budget", Verdict.WRONG, found, advice) for found, _, advice in said]
 
 
 def _python() -> Finding:

@@ -16,7 +16,17 @@ from swell.spec import Engine, Late, ModelSpec, TenantSpec
 from swell.state.budgets import BudgetLimit
 from swell.state.curbs import Curb
 from swell.state.records import KeyRecord
-from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, NextRates, ReplicaEntry, Snapshot, TenantEntry
+from swell.state.snapshot import (
+    Delta,
+    KeyEntry,
+    Limits,
+    ModelEntry,
+    NextRates,
+    ReplicaEntry,
+    Snapshot,
+    TenantEntry,
+    Unserved,
+)
 
 MAX_PROMPTS = 128  # in one request for completions
 
@@ -93,11 +103,12 @@ def picture_of(
     next_rates: Callable[[str], NextRates | None] = lambda model: None,
     budgets: tuple[BudgetLimit, ...] = (),
     curbs: tuple[Curb, ...] = (),
+    unserved: Callable[[str], Unserved | None] = lambda model: None,
 ) -> Picture:
     """What workers are to know: routable replicas, live keys, the tenants with their limits, budgets and their steps.
 
     `price_of` a model is its rates, in nano-dollars per million prompt and completion tokens; `next_rates` those that
-    are known to follow.
+    are known to follow; `unserved` why nobody will serve it.
     """
     routable: dict[str, list[Replica]] = {}
     for replica in replicas:
@@ -110,7 +121,14 @@ def picture_of(
         models=tuple(
             entry
             for model in models
-            for entry in _model_entries(model, routable.get(model.spec.name, ()), created_unix, price_of, next_rates)
+            for entry in _model_entries(
+                model,
+                routable.get(model.spec.name, ()),
+                created_unix,
+                price_of,
+                next_rates,
+                unserved(model.spec.name),
+            )
         ),
         keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not _key_problem(key, names)),
         tenants=tuple(_tenant_entry(tenant) for tenant in known),
@@ -147,6 +165,7 @@ def _model_entries(
     created_unix: int,
     price_of: Callable[[str], tuple[int, int]],
     next_rates: Callable[[str], NextRates | None],
+    unserved: Unserved | None,
 ) -> Iterator[ModelEntry]:
     """The model itself, and each of its adapters under its own name on the same replicas."""
     spec = model.spec
@@ -179,6 +198,7 @@ def _model_entries(
             else "",  # an adapter was made for this one
             context_tokens=spec.context_tokens or 0,
             priority=spec.priority.value if spec.priority else "",
+            unserved=unserved,
             replicas=entries,
         )
 

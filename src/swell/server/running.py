@@ -42,6 +42,7 @@ from swell.server.spec_change import NextSpec, SpecDesk
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
+from swell.server.unserved import ending
 from swell.server.views import gateway_url, in_flight, replica_rows, running_workers, server_samples, worker_rows
 from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
@@ -49,6 +50,7 @@ from swell.state.posted_rates import PostedRate
 from swell.state.records import DecisionRecord, KeyRecord
 from swell.state.replica import Phase
 from swell.state.replica_runs import ReplicaRun
+from swell.state.snapshot import Unserved
 
 if TYPE_CHECKING:
     from swell.server.admin import AdminServer
@@ -290,6 +292,8 @@ class RunningServer:
         require_port(parts.spec.server, parts.state, self._living)
         epoch = await self._writer.call(parts.store.next_epoch)
         self._scaling.adopted(epoch)
+        for sentence in self._money.spending.too_small():
+            self._troubles.say(sentence)
         await self._read_keys()
         await self._budgets.begin(parts.state.spool, self._living)
         if await self._budgets.has_new():
@@ -395,7 +399,13 @@ class RunningServer:
             next_rates=self._money.rates.next_rates,
             budgets=self._budgets.limits,
             curbs=self._budgets.stages.curbs,
+            unserved=self._unserved,
         )
+
+    def _unserved(self, model: str) -> Unserved | None:
+        if self.was_told_to_stop():
+            return ending(self._fleet.replicas, model)
+        return self._money.spending.unserved(model)
 
     def _is_known(self, incarnation: str) -> bool:
         return any(r.child_id == incarnation for r in self._fleet.replicas if r.kind == GATEWAY_WORKER)
@@ -443,7 +453,7 @@ class RunningServer:
     async def _budgets_step(self, now: float) -> None:
         if self._budgets.is_due:
             await self._refresh_budgets()
-        elif self._budgets.look():
+        elif self._budgets.look() or self._money.spending.look():
             self._publish()
 
     async def _refresh_budgets(self) -> None:
@@ -460,6 +470,7 @@ class RunningServer:
 
     async def _drain(self) -> None:
         self._scaling.stop()
+        self._publish()  # who is held for a replica that will not come is told so
         await self._draining.drain(self._parts.spec.server.timeouts.drain_seconds, self._parts.model_workloads)
         await self._book_up()
         await self._money.alerts.finish()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swell.clock import Clock
-from swell.control.decide import KILL_MARGIN_SECONDS
 from swell.control.engine_metrics import MetricsReader
 from swell.control.fleet import Fleet
 from swell.control.scaling import ScalingLoop
@@ -25,6 +24,7 @@ from swell.server.scaler_memory import ScalerMemories
 from swell.server.signals import Signals
 from swell.server.spending import SpendingDesk
 from swell.server.trail import Trail
+from swell.server.unserved import surely_decided_seconds, surely_gone_seconds
 from swell.spec import ModelSpec
 from swell.state.funding import Funding
 from swell.state.messages import Load
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 MEMORY_SECONDS = 300.0  # between two writings of what the policy has learnt
 METRICS_SECONDS = 2.0  # between two readings of the engines' own metrics
-LATE_SECONDS = 60.0  # that a turn may come after its time, for what budgets must pay until then
-GONE_SECONDS = 15.0  # from a replica's last second to where everybody knows that it ended
 
 _log = logging.getLogger(__name__)
 
@@ -151,11 +149,11 @@ class Scaling:
     ) -> Funding | None:
         if self._spending is None:
             return None
-        drain = max(model.scaling.drain_seconds, model.drain_seconds) + GONE_SECONDS
-        drain += max(self._fleet.workload(pool.workload).stop_grace_seconds for pool in pools) + KILL_MARGIN_SECONDS
-        turn = model.scaling.interval_seconds + LATE_SECONDS
+        grace = max(self._fleet.workload(pool.workload).stop_grace_seconds for pool in pools)
+        drain, turn = surely_gone_seconds(model, grace), surely_decided_seconds(model)
         prices = {pool.pool.name: pool.usd_nanos_per_hour for pool in pools}
-        return self._spending.funding(model.name, prices, views, now, drain, turn)
+        starts = {pool.pool.name: pool.pool.start_seconds for pool in pools}
+        return self._spending.funding(model.name, prices, views, now, drain, turn, starts)
 
     def report(self, incarnation: str, load: Load) -> None:
         """Take a worker's report; whoever waits at zero is seen to at once."""

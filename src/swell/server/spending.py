@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
+from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace as with_changes
@@ -20,6 +21,7 @@ from swell.metering.thresholds import MOST_HOURS
 from swell.policy.scaling.funded import BINDING
 from swell.policy.scaling.spending import Bound, bound_when_kept, cost, lasts_seconds, shares
 from swell.ports.store import Store
+from swell.server.unserved import budget_of, too_small, unfunded
 from swell.server.writer import Writer
 from swell.spec import Engine, Spec
 from swell.spec.thresholds import Threshold, parse_threshold
@@ -27,9 +29,11 @@ from swell.state.budgets import BudgetLimit
 from swell.state.funding import Fund, Funding, Tariff
 from swell.state.replica_runs import ReplicaRun
 from swell.state.scaling import Decision, ReplicaState, ReplicaView
+from swell.state.snapshot import Unserved
 from swell.units import usd, usd_nanos
 
 HOUR_MS = 3_600_000
+NO_STARTS: Mapping[str, float] = MappingProxyType({})
 PIECE_MS = 30 * 24 * HOUR_MS  # of the past, read at once
 LEFTOVER_SECONDS = 660.0  # for which replicas of models that are no longer in the file are expected to be paid
 
@@ -66,8 +70,14 @@ class _Told:
 
     views: tuple[ReplicaView, ...]
     tariff: Tariff
+    starts: Mapping[str, float]  # seconds from an order to readiness, by pool
     at: float
     decision: Decision | None = None
+
+    @property
+    def is_without(self) -> bool:
+        """Whether there is none, nor one to come."""
+        return all(view.state is ReplicaState.DRAINING for view in self.views)
 
     def bound(self, now: float, ends_in: float) -> Bound:
         """What is spent on them whatever others decide. A decision that is overdue may be as late again."""
@@ -88,6 +98,7 @@ class SpendingDesk:
         self._clock = clock
         self._told: dict[str, _Told] = {}
         self._prices: dict[str, int] = {}  # of the dearest pool of a model, as it said last
+        self._unserved: dict[str, Unserved | None] = {}  # as of the last look
 
     async def begin(self) -> None:
         """Know what is spent of the present periods. Before anything is noted."""
@@ -115,10 +126,11 @@ class SpendingDesk:
         now: float,
         drain_seconds: float,
         turn_seconds: float,
+        starts: Mapping[str, float] = NO_STARTS,
     ) -> Funding | None:
         """What is left for the model, whose replicas are `views` as of now; None where nothing bounds them.
 
-        `prices` are nano-dollars of a replica's hour, by pool.
+        `prices` are nano-dollars of a replica's hour, `starts` seconds from an order to readiness, by pool.
         """
         budgets = list(self._budgets_of(model))
         if not budgets or model not in self._models:
@@ -129,7 +141,7 @@ class SpendingDesk:
         minimum = self._models[model].minimum_billed_seconds
         tariff = Tariff(tuple(prices.items()), drain_seconds, turn_seconds, minimum)
         known = self._told.get(model)
-        self._told[model] = _Told(tuple(views), tariff, now, known.decision if known else None)
+        self._told[model] = _Told(tuple(views), tariff, starts, now, known.decision if known else None)
         rate = sum(run.usd_nanos_per_hour for run in self._book.running(model))
         return Funding(tuple(self._fund(model, budget, now) for budget in budgets), tariff, rate)
 
@@ -138,6 +150,29 @@ class SpendingDesk:
         known = self._told.get(model)
         if known is not None:
             self._told[model] = replace(known, views=tuple(_after(known.views, decision)), decision=decision)
+
+    def look(self) -> bool:
+        """See which models nobody can pay for; whether that has changed since the last look."""
+        before = self._unserved
+        self._unserved = {model: self.unserved(model) for model in self._told}
+        return self._unserved != before
+
+    def unserved(self, model: str) -> Unserved | None:
+        """Why the model has no replica and gets none before a budget begins anew; None where that is not so."""
+        told = self._told.get(model)
+        if told is None or not told.is_without:
+            return None
+        unix = self._clock.unix()
+        spent = [self._book.spent(budget, unix) for budget in self._budgets_of(model)]
+        return unfunded(spent, told.tariff, told.starts, unix)
+
+    def too_small(self) -> list[str]:
+        """What is to be said of budgets that would not pay for a single replica of a model, whatever is spent."""
+        return [
+            sentence
+            for name, told in self._told.items()
+            for sentence in too_small(name, self._budgets_of(name), told.tariff, told.starts)
+        ]
 
     def standings(self) -> list[Standing]:
         """Of every budget in its present period; what is bound counts as reserved."""
@@ -307,8 +342,7 @@ def _ends_in(limit: BudgetLimit, now_unix: float) -> float:
 
 
 def _name(limit: BudgetLimit) -> str:
-    whose = f"the infrastructure budget of {limit.owner}" if limit.owner else "the organisation's infrastructure budget"
-    return f"{whose} for {limit.label}"
+    return f"{budget_of(limit.owner)} for {limit.label}"
 
 
 def _after(views: Sequence[ReplicaView], decision: Decision) -> Iterator[ReplicaView]:

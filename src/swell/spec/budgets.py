@@ -4,11 +4,11 @@ import difflib
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from swell.clock import LONGEST_ZONE, zone_of
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, SpecModel, Text
 from swell.spec.money import Usd
@@ -84,10 +84,14 @@ Period = Annotated[
 
 def _known_zone(value: str) -> str:
     try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise PydanticCustomError("zone", "is no time zone; give one such as UTC or Europe/Berlin") from None
-    return value
+        return zone_of(value).key
+    except ValueError as error:
+        raise PydanticCustomError("zone", "{problem}", {"problem": _without_name(error, value)}) from None
+
+
+def _without_name(error: ValueError, name: str) -> str:
+    """Its sentence as it goes on after the value, which stands before it already."""
+    return str(error).removeprefix(f"{name[:LONGEST_ZONE]!r} ")
 
 
 def _calendar_period(value: object) -> object:

@@ -4,6 +4,7 @@ Only what JSON can say is read (mappings, lists, text, numbers, booleans, null).
 twice is refused instead of the last one winning.
 """
 
+import re
 from collections.abc import Hashable
 
 import yaml
@@ -38,14 +39,32 @@ def _float_as_written(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Written
     return number
 
 
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    """Also of what is tagged `!!int`: ValueError where it is written in another base."""
+    return int(node.value.replace("_", ""), 10)
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without timestamps and the `=` value, which no spec needs."""
+    """SafeLoader without timestamps and the `=` value, which no spec needs, and with decimal numbers alone.
+
+    YAML 1.1 reads 010 as eight, 0x10 as sixteen and 1:30 as ninety. Here these are text: a field that takes text has
+    what was written, an amount of 010 is ten, and any other number is refused where it stands.
+    """
 
 
-_Loader.add_constructor("tag:yaml.org,2002:float", _float_as_written)
+_INT, _FLOAT = _PREFIX + "int", _PREFIX + "float"
+_WRITTEN_DECIMAL = {
+    _INT: re.compile(r"[-+]?(?:0|[1-9][0-9_]*)$"),
+    _FLOAT: re.compile(
+        r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
+    ),
+}
+
+_Loader.add_constructor(_FLOAT, _float_as_written)
+_Loader.add_constructor(_INT, _decimal)
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag in _TAGS]
+    first: [(tag, _WRITTEN_DECIMAL.get(tag, pattern)) for tag, pattern in resolvers if tag in _TAGS]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 

@@ -73,6 +73,13 @@ class NextRates(msgspec.Struct, frozen=True):
     completion_rate: int
 
 
+class Unserved(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why no replica will serve a model for a while: who finds none is refused, and not held."""
+
+    limit: BudgetLimit | None = None  # the infrastructure budget that pays for none; None: the server stops
+    need_usd_nanos: int = 0  # what a replica costs at least: its start, the time until a decision, its drain
+
+
 class ModelEntry(msgspec.Struct, frozen=True):
     """A model as the gateway sees it."""
 
@@ -97,6 +104,7 @@ class ModelEntry(msgspec.Struct, frozen=True):
     cheaper_variant: str = ""  # the model that answers where a budget is nearly used up; empty: none
     context_tokens: int = 0  # of one request; 0: not known
     priority: str = ""  # the best class that its requests have; empty: whatever their keys allow
+    unserved: Unserved | None = None  # None: a request that finds no replica waits for one
     replicas: tuple[ReplicaEntry, ...] = ()
 
 

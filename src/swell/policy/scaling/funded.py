@@ -5,14 +5,13 @@ Pure."""
 from collections.abc import Sequence
 from dataclasses import replace
 
-from swell.policy.scaling.spending import cost, lasts_seconds, most_affordable, rate_ceiling
+from swell.policy.scaling.spending import coarse, cost, lasts_seconds, most_affordable, rate_ceiling
 from swell.policy.scaling.thrift import Ration, ThriftMemory
 from swell.state.funding import Fund, Funding, Tariff
 from swell.state.scaling import Decision, Observation, Option, Pool
 from swell.units import NANOS_PER_USD, usd_text
 
 BINDING = "budget"
-STEP_BITS = 6  # of the ceiling of a mix: it is known to 3 %
 BURST_SECONDS = 3600.0  # that the surplus of a budget pays for more than is forecast, at least
 _UNBOUNDED = 1_000_000  # replicas
 _CENT = NANOS_PER_USD // 100
@@ -85,8 +84,7 @@ def rate_allowed(memory: ThriftMemory, seen: Observation, start_seconds: float) 
     rate = rate_ceiling(seen.funding, seen.replicas, seen.now, start_seconds)
     if memory.ration.level is not None:
         rate = min(rate, memory.ration.level)
-    shift = max(0, rate.bit_length() - STEP_BITS)
-    return rate >> shift << shift
+    return coarse(rate)
 
 
 def rationed(memory: ThriftMemory, usual: int, tariff: Tariff, pool: Pool) -> int:

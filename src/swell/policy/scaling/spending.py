@@ -12,7 +12,7 @@ What is bound beyond the end of the period is held against the next one's budget
 neither ends nor begins with more than it has.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -21,6 +21,7 @@ from swell.state.scaling import ReplicaState, ReplicaView
 
 MS_PER_HOUR = 3_600_000
 SECONDS_PER_HOUR = 3600
+STEP_BITS = 6  # of the ceiling of a mix: it is known to 3 %
 
 Hours = Sequence[tuple[int, int]]
 """Stretches of time to come: seconds, and the nano-dollars an hour that are wanted in them."""
@@ -68,7 +69,7 @@ def most_affordable(
         bound = bound_when_let_go(tariff, replicas, now, ends_in)
         room = Bound(fund.left_usd_nanos, fund.next_usd_nanos) - bound
         stay = _split(price, tariff.turn_seconds + drain, ends_in) - _split(price, drain, ends_in) + Bound(1, 1)
-        begin = max(tariff.minimum_seconds, start_seconds + tariff.turn_seconds + drain)
+        begin = _hold(tariff, start_seconds)
         kept = _times(room, stay, present)
         new = 0
         if kept == present:
@@ -81,7 +82,7 @@ def most_affordable(
 def rate_ceiling(funding: Funding, replicas: Sequence[ReplicaView], now: float, start_seconds: float) -> int:
     """Nano-dollars an hour that a mix may cost from now on, whatever of it is exchanged for something else."""
     tariff, ceilings = funding.tariff, []
-    hold = max(tariff.minimum_seconds, start_seconds + tariff.turn_seconds + tariff.drain_seconds)
+    hold = _hold(tariff, start_seconds)
     for fund in funding.funds:
         bound = bound_when_let_go(tariff, replicas, now, fund.ends_in_seconds)
         before, after = min(hold, fund.ends_in_seconds), max(0.0, hold - fund.ends_in_seconds)
@@ -89,6 +90,30 @@ def rate_ceiling(funding: Funding, replicas: Sequence[ReplicaView], now: float, 
         if after > 0:
             ceilings.append(_rate(fund.next_usd_nanos - bound.after, after))
     return max(0, min(ceilings, default=0))
+
+
+def cost_of_one(tariff: Tariff, starts: Mapping[str, float]) -> int:
+    """What a replica of the cheapest pool costs at least: its start, the time until a decision, its drain.
+
+    `starts` are seconds from an order to readiness, by pool.
+    """
+    return min((cost(price, _hold(tariff, starts.get(pool, 0.0))) for pool, price in tariff.prices), default=0)
+
+
+def affords_one(funding: Funding, starts: Mapping[str, float]) -> bool:
+    """Whether a model without replicas could have one of any pool now, as a decision would find."""
+    tariff = funding.tariff
+    if len(tariff.prices) == 1:
+        [(pool, _)] = tariff.prices
+        return most_affordable(funding, pool, (), 0.0, starts.get(pool, 0.0), 1) > 0
+    rate = coarse(rate_ceiling(funding, (), 0.0, max(starts.values(), default=0.0)))
+    return any(price <= rate for _, price in tariff.prices)
+
+
+def coarse(rate: int) -> int:
+    """A rate rounded down to 3 %, lest a mix is planned anew for every cent."""
+    shift = max(0, rate.bit_length() - STEP_BITS)
+    return rate >> shift << shift
 
 
 def spend_of(hours: Hours) -> int:
@@ -149,6 +174,11 @@ def _sum(replicas: Iterable[ReplicaView], tariff: Tariff, now: float, ends_in: f
 def _split(price: int, seconds: float, ends_in: float) -> Bound:
     inside = min(seconds, max(0.0, ends_in))
     return Bound(cost(price, inside), cost(price, seconds - inside))
+
+
+def _hold(tariff: Tariff, start_seconds: float) -> float:
+    """How long a replica costs that is ordered now, at least."""
+    return max(tariff.minimum_seconds, start_seconds + tariff.turn_seconds + tariff.drain_seconds)
 
 
 def _times(room: Bound, each: Bound, most: int) -> int:
