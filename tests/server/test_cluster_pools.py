@@ -125,3 +125,13 @@ def test_a_model_of_several_pools_is_prepared_as_a_workload_each(tmp_path: Path)
     assert len({workload.key for workload in made.workloads}) == 1
     alone = prepare_model(model(accelerators=["L4"]), place(), state, lambda done, total: None)
     assert [(each.name, each.count, alone.pools) for each in alone.workloads] == [("chat", 1, ())]
+
+
+def test_what_is_batch_alone_may_be_on_spot_without_being_asked_where_that_can_be() -> None:
+    spec = model(accelerators=["L4"], priority="batch")
+    found = cluster_pools(spec, place(region="us-east-1"), NEEDS)
+    assert {each.pool.market for each in found} == {Market.ON_DEMAND, Market.SPOT}
+    assert cluster_pools(spec, place(), NEEDS) == (), "nobody asked for spot, so no region is missed"
+    assert cluster_pools(model(priority="batch"), place(region="us-east-1"), NEEDS) == ()
+    told = cluster_pools(model(accelerators=["L4"], priority="batch", spot={"max_fraction": 0.0}), place(), NEEDS)
+    assert {each.pool.market for each in told} == {Market.ON_DEMAND}

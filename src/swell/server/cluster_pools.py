@@ -36,11 +36,14 @@ def cluster_pools(model: ModelSpec, place: KubernetesSpec, needs: Needs) -> tupl
 
     Raises UserError where a profile or a price is missing, or the region that spot needs.
     """
-    if len(model.accelerators) < 2 and model.spot is None:
+    spot = model.spot
+    if spot is None and model.accelerators and place.region is not None:
+        spot = model.bought_on_spot  # by the rule for batch, where it can be: nobody asked for it outright
+    if len(model.accelerators) < 2 and spot is None:
         return ()
     if not model.accelerators:
         raise UserError(f"model {model.name}: spot needs accelerators: name what replicas may run on, such as [L4]")
-    allowed = model.spot is not None and model.spot.max_fraction > 0
+    allowed = spot is not None and spot.max_fraction > 0
     markets = [Market.ON_DEMAND, *([Market.SPOT] if allowed else [])]
     if place.market is not None:
         markets = [Market(place.market)]
