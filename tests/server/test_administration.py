@@ -1,6 +1,7 @@
 """Administrative acts: checked, audited, and never a secret in what is stored."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,16 @@ def test_a_kept_text_is_told_only_while_it_is_the_keys_own(office: Administratio
     assert office.kept_text() == ""
     kept.write_bytes(b"\xffno key")
     assert office.kept_text() == ""
+
+
+def test_a_key_whose_tenant_is_gone_is_listed_as_refused_and_why(office: Administration) -> None:
+    made = office.create_key(NewKey("ci", "search"), "me(1)")
+    other = office.create_key(NewKey("ci", "research"), "me(1)")
+    assert [row["state"] for row in office.list_keys()] == ["live", "live"]
+    without = replace(office, tenants=("default", "research"))
+    rows = {row["id"]: row for row in without.list_keys()}
+    assert (rows[made.id]["state"], rows[other.id]["state"], rows[other.id]["refused"]) == ("refused", "live", None)
+    assert rows[made.id]["refused"] == ("the spec has no tenant 'search'; put it back into the spec, or revoke the key")
+    office.revoke_key(made.id, "me(1)")
+    rows = {row["id"]: row for row in without.list_keys()}
+    assert (rows[made.id]["state"], rows[made.id]["refused"]) == ("revoked", None)

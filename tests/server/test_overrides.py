@@ -1,5 +1,8 @@
 """Raises of budgets: which budget is meant, what is refused, and what holds when."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 from alert_world import HOUR, START_UNIX, AlertWorld
 
@@ -18,8 +21,7 @@ from swell.units import NANOS_PER_USD
 
 DAY = 86_400.0
 ME = "ann(1000)"
-SPEC = parse_spec(
-    """
+FILE = """
 models: [{name: chat, engine: external, endpoints: ["http://127.0.0.1:9101"]}]
 prices: {chat: {usd_per_million_prompt_tokens: 1}}
 organisation: {budget: 2000 / month}
@@ -28,9 +30,8 @@ tenants:
   - {name: batch, budget: [5 / day, 20 / week]}
   - {name: trial, budget: {usd: 3, period: once}}
   - {name: free}
-""",
-    origin="swell.yaml",
-)
+"""
+SPEC = parse_spec(FILE, origin="swell.yaml")
 
 
 @pytest.fixture
@@ -70,6 +71,23 @@ def test_a_raise_is_stored_with_who_why_and_until_when(office: Overrides, store:
     assert (entry.principal, entry.action, entry.subject) == (ME, "budget.raise", made.override_id)
     assert entry.detail["budget"] == "tenant:search --period month"
     assert entry.detail["reason"] == "the launch"
+
+
+def _same(spec: Spec) -> Spec:
+    return spec
+
+
+def test_a_raise_whose_budget_is_gone_is_listed_as_such(office: Overrides) -> None:
+    office.raise_budget(wanted(seconds=2 * DAY), ME)
+    [row] = office.rows(10)
+    assert (row["has_budget"], row["by_usd_nanos"]) == (True, 10 * NANOS_PER_USD)
+    for change in (("name: search", "name: research"), ("Europe/Berlin", "UTC")):
+        assert change[0] in FILE
+        renamed = parse_spec(FILE.replace(*change), origin="swell.yaml")
+        [row] = replace(office, spec=partial(_same, renamed)).rows(10)
+        assert row["has_budget"] is False
+    [row] = office.rows(10, knows_budgets=False)
+    assert row["has_budget"] is None
 
 
 def test_without_an_end_it_is_a_credit_for_the_present_period_of_the_budgets_own_calendar(office: Overrides) -> None:

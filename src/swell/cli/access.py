@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from swell.server.overrides import NewOverride, Overrides
     from swell.server.review_report import ReviewReport
 
+DEFAULT_FILE = Path("swell.yaml")
 REQUEST_SECONDS = 30.0
 # A server that has just locked the directory needs a moment until its socket answers.
 _ATTEMPTS = 100
@@ -45,7 +46,7 @@ class Access(Protocol):
 
     def raise_budget(self, request: "NewOverride", file: Path) -> Any: ...
 
-    def overrides(self, limit: int) -> Any: ...
+    def overrides(self, limit: int, file: Path = DEFAULT_FILE) -> Any: ...
 
     def end_override(self, override_id: str) -> Any: ...
 
@@ -125,7 +126,7 @@ class ServerAccess:
     def raise_budget(self, request: "NewOverride", file: Path) -> Any:
         return self._ask("POST", "/api/budgets/raise", request)
 
-    def overrides(self, limit: int) -> Any:
+    def overrides(self, limit: int, file: Path = DEFAULT_FILE) -> Any:
         return self._ask("POST", "/api/budgets/overrides", {"limit": limit})
 
     def end_override(self, override_id: str) -> Any:
@@ -192,7 +193,7 @@ class StoreAccess:
         return _plain(self._office.create_key(request, current_principal()))
 
     def list_keys(self) -> Any:
-        return [key_facts(key, self._office.clock.unix()) for key in self._office.store.list_keys()]
+        return self._office.list_keys()
 
     def rotate_key(self, key_id: str, grace_seconds: float) -> Any:
         return _plain(self._office.rotate_key(key_id, grace_seconds, current_principal()))
@@ -234,8 +235,8 @@ class StoreAccess:
     def raise_budget(self, request: "NewOverride", file: Path) -> Any:
         return _plain(self._overrides(file).raise_budget(request, current_principal()))
 
-    def overrides(self, limit: int) -> Any:
-        return _plain(self._office.store.list_overrides(limit))
+    def overrides(self, limit: int, file: Path = DEFAULT_FILE) -> Any:
+        return _plain(self._overrides(file).rows(limit, knows_budgets=file.exists()))
 
     def end_override(self, override_id: str) -> Any:
         return _plain(self._overrides(Path()).end(override_id, current_principal()))

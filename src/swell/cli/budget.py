@@ -94,6 +94,7 @@ def raise_budget(
 @command
 def overrides(
     limit: Annotated[int, typer.Option(help="At most so many, newest first.", min=1)] = _TABLE_ROWS,
+    file: FileOption = DEFAULT_FILE,
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,
 ) -> None:
@@ -103,7 +104,7 @@ def overrides(
     from swell.cli.access import server_or_store
 
     with server_or_store(state) as access:
-        listed = access.overrides(limit)
+        listed = access.overrides(limit, file)
     if as_json:
         print_json(listed)
         return
@@ -174,8 +175,10 @@ def _override_row(row: dict[str, Any], now_unix: float) -> tuple[object, ...]:
 
     if row["ended_at_unix"] is not None:
         state = f"ended {moment(row['ended_at_unix'])}"
+    elif row["until_unix"] <= now_unix:
+        state = "over"
     else:
-        state = "holds" if row["until_unix"] > now_unix else "over"
+        state = "its budget is gone" if row["has_budget"] is False else "holds"
     return (
         row["override_id"], _whose(row), row["model"] or "all", row["period"], usd_text(row["by_usd_nanos"]),
         moment(row["until_unix"]), state, row["created_by"], moment(row["created_at_unix"]), row["reason"],

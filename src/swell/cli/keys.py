@@ -81,6 +81,8 @@ def list_keys(state: StateOption = DEFAULT_STATE_PATH, as_json: JsonOption = Fal
     rows = ((k["id"], k["name"], k["tenant"], k["state"], moment(k["created_at_unix"]), moment(k["expires_at_unix"]),
              _limits(k["limits"])) for k in keys)  # fmt: skip
     print_table(columns, rows, empty="There are no keys; make one with: swell keys create NAME")
+    for problem in dict.fromkeys(k["refused"] for k in keys if k["refused"]):
+        print(f"refused: {problem}")
 
 
 @app.command("rotate")

@@ -165,10 +165,7 @@ def application(platform: Platform) -> Starlette:
         return _json({"stopping": True}, 202)
 
     async def list_keys(request: Request) -> Response:
-        def facts(office: Administration) -> list[dict[str, object]]:
-            return [key_facts(key, office.clock.unix()) for key in office.store.list_keys()]
-
-        return _json(await platform.act(facts))
+        return _json(await platform.act(lambda office: office.list_keys()))
 
     async def create_key(request: Request) -> Response:
         wanted, principal = await _body(request, NewKey), principal_of(request)
@@ -238,7 +235,7 @@ def _budget_routes(platform: Platform) -> list[Route]:
 
     async def overrides(request: Request) -> Response:
         limit = (await _body(request, OverridesQuery)).limit
-        return _json(await platform.overrides(lambda office: office.list(limit)))
+        return _json(await platform.overrides(lambda office: office.rows(limit)))
 
     async def end_override(request: Request) -> Response:
         override_id, principal = (await _body(request, OverrideEnd)).override_id, principal_of(request)

@@ -8,7 +8,7 @@ import difflib
 import hmac
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,6 +111,11 @@ class Administration:
         self._forget_text(key_id)
         return record
 
+    def list_keys(self) -> list[dict[str, object]]:
+        """What may be told of every key, oldest first."""
+        now = self.clock.unix()
+        return [key_facts(key, now, key_problem(key, self.tenants)) for key in self.store.list_keys()]
+
     def kept_text(self) -> str:
         """The kept key's text, or nothing where none is kept or it is not the text of a live key any more."""
         text, key_id = self._kept()
@@ -202,12 +207,23 @@ def key_budgets(budgets: Sequence[KeyBudget]) -> "tuple[BudgetSpec, ...]":
         raise ValueError(f"the key's budget: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
 
 
-def key_facts(record: KeyRecord, now_unix: float) -> dict[str, object]:
-    """What may be told about a key: everything but its digests."""
+def key_problem(key: KeyRecord, tenants: Collection[str]) -> str:
+    """Why a live key is refused, where these are the tenants, and what to do; or nothing."""
+    if key.tenant not in tenants:  # whose limits nobody knows any more: none at all would be the wrong guess
+        return f"the spec has no tenant {key.tenant!r}; put it back into the spec, or revoke the key"
+    problem = limits_problem(key.limits)
+    return f"{problem}: revoke it and make another" if problem else ""
+
+
+def key_facts(record: KeyRecord, now_unix: float, problem: str = "") -> dict[str, object]:
+    """What may be told about a key: everything but its digests. A live one with a `problem` is refused."""
+    problem = problem if record.is_live(now_unix) else ""
     if record.revoked_at_unix is not None:
         state = "revoked"
     elif not record.is_live(now_unix):
         state = "expired"
+    elif problem:
+        state = "refused"
     elif record.previous_expires_at_unix is not None and record.previous_expires_at_unix > now_unix:
         state = "rotating"
     else:
@@ -223,6 +239,7 @@ def key_facts(record: KeyRecord, now_unix: float) -> dict[str, object]:
         "expires_at_unix": record.expires_at_unix,
         "previous_expires_at_unix": record.previous_expires_at_unix,
         "revoked_at_unix": record.revoked_at_unix,
+        "refused": problem or None,
     }
 
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -110,6 +111,19 @@ class Overrides:
     def list(self, limit: int) -> list[BudgetOverride]:
         """The newest, newest first."""
         return self.store.list_overrides(limit)
+
+    def rows(self, limit: int, *, knows_budgets: bool = True) -> Sequence[dict[str, Any]]:
+        """The newest, newest first; `has_budget` says whether there is the budget that is raised, None: not known.
+
+        It is gone where its tenant, model, period or time zone was changed in the file, or its key was revoked.
+        """
+        now, known = self.clock.unix(), None
+        if knows_budgets:
+            known = {each.budget_id for each in budgets_of(self.spec(), self.store.list_keys(), now)}
+        return [
+            {**msgspec.structs.asdict(each), "has_budget": None if known is None else each.budget_id in known}
+            for each in self.list(limit)
+        ]
 
     def _budget(self, request: NewOverride, now: float) -> Budget:
         """The one budget that is meant."""

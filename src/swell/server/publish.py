@@ -6,12 +6,12 @@ that was away briefly is sent only what it missed.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from swell.control.replica import Replica
-from swell.server.administration import DEFAULT_TENANT, limits_problem
+from swell.server.administration import DEFAULT_TENANT, key_problem
 from swell.spec import Engine, Late, ModelSpec, TenantSpec
 from swell.state.budgets import BudgetLimit
 from swell.state.curbs import Curb
@@ -130,7 +130,7 @@ def picture_of(
                 unserved(model.spec.name),
             )
         ),
-        keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not _key_problem(key, names)),
+        keys=tuple(key.to_entry() for key in keys if key.is_live(now_unix) and not key_problem(key, names)),
         tenants=tuple(_tenant_entry(tenant) for tenant in known),
         budgets=budgets,
         curbs=curbs,
@@ -142,14 +142,7 @@ def refused_keys(
 ) -> list[tuple[KeyRecord, str]]:
     """Live keys that workers are not told about, each with the reason and what to do."""
     names = {tenant.name for tenant in with_default_tenant(tenants)}
-    return [(key, problem) for key in keys if key.is_live(now_unix) and (problem := _key_problem(key, names))]
-
-
-def _key_problem(key: KeyRecord, tenants: Collection[str]) -> str:
-    if key.tenant not in tenants:  # whose limits nobody knows any more: none at all would be the wrong guess
-        return f"the spec has no tenant {key.tenant!r}; put it back into the spec, or revoke the key"
-    problem = limits_problem(key.limits)
-    return f"{problem}: revoke it and make another" if problem else ""
+    return [(key, problem) for key in keys if key.is_live(now_unix) and (problem := key_problem(key, names))]
 
 
 def with_default_tenant(tenants: Sequence[TenantSpec]) -> tuple[TenantSpec, ...]:
