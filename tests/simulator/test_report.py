@@ -13,6 +13,7 @@ from swell.simulator.report import page
 from swell.simulator.report_svg import Scale, apart, averaged, decades, ticks
 from swell.simulator.result import Result, Scenario, Timeline
 from swell.simulator.summary import as_json, duration, ranking, rows, sentences, share, span, usd
+from swell.simulator.treasury import SimBudget
 from swell.state.scaling import LatencyProfile, Objective, Pool
 from swell.state.traffic import Traffic
 
@@ -249,3 +250,11 @@ def test_quantities_are_said_as_people_say_them() -> None:
     assert (span(604_800.0), span(7200.0), span(600.0)) == ("7.0 days", "2.0 hours", "10 minutes")
     assert (span(90.0), span(1.0), span(0.0)) == ("90 seconds", "1 second", "a moment")
     assert (share(0.99), share(0.99987), share(1.0)) == ("99.00%", "99.987%", "100.00%")
+
+
+def test_references_that_know_of_no_budget_are_not_measured_by_what_is_possible_inside_it() -> None:
+    given = comparison(found("swell", 1100.0))
+    assert [row[3] for row in rows(given)][1:] == ["1.250", "1.125"]
+    inside = replace(given, scenario=replace(given.scenario, budget=SimBudget(10**12, "week")))
+    assert [row[0] for row in rows(inside)] == ["swell", "rate-clairvoyant", "oracle"]
+    assert [row[3] for row in rows(inside)][1:] == ["", ""]

@@ -94,9 +94,13 @@ def _batch_numbers(comparison: Comparison, result: Result) -> dict[str, Any] | N
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """A row per policy, the cheapest that reaches the attainment first, those that do not reach it last."""
+    """A row per policy, the cheapest that reaches the attainment first, those that do not reach it last.
+
+    References know nothing of a budget: they attain more than the bound is of, which is then no measure of them.
+    """
+    bound = comparison.bound_usd if comparison.scenario.budget is None else None
     return [_row(comparison, score) for score in ranked(comparison)] + [
-        _row(comparison, Score(found, _over(found, comparison.bound_usd), None, None))
+        _row(comparison, Score(found, _over(found, bound), None, None))
         for found in (comparison.rate_clairvoyant, comparison.oracle)
         if found is not None
     ]
