@@ -68,7 +68,7 @@ async def test_a_keys_budget_without_an_end_has_nothing_to_forecast(period: str)
         assert [each.text for each in key_thresholds(world.limit_of("k1"))] == ["50%", "80%", "100%"]
         world.spend(800, world.limit_of("k1"))
         await world.turn()
-        assert [row["threshold"] for row in await world.desk.rows(10)] == ["80%", "50%"]
+        assert [row["threshold"] for row in await world.desk.rows(10)] == ["80%"]
 
 
 async def test_a_keys_budget_is_forecast() -> None:

@@ -1,5 +1,6 @@
 """What alerts of budgets say: what happened, by how much, and what to do. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -55,11 +56,23 @@ def step_alert(standing: Standing, step: StepBegun, *, alert_id: str, at_unix: f
 
 
 def budget_alert(
-    standing: Standing, threshold: Threshold, forecast: Forecast | None, *, alert_id: str, at_unix: float
+    standing: Standing,
+    threshold: Threshold,
+    forecast: Forecast | None,
+    passed: Sequence[str] = (),
+    *,
+    alert_id: str,
+    at_unix: float,
 ) -> Alert:
-    """The alert of a threshold that is due. A forecast one needs the `forecast` by which it is."""
+    """The alert of a threshold that is due. A forecast one needs the `forecast` by which it is.
+
+    `passed` are lower thresholds, in rising order, that were passed with it and have no alerts of their own.
+    """
     limit, spent = standing.limit, standing.spent_usd_nanos
     subject, so_far, values = _subject(limit), _so_far(standing), _values(standing, threshold.text)
+    if passed:
+        so_far += f" It passed {', '.join(passed)} and {threshold.text} since one last looked."
+        values |= {"passed": ", ".join(passed)}
     and_so = ""
     is_infrastructure = limit.scope == Scope.INFRASTRUCTURE
     is_, has, its = ("are", "have", "their") if is_infrastructure else ("is", "has", "its")

@@ -172,17 +172,20 @@ class AlertDesk:
         thresholds, fired = self._thresholds_of(limit), self._fired_of(standing)
         found = due(thresholds, limit.cap_usd_nanos, standing.spent_usd_nanos, forecast, fired)
         if standing.is_used_up and HUNDRED in thresholds and HUNDRED.text not in fired and HUNDRED not in found:
-            return (*found, HUNDRED)
+            found = (*found, HUNDRED)
         if not found:
             self._quiet[limit.name] = looked
-        return found
+        return _highest(found)
 
     def _thresholds_of(self, limit: BudgetLimit) -> tuple[Threshold, ...]:
         return key_thresholds(limit) if limit.scope == Scope.KEY else self._thresholds.get(limit.budget_id, ())
 
     def _fired_of(self, standing: Standing) -> set[str]:
-        """What fired in the period, or in the window."""
-        return set().union(*(self._fired.get(name, ()) for name in standing.names))
+        """What fired in the period, or in the window; what was passed together with something higher did as well."""
+        fired = set().union(*(self._fired.get(name, ()) for name in standing.names))
+        spent = [each for each in self._thresholds_of(standing.limit) if not each.is_forecast]
+        highest = max((each for each in spent if each.text in fired), default=None)
+        return fired | {each.text for each in spent if highest is not None and each < highest}
 
     async def _fire(self, found: Sequence[_Due], at_unix: float) -> None:
         if not found:
@@ -191,12 +194,18 @@ class AlertDesk:
         for standing, threshold, _ in found:
             self._fired.setdefault(standing.limit.name, set()).add(threshold.text)
 
+    def _passed(self, standing: Standing, threshold: Threshold) -> tuple[str, ...]:
+        """Lower thresholds that were passed together with this one, and are told with it."""
+        fired, known = self._fired_of(standing), sorted(self._thresholds_of(standing.limit))
+        return tuple(t.text for t in known if not t.is_forecast and t < threshold and t.text not in fired)
+
     def _record(self, found: _Due, at_unix: float) -> AlertRecord:
         standing, threshold, forecast = found
         if isinstance(threshold, StepBegun):
             alert = step_alert(standing, threshold, alert_id=new_alert_id(), at_unix=at_unix)
         else:
-            alert = budget_alert(standing, threshold, forecast, alert_id=new_alert_id(), at_unix=at_unix)
+            passed = () if threshold.is_forecast else self._passed(standing, threshold)
+            alert = budget_alert(standing, threshold, forecast, passed, alert_id=new_alert_id(), at_unix=at_unix)
         return self.book.record(alert, standing.limit.name, threshold.text)
 
     async def _forecasts(self, standings: Sequence[Standing], now: float, at_unix: float) -> dict[str, Forecast]:
@@ -237,3 +246,9 @@ class AlertDesk:
         self._fired = {name: fired for name, fired in self._fired.items() if name in names}
         self._forecast_at = {name: at for name, at in self._forecast_at.items() if name in names}
         self._history.keep({standing.limit.budget_id for standing in standings})
+
+
+def _highest(found: Sequence[Threshold]) -> tuple[Threshold, ...]:
+    """Without those of actual spend that were passed together with a higher one: one alert tells of them all."""
+    highest = max((each for each in found if not each.is_forecast), default=None)
+    return tuple(each for each in found if each.is_forecast or each == highest)
