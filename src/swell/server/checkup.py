@@ -64,7 +64,7 @@ def examine(state: StateDirectory, port: int) -> list[Finding]:
         lambda: _port(state, port),
         lambda: _leftovers(state),
     ]
-    return [check() for check in checks]
+    return [*(check() for check in checks), *_places(state)]
 
 
 def _python() -> Finding:
@@ -157,6 +157,21 @@ def _engine() -> Finding:
         advice = "to serve GGUF models from this machine run: pip install 'swell[local]'"
         return Finding("llama.cpp", Verdict.ADVICE, "xllamacpp is not installed", advice)
     return Finding("llama.cpp", Verdict.FINE, "xllamacpp is installed")
+
+
+def _places(state: StateDirectory) -> list[Finding]:
+    from swell.server import assembly
+
+    findings = []
+    try:
+        places = assembly.examine_places(state)
+    except UserError as error:
+        return [Finding("providers", Verdict.WRONG, error.message, "see what is said of it")]
+    for name, found, is_well in places:
+        problem, _, advice = ("", "", "") if is_well else found.rpartition("; ")
+        verdict = Verdict.FINE if is_well else Verdict.WRONG
+        findings.append(Finding(f"provider {name}", verdict, problem or found, advice))
+    return findings
 
 
 def _permissions(state: StateDirectory) -> Finding:
