@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
-from swell.errors import LaunchFailed, StateError, UserError
+from swell.errors import AtCapacity, LaunchFailed, StateError, UserError
 from swell.ports.alert_sink import AlertSink
 from swell.ports.provider import Provider
 from swell.ports.store import Store
@@ -296,6 +296,20 @@ def remembered_places(state: StateDirectory) -> Places:
     except (OSError, ValueError) as error:
         advice = f"if no container of Swell's runs any more, remove {state.places}"
         raise StateError(f"cannot read where replicas were run; {advice}") from error
+
+
+def examine_places(state: StateDirectory) -> list[tuple[str, str, bool]]:
+    """Of each place with a daemon of its own: its name, what was found there or is wrong, and whether that is well."""
+    found = []
+    for place in remembered_places(state):
+        if isinstance(place, ContainerSpec):
+            from swell.adapters.providers.container_api import daemon_version
+
+            try:
+                found.append((place.name, f"{daemon_version(Path(place.socket))} at {place.socket}", True))
+            except AtCapacity as away:
+                found.append((place.name, str(away), False))
+    return found
 
 
 def remember_spec(state: StateDirectory, spec: Spec) -> None:

@@ -69,7 +69,7 @@ def examine(state: StateDirectory, file: Path | None, port: int | None = None) -
         lambda: _leftovers(state),
         lambda: in_file,
     ]
-    return [*(check() for check in checks), *_infrastructure_budgets(spec)]
+    return [*(check() for check in checks), *_infrastructure_budgets(spec), *_places(state)]
 
 
 def _file(file: Path | None) -> tuple[Spec, Finding]:
@@ -179,6 +179,21 @@ def _engine() -> Finding:
         advice = "to serve GGUF models from this machine run: pip install 'swell[local]'"
         return Finding("llama.cpp", Verdict.ADVICE, "xllamacpp is not installed", advice)
     return Finding("llama.cpp", Verdict.FINE, "xllamacpp is installed")
+
+
+def _places(state: StateDirectory) -> list[Finding]:
+    from swell.server import assembly
+
+    findings = []
+    try:
+        places = assembly.examine_places(state)
+    except UserError as error:
+        return [Finding("providers", Verdict.WRONG, error.message, "see what is said of it")]
+    for name, found, is_well in places:
+        problem, _, advice = ("", "", "") if is_well else found.rpartition("; ")
+        verdict = Verdict.FINE if is_well else Verdict.WRONG
+        findings.append(Finding(f"provider {name}", verdict, problem or found, advice))
+    return findings
 
 
 def _permissions(state: StateDirectory) -> Finding:

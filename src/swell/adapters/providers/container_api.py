@@ -96,11 +96,28 @@ class DockerApi:
         return self._at_capacity(self._away)
 
     def _at_capacity(self, why: str) -> AtCapacity:
-        advice = "start it, or name its socket in providers[].socket"
-        if "ermission" in why:
-            advice = "let this user use it (for dockerd: a member of the group docker), or name another socket"
-        message = f"the container daemon at {self._socket} does not answer ({why}); {advice}"
-        return AtCapacity(message, retry_after_seconds=AWAY_SECONDS)
+        return _at_capacity(self._socket, why)
+
+
+def daemon_version(socket: Path) -> str:
+    """Which daemon answers, such as `Docker Engine 28.2`. Waits; raises AtCapacity where none does."""
+    transport = httpx.HTTPTransport(uds=str(socket))
+    with httpx.Client(transport=transport, base_url="http://container-daemon", timeout=CONNECT_SECONDS) as client:
+        try:
+            told = client.get("/version").json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise _at_capacity(socket, _why(error)) from error
+    parts = told.get("Components") or [{"Name": "daemon", "Version": told.get("Version", "")}]
+    return f"{parts[0].get('Name', 'daemon')} {parts[0].get('Version', '')}".strip()
+
+
+def _at_capacity(socket: Path, why: str) -> AtCapacity:
+    advice = "start it, or name its socket in providers[].socket"
+    if "ermission" in why:
+        advice = "let this user use it (for dockerd: a member of the group docker), or name another socket"
+    return AtCapacity(
+        f"the container daemon at {socket} does not answer ({why}); {advice}", retry_after_seconds=AWAY_SECONDS
+    )
 
 
 async def json_lines(answer: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
