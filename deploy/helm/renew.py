@@ -1,4 +1,4 @@
-"""`make chart`: renew what follows from the code, values.schema.json, and what follows from the chart, its golden files.
+"""`make chart`: renew what follows from code and chart: values.schema.json and the golden files.
 
 The chart is rendered by Helm's own library, from a wheel: no helm binary is needed.
 """
