@@ -37,6 +37,15 @@ def test_it_prints_what_to_copy(server: SwellProcess, eventually) -> None:
     assert f"Key       {kept}" in server.output
 
 
+def test_a_key_that_shall_be_hidden_is_not_printed(swell_up: SwellUp, upstream: UpstreamThread, eventually) -> None:
+    hiding = swell_up(SPEC.format(url=upstream.url), "--hide-key")
+    eventually(lambda: "Stop with Ctrl-C" in hiding.output)
+    kept = (hiding.state / "secrets" / "default.key").read_text()
+    assert kept.startswith("sk-swell-")
+    assert kept not in hiding.output
+    assert "make one with: swell keys create NAME" in hiding.output
+
+
 def test_the_key_that_up_made_works_and_is_listed(server: SwellProcess) -> None:
     kept = (server.state / "secrets" / "default.key").read_text()
     reply = server.request("GET", "/v1/models", headers={"authorization": f"Bearer {kept}"})

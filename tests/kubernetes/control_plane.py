@@ -30,7 +30,8 @@ TOKEN = "test-token"  # may do everything
 SWELL_TOKEN = "swell-token"  # may do what it was given
 SWELL_USER = "swell"
 CONTROLLERS = (
-    "deployment-controller,replicaset-controller,garbage-collector-controller,pod-garbage-collector-controller"
+    "deployment-controller,replicaset-controller,statefulset-controller,job-controller,"
+    "garbage-collector-controller,pod-garbage-collector-controller"
 )
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None)
@@ -135,6 +136,11 @@ class ControlPlane:
         (self._folder / "tokens.csv").write_text(
             f"{TOKEN},admin,admin,system:masters\n{SWELL_TOKEN},{SWELL_USER},{SWELL_USER}\n"
         )
+
+    @property
+    def authority(self) -> Path:
+        """What its certificate can be checked with."""
+        return self._folder / "api" / "apiserver.crt"
 
     @property
     def kubeconfig(self) -> Path:

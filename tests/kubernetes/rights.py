@@ -1,19 +1,11 @@
-"""The rights that Swell needs, as docs/kubernetes.md lists them: tests on a real control plane have no others."""
+"""The rights that Swell needs, as the chart gives them: tests on a real control plane have no others."""
 
+from chart import objects_of, one
 from control_plane import SWELL_USER
 from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
+from lightkube.models.rbac_v1 import RoleRef, Subject
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
-
-IN_NAMESPACE = (
-    PolicyRule(apiGroups=["apps"], resources=["deployments"], verbs=["list", "watch", "create", "patch", "delete"]),
-    PolicyRule(apiGroups=[""], resources=["pods"], verbs=["list", "watch", "patch", "delete"]),
-    PolicyRule(apiGroups=[""], resources=["pods/log"], verbs=["get"]),
-    PolicyRule(apiGroups=[""], resources=["secrets"], verbs=["list", "create", "patch", "delete"]),
-    PolicyRule(apiGroups=["policy"], resources=["poddisruptionbudgets"], verbs=["create", "patch", "delete"]),
-)
-IN_CLUSTER = (PolicyRule(apiGroups=[""], resources=["nodes"], verbs=["list", "watch"]),)
 
 
 def give_rights(client: Client, namespace: str) -> None:
@@ -21,9 +13,14 @@ def give_rights(client: Client, namespace: str) -> None:
     metadata = ObjectMeta(name=f"swell-{namespace}")
     group = "rbac.authorization.k8s.io"
     subjects = [Subject(kind="User", name=SWELL_USER, apiGroup=group)]
-    client.create(Role(metadata=metadata, rules=list(IN_NAMESPACE)))
+    objects = objects_of({})
+    client.create(
+        Role.from_dict({"metadata": {"name": metadata.name}, "rules": one(objects, "Role", "swell")["rules"]})
+    )
     role = RoleRef(apiGroup=group, kind="Role", name=metadata.name or "")
     client.create(RoleBinding(metadata=metadata, roleRef=role, subjects=subjects))
-    client.create(ClusterRole(metadata=metadata, rules=list(IN_CLUSTER)))
+    client.create(
+        ClusterRole.from_dict({"metadata": {"name": metadata.name}, "rules": one(objects, "ClusterRole")["rules"]})
+    )
     role = RoleRef(apiGroup=group, kind="ClusterRole", name=metadata.name or "")
     client.create(ClusterRoleBinding(metadata=metadata, roleRef=role, subjects=subjects))

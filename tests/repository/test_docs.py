@@ -11,7 +11,10 @@ from source_tree import ROOT
 
 from swell.spec import parse_spec
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md")),
+    *(path for folder in ("docs", "deploy") for path in sorted((ROOT / folder).rglob("*.md"))),
+]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import jsonschema
 import msgspec
 import pytest
 import yaml
@@ -29,6 +30,7 @@ from swell.spec import (
 from swell.state.worker import Bounds, Timeouts, WorkerSettings
 
 MINIMAL = 'models: [{name: m, engine: external, endpoints: ["http://127.0.0.1:9101"]}]'
+PAID = {"name": "m", "source": "/models/m.gguf", "usd_per_replica_hour": 1}
 FULL = """
 models:
   - name: org/chat:8b
@@ -385,3 +387,24 @@ def test_the_schema_names_every_field() -> None:
     assert set(schema["$defs"]["BoundsSpec"]["properties"]) == set(BoundsSpec.model_fields)
     assert schema["additionalProperties"] is False
     assert {"type": "integer", "minimum": 0, "maximum": 10_000} in schema["$defs"]["ReplicaRange"]["anyOf"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"organisation": {"budget": 20}},
+        {"organisation": {"budget": "$20 / day"}},
+        {"organisation": {"budget": {"usd": 20, "alerts": "80%", "at_limit": "throttle"}}},
+        {"organisation": {"budget": [20, {"usd": 5, "period": "day"}]}},
+        {"models": [PAID], "organisation": {"infrastructure_budget": "300 / week"}},
+        {"models": [PAID], "prices": {"m": "posted"}},
+        {"tenants": [{"name": "search", "budget": 7}]},
+    ],
+)
+def test_the_schema_knows_the_short_forms(part: dict[str, object]) -> None:
+    document = {"prices": {"m": {"usd_per_million_prompt_tokens": 1}}, **yaml.safe_load(MINIMAL), **part}
+    assert parse(yaml.safe_dump(document)).models
+    jsonschema.validate(document, spec_json_schema())
+    nested = {"organisation": {"budget": [[20]]}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, **nested}, spec_json_schema())

@@ -25,6 +25,9 @@ def up(
     port: Annotated[int | None, typer.Option(help="Listen on this port instead of the file's.")] = None,
     workers: Annotated[int | None, typer.Option(help="Gateway processes instead of the file's.")] = None,
     log_level: Annotated[str, typer.Option(envvar="SWELL_LOG_LEVEL", help="debug, info, warning or error.")] = "info",
+    hide_key: Annotated[
+        bool, typer.Option("--hide-key", help="Do not show the key: for a place where output is collected.")
+    ] = False,
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,11 +35,14 @@ def up(
     from swell.server.up import Wishes, serve
 
     wishes = Wishes(state, file, host, port, workers, log_level)
-    serve(wishes, Machine() if as_json else Person(state))
+    serve(wishes, Machine(hide_key=hide_key) if as_json else Person(state, hide_key=hide_key))
 
 
 class Machine:
     """One JSON document a line on standard output; troubles on standard error."""
+
+    def __init__(self, *, hide_key: bool) -> None:
+        self._hide_key = hide_key
 
     @contextmanager
     def fetching(self, model: "ModelSpec") -> Iterator["Progress"]:
@@ -52,7 +58,7 @@ class Machine:
         print_json(
             {
                 "base_url": f"{greeting.url}/v1",
-                "key": greeting.key or None,
+                "key": None if self._hide_key else greeting.key or None,
                 "models": greeting.models,
                 "ca_file": ca_file,
             }
@@ -71,7 +77,8 @@ class Machine:
 class Person:
     """Progress bars, and lines to copy."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, hide_key: bool) -> None:
+        self._hide_key = hide_key
         self._option = "" if state == DEFAULT_STATE_PATH else f" --state {state}"
 
     @contextmanager
@@ -89,7 +96,8 @@ class Person:
 
     def serving(self, greeting: "Greeting") -> None:
         """Base URL, key, and a line to copy."""
-        url, key, model = greeting.url, greeting.key, greeting.models[0]
+        url, model = greeting.url, greeting.models[0]
+        key = "" if self._hide_key else greeting.key
         trust = f" --cacert {greeting.ca_file}" if greeting.ca_file else ""
         print(f"\nSwell serves {', '.join(greeting.models)}\n")
         print(f"  Base URL  {url}/v1")

@@ -1,7 +1,7 @@
 """What every part of a spec shares: frozen, closed to unknown fields, aliases first, several problems at once."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -10,12 +10,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     Strict,
     StringConstraints,
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from swell.spec.aliases import AliasTable, apply_aliases
 
@@ -38,6 +41,7 @@ class SpecModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     aliases: ClassVar[AliasTable] = {}
+    short_forms: ClassVar[Sequence[JsonSchemaValue]] = ()  # that `expand` takes, as JSON Schemas
 
     @classmethod
     def complete(cls, given: dict[Any, Any]) -> dict[Any, Any]:
@@ -52,6 +56,12 @@ class SpecModel(BaseModel):
     def conflicts(self) -> list[Conflict]:
         """Every contradiction between fields that are each valid."""
         return []
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        if not cls.short_forms:
+            return handler(schema)
+        return {"anyOf": [handler.resolve_ref_schema(handler(schema)), *cls.short_forms]}
 
     @model_validator(mode="before")
     @classmethod
@@ -69,6 +79,19 @@ class SpecModel(BaseModel):
         if conflicts:
             raise PydanticCustomError(CONTRADICTION, "contradictory fields", {"conflicts": conflicts})
         return self
+
+
+class OneOrSeveral:
+    """Beside a tuple's type: an item by itself may stand for a list of it."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda value: value if isinstance(value, list | tuple) else [value], handler(source)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        several = handler(schema)
+        return {"anyOf": [several, several["items"]]}
 
 
 def _beside_the_file(value: str, info: ValidationInfo) -> str:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from swell.clock import LONGEST_ZONE, zone_of
 from swell.spec.aliases import AliasTable
-from swell.spec.base import Conflict, Count, SpecModel, Text
+from swell.spec.base import Conflict, Count, OneOrSeveral, SpecModel, Text
 from swell.spec.money import Usd
 from swell.spec.steps import BLOCK, STEPS, THROTTLE, Step, parse_step
 from swell.spec.thresholds import parse_percent, parse_threshold
@@ -104,10 +104,6 @@ ZoneName = Annotated[Text, AfterValidator(_known_zone)]
 """A time zone of the IANA database."""
 
 
-def _several(value: object) -> object:
-    return value if isinstance(value, list | tuple) else [value]
-
-
 def _threshold(value: str) -> str:
     """The canonical text of a threshold."""
     try:
@@ -145,23 +141,27 @@ def _rising(texts: tuple[str, ...]) -> tuple[str, ...]:
 Ladder = Annotated[
     tuple[Annotated[Text, AfterValidator(_step)], ...],
     Field(max_length=len(STEPS)),
-    BeforeValidator(_several),
+    OneOrSeveral(),
     AfterValidator(_rising),
 ]
 """One step, or a list of them."""
 Thresholds = Annotated[
     tuple[Annotated[Text, AfterValidator(_threshold)], ...],
     Field(max_length=MAX_THRESHOLDS),
-    BeforeValidator(_several),
+    OneOrSeveral(),
     AfterValidator(lambda texts: tuple(dict.fromkeys(texts))),
 ]
 """One threshold, or a list of them; one that is written twice counts once."""
+
+
+_AMOUNT_AND_PERIOD = ({"type": "number", "minimum": 0}, {"type": "string"})
 
 
 class BudgetSpec(SpecModel):
     """What requests may cost in a period. No request is admitted that could carry the sum over the amount."""
 
     aliases: ClassVar[AliasTable] = {"max_budget": ("usd",), "budget_duration": ("period",), "timezone": ("time_zone",)}
+    short_forms: ClassVar[tuple[dict[str, Any], ...]] = _AMOUNT_AND_PERIOD
 
     usd: Usd = Field(description="The amount, in US dollars.")
     period: Period = Field(
@@ -272,7 +272,7 @@ def _apart(budgets: tuple[BudgetSpec, ...]) -> tuple[BudgetSpec, ...]:
 Budgets = Annotated[
     tuple[BudgetSpec, ...],
     Field(max_length=MAX_BUDGETS),
-    BeforeValidator(_several),
+    OneOrSeveral(),
     AfterValidator(_apart),
 ]
 """One budget, or a list of them."""
@@ -282,6 +282,7 @@ class InfrastructureBudgetSpec(SpecModel):
     """What replicas may cost in a period, whatever requests are charged. No more runs than it pays for."""
 
     aliases: ClassVar[AliasTable] = {"max_budget": ("usd",), "budget_duration": ("period",), "timezone": ("time_zone",)}
+    short_forms: ClassVar[tuple[dict[str, Any], ...]] = _AMOUNT_AND_PERIOD
 
     usd: Usd = Field(description="The amount, in US dollars.")
     period: Period = Field(default=BudgetPeriod.MONTH.value, description="When it begins anew, by the calendar.")
@@ -322,7 +323,7 @@ def _unlike(budgets: tuple[InfrastructureBudgetSpec, ...]) -> tuple[Infrastructu
 InfrastructureBudgets = Annotated[
     tuple[InfrastructureBudgetSpec, ...],
     Field(max_length=MAX_BUDGETS),
-    BeforeValidator(_several),
+    OneOrSeveral(),
     AfterValidator(_unlike),
 ]
 """One budget of what replicas cost, or a list of them."""

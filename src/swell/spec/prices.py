@@ -123,6 +123,7 @@ class ModelPrice(SpecModel):
         "input": ("usd_per_million_prompt_tokens",),
         "output": ("usd_per_million_completion_tokens",),
     }
+    short_forms: ClassVar[tuple[dict[str, Any], ...]] = ({"const": POSTED},)
 
     usd_per_million_prompt_tokens: Rate = Decimal(0)
     usd_per_million_completion_tokens: Rate = Decimal(0)

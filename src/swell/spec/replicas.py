@@ -3,9 +3,7 @@
 import re
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import Field
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, SpecModel
@@ -23,6 +21,10 @@ class ReplicaRange(SpecModel):
         "minReplicas": ("min",),
         "maxReplicas": ("max",),
     }
+    short_forms: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"type": "integer", "minimum": 0, "maximum": MAX_REPLICAS},
+        {"type": "string", "pattern": _RANGE.pattern},
+    )
 
     min: Annotated[Count, Field(ge=0, le=MAX_REPLICAS)] = 1
     max: Annotated[Count, Field(ge=0, le=MAX_REPLICAS)] = 1
@@ -48,14 +50,3 @@ class ReplicaRange(SpecModel):
         if self.min <= self.max:
             return []
         return [("min", f"{self.min} is more than max ({self.max}); lower min or raise max")]
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        whole = handler.resolve_ref_schema(handler(schema))
-        return {
-            "anyOf": [
-                whole,
-                {"type": "integer", "minimum": 0, "maximum": MAX_REPLICAS},
-                {"type": "string", "pattern": _RANGE.pattern},
-            ]
-        }
