@@ -31,6 +31,8 @@ async def writer() -> AsyncIterator[Writer]:
 async def test_a_budget_that_pays_for_no_replica_is_named_and_said_beforehand(writer: Writer) -> None:
     site = Site(writer, chat="0.05 / hour")
     desk = await site.begin()
+    assert site.turn("chat", 0) == 0
+    assert [row["ceiling_usd_nanos"] for row in desk.rows() if row["owner"] == "chat"] == [0], "also if nobody asks"
     assert site.turn("chat", 1) == 0
     assert site.turn("code", 0) == 0
     found = desk.unserved("chat")

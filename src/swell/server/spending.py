@@ -280,6 +280,8 @@ class SpendingDesk:
     def _ceiling(self, budget: InfrastructureBudget) -> int | None:
         """Nano-dollars an hour that its models may cost now; None where it takes nothing from any of them."""
         decisions = list(self._decisions(budget))
+        if budget.model and self.unserved(budget.model) is not None:
+            return 0  # though nobody has asked for one yet
         if not any(decision.binding == BINDING for _, decision in decisions):
             return None
         counts = [(name, pool, count) for name, decision in decisions for pool, count in decision.counts]
