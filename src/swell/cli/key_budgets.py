@@ -1,4 +1,4 @@
-"""Budgets of a key as they are typed: an amount and a period, or the fields that a tenant's budget has in swell.yaml."""
+"""Budgets of a key as they are typed: an amount and a period, or the fields that a tenant's budget has in a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
