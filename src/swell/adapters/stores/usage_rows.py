@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, delete, func, select, update
 from swell.adapters.stores.columns import total
 from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import arrived_at, is_open, spool_positions, usage
-from swell.adapters.stores.usage_merge import Values, enter
+from swell.adapters.stores.usage_merge import TOKENS, Values, enter
 from swell.adapters.stores.usage_reads import UsageReadRows, narrow
 from swell.adapters.stores.usage_rollups import mark_stale, roll, rolled_until
 from swell.clock import give_way
