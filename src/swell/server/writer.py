@@ -17,10 +17,12 @@ class Writer:
     """Runs calls one after another on a thread of its own."""
 
     def __init__(
-        self, name: str = "store", most_waiting: int = MAX_WAITING, refusal: str = "the store does not keep up"
+        self, name: str = "store", most_waiting: int | None = None, refusal: str = "the store does not keep up"
     ) -> None:
+        """`most_waiting` calls are taken at once; MAX_WAITING without it."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._waiting, self._most_waiting, self._refusal = 0, most_waiting, refusal
+        self._waiting, self._refusal = 0, refusal
+        self._most_waiting = MAX_WAITING if most_waiting is None else most_waiting
         self.last_seconds = 0.0  # what the last call took
 
     async def call(self, function: Callable[[], _Result]) -> _Result:
