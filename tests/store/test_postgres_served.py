@@ -60,7 +60,8 @@ def test_a_server_on_postgres_serves_counts_and_holds_its_budget_over_kills(spec
     assert budget(server)["spent_usd_nanos"] <= charged
     server.kill()
     server.start()
-    server.wait_ready()
+    server.wait_ready()  # by the workers, which never ended; who grants leases is there later
+    wait_until(lambda: server.command("status", check=False).get("pid") == server.pid, seconds=40, what="it answers")
     assert server.chat().status == 429
     assert spent(server) == (requests, charged)
     assert server.stop() == 0
