@@ -55,10 +55,15 @@ def largest_ceiling(scenario: Scenario, budget: SimBudget, run: Callable[[int], 
             high = middle
             continue
         low = middle
-        if best is None or (result.attained, -result.cost_usd) > (best[1].attained, -best[1].cost_usd):
+        if best is None or _worth(result) > _worth(best[1]):
             best = middle, result
     most, result = best or (0, run(0))
     return Ceiling(result, most, free)
+
+
+def _worth(result: Result) -> tuple[int, int, float]:
+    """More is better: requests that met the objective, those of priority batch that were answered, and money kept."""
+    return result.attained, 0 if result.batch is None else result.batch.answered, -result.cost_usd
 
 
 def paid_throughout(scenario: Scenario, budget: SimBudget) -> int:
