@@ -121,6 +121,8 @@ models:
 prices:
   m: {{usd_per_million_prompt_tokens: 10, usd_per_million_completion_tokens: 40}}
   s: {{usd_per_million_prompt_tokens: 5, usd_per_million_completion_tokens: 20}}
+"""
+TENANTS_BUDGET = """
 tenants:
   - name: default
     budget:
@@ -130,11 +132,18 @@ tenants:
       at_limit: [shed_batch 30%, cheaper_variant 50%, throttle 80%]
       throttle_requests_per_minute: 3
 """
+KEYS_BUDGET = ("--budget", "0.10 / day", "--at-limit", "throttle 80%", "--at-limit", "shed_batch 30%",
+               "--at-limit", "cheaper_variant 50%", "--throttle-rpm", "3")  # fmt: skip
 
 
-def test_a_budget_goes_down_its_ladder_before_it_blocks(swell_up: SwellUp, upstream: UpstreamThread) -> None:
-    server = swell_up(LADDER.format(url=upstream.url), workers=2)
+@pytest.mark.parametrize("whose", ["tenant", "key"])
+def test_a_budget_goes_down_its_ladder_before_it_blocks(
+    swell_up: SwellUp, upstream: UpstreamThread, whose: str
+) -> None:
+    server = swell_up((LADDER + (TENANTS_BUDGET if whose == "tenant" else "")).format(url=upstream.url), workers=2)
     server.wait_model("m")
+    if whose == "key":
+        server.create_key("ladder", *KEYS_BUDGET)
     body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
     batch: dict[str, str | None] = {"x-swell-priority": "batch"}
 
@@ -181,10 +190,14 @@ def test_a_budget_goes_down_its_ladder_before_it_blocks(swell_up: SwellUp, upstr
     assert throttled.headers["x-ratelimit-limit-requests"] == "3"
     (row,) = server.command("budget")
     assert (row["steps"], row["stage"]) == (["shed_batch", "cheaper_variant", "throttle"], "throttle")
-    wait_until(lambda: len(server.command("alerts")) == 3, what="each step is told")
-    assert {each["threshold"] for each in server.command("alerts")} == {
-        "step shed_batch", "step cheaper_variant", "step throttle",
-    }  # fmt: skip
-    server.command("budget", "raise", "default", "--by", "1", "--reason", "go on")
+    assert (row["scope"], row["owner"]) == (whose, "default" if whose == "tenant" else server.key_id)
+
+    def told() -> set[str]:
+        thresholds = {each["threshold"] for each in server.command("alerts")}
+        return {text for text in thresholds if text.startswith("step")}
+
+    wait_until(lambda: len(told()) == 3, what="each step is told")
+    assert told() == {"step shed_batch", "step cheaper_variant", "step throttle"}
+    server.command("budget", "raise", f"{whose}:{row['owner']}", "--by", "1", "--reason", "go on")
     until(lambda reply: reply.status == 200 and "x-swell-served-model" not in reply.headers, "the ladder is left")
     assert server.command("budget")[0]["stage"] == ""

@@ -128,6 +128,22 @@ def test_a_pair_that_no_policy_can_be_judged_by_is_excluded_and_named(trace: Pat
     assert "is excluded" in str(said(*asked, "--policy", "static")["excluded"])
 
 
+def test_peers_are_compared_under_the_same_budget(trace: Path) -> None:
+    asked = ("--trace", trace, "--accelerator", "L4", "--itl-ms", 200, "--budget", "2.20 / hour")
+    document = said(*asked, "--compare", "swell,static")
+    for name in ("swell", "static"):
+        budget = document[name]["budget"]
+        assert isinstance(budget, dict)
+        assert max(budget["spent_usd_nanos"]) <= budget["usd_nanos"] == 2_200_000_000
+    alone = said(*asked, "--policy", "static", "--knob", 5)["budget"]
+    assert isinstance(alone, dict)
+    assert alone["max_replicas"] == 3
+    assert alone["most_spent_usd_nanos_without"] > 2_200_000_000
+    ended = run(*asked, "--policy", "static", "--knob", 5)
+    assert "it spends at most $" in ended.stdout
+    assert "in any hour (at most 3 replicas)" in ended.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

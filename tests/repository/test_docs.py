@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from source_tree import ROOT
 
-from swell.spec import parse_spec
+from swell.spec import parse_spec, spec_json_schema
+from swell.spec.yaml_text import read_yaml
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md")),
@@ -49,6 +51,14 @@ def test_examples_of_the_spec_are_valid(page: Path) -> None:
     examples = [block for block in _blocks(page.read_text(), "yaml") if "models:" in block]
     specs = [parse_spec(example, origin=page.name, base=ROOT) for example in examples]
     assert all(spec.models for spec in specs)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_examples_of_the_spec_are_valid_by_the_schema_that_editors_get(page: Path) -> None:
+    validator = Draft202012Validator(spec_json_schema())
+    examples = [block for block in _blocks(page.read_text(), "yaml") if "models:" in block]
+    found = [(error.json_path, error.message) for text in examples for error in validator.iter_errors(read_yaml(text))]
+    assert found == []
 
 
 def test_the_readme_shows_the_two_commands_first_and_an_example() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from swell.adapters.stores import open_store
 from swell.clock import ManualClock
@@ -12,7 +13,9 @@ from swell.errors import UserError
 from swell.security.keys import digest_key, parse_key
 from swell.server.administration import MAX_LIFE_SECONDS, Administration, NewKey, key_facts
 from swell.spec.tenants import MAX_LIMIT
+from swell.state.budgets import KeyBudget
 from swell.state.snapshot import Limits
+from swell.units import NANOS_PER_USD
 
 PEPPER = b"p" * 32
 
@@ -38,6 +41,10 @@ def test_a_key_is_made_audited_and_stored_as_a_digest(office: Administration) ->
     assert made.key not in repr(entry)
 
 
+def budgeted(**fields: object) -> Limits:
+    return Limits(budgets=(replace(KeyBudget(10 * NANOS_PER_USD, "day"), **fields),))
+
+
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
@@ -52,6 +59,13 @@ def test_a_key_is_made_audited_and_stored_as_a_digest(office: Administration) ->
         (NewKey("ci", limits=Limits(tokens_per_minute=-1)), "tokens_per_minute must lie between 0 .* and 10+"),
         (NewKey("ci", limits=Limits(10**20)), "requests_per_minute must lie between 0 .* and 10+"),
         (NewKey("ci", limits=Limits(concurrent_requests=MAX_LIMIT + 1)), "concurrent_requests must lie between"),
+        (NewKey("ci", limits=budgeted(period="fortnight")), r"the key's budget\[0\].period: 'fortnight' is not one of"),
+        (NewKey("ci", limits=budgeted(grace_usd_nanos=11 * NANOS_PER_USD)), "is more than the budget itself"),
+        (NewKey("ci", limits=budgeted(grace_usd_nanos=-1)), "is negative"),
+        (NewKey("ci", limits=budgeted(at_limit=("throtle",))), "did you mean throttle"),
+        (NewKey("ci", limits=budgeted(at_limit=("throttle 150%",))), "is never reached"),
+        (NewKey("ci", limits=budgeted(throttle_requests_per_minute=0, at_limit=("throttle",))), "or equal to 1"),
+        (NewKey("ci", limits=budgeted(throttle_requests_per_minute=5)), "has no effect without throttle"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(office: Administration, request_: NewKey, sentence: str) -> None:

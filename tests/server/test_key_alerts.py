@@ -79,3 +79,16 @@ async def test_a_keys_budget_is_forecast() -> None:
         await world.turn()
         (alert,) = await world.desk.rows(10)
         assert alert["title"] == f"Key k1 is forecast to spend 100% of its budget of {TODAY}"
+
+
+async def test_a_keys_steps_and_its_grace_are_told_as_a_tenants_are() -> None:
+    pager = FakeAlertSink("pager")
+    budget = KeyBudget(10 * NANOS_PER_USD, "day", grace_usd_nanos=NANOS_PER_USD, at_limit=("shed_batch 85%",))
+    async with AlertWorld(sinks=(pager,), keys=[a_key("k1", budget)]) as world:
+        for cents in (850, 150, 100):
+            assert world.spend(cents, world.limit_of("k1"))
+            await world.turn()
+        assert sorted(await world.fired()) == [
+            f"{TODAY} {text}" for text in ("100%", "50%", "80%", "step block", "step shed_batch")
+        ]
+        assert any("admitted until its grace of $1.00 is spent too" in alert.text for alert in pager.delivered)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,8 @@ def test_a_server_on_postgres_serves_counts_and_holds_its_budget_over_kills(spec
     assert budget(server)["spent_usd_nanos"] <= charged
     server.kill()
     server.start()
-    server.wait_ready()
+    server.wait_ready()  # by the workers, which never ended; who grants leases is there later
+    wait_until(lambda: server.command("status", check=False).get("pid") == server.pid, seconds=40, what="it answers")
     assert server.chat().status == 429
     assert spent(server) == (requests, charged)
     assert server.stop() == 0
@@ -86,6 +88,66 @@ def test_requests_are_served_while_postgres_is_gone_and_counted_when_it_is_back(
 def _requests(server: SwellProcess) -> int:
     answer = server.command("usage", "--by", "tenant", "--period", "month", check=False)
     return sum(row["requests"] for row in answer.get("groups", []))
+
+
+def _report(server: SwellProcess) -> "subprocess.Popen[bytes]":
+    """`swell usage --by tenant`, under way."""
+    words = ["usage", "--by", "tenant", "--period", "month", "--state", str(server.state), "--json"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "swell.cli.main", *words],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=server.environment,
+    )  # fmt: skip
+
+
+def test_serving_usage_leases_and_keys_go_on_while_a_report_runs(
+    own_postgres: PostgresServer, upstream: UpstreamThread, swell_up: SwellUp, tmp_path: Path
+) -> None:
+    """The process of Postgres that works on the report is stopped, so that it does not end before it may."""
+    name, password = own_postgres.new_database(), tmp_path / "password"
+    password.write_text(PASSWORD)
+    url = own_postgres.url_of_port(name)
+    server = swell_up(SPEC.format(upstream=upstream.url, cap=CAP_USD, url=url, password=password))
+    server.wait_model("m")
+    before, _ = spent(server)
+    listed = "SELECT pid FROM pg_stat_activity WHERE datname = %(name)s AND application_name LIKE '%% reports'"
+    ((helper,),) = own_postgres.run(listed, name=name)
+    os.kill(helper, signal.SIGSTOP)
+    try:
+        report = _report(server)
+        served = [server.chat().status for _ in range(MOST_REQUESTS)].count(200)
+        assert 0 < served < MOST_REQUESTS, "leases are granted until the budget is used up, and not beyond"
+        entered = "SELECT count(*) FROM usage WHERE status = 'settled'"
+        wait_until(lambda: own_postgres.run(entered, name) == [(before + served,)], what="usage is entered")
+        server.create_key("made meanwhile")
+        assert report.poll() is None
+    finally:
+        os.kill(helper, signal.SIGCONT)
+    out, problem = report.communicate(timeout=30)
+    assert report.returncode == 0, problem
+    (group,) = json.loads(out)["groups"]
+    assert before <= group["requests"] <= before + served
+    assert spent(server)[0] == before + served
+    assert server.stop() == 0
+
+
+def test_a_report_ends_in_postgres_when_whoever_asked_is_gone(
+    own_postgres: PostgresServer, upstream: UpstreamThread, swell_up: SwellUp
+) -> None:
+    name = own_postgres.new_database()
+    text = f'models: [{{name: m, engine: external, endpoints: ["{upstream.url}"]}}]\n'
+    server = swell_up(f'{text}server: {{store: {{url: "{own_postgres.url(name)}"}}}}')
+    server.wait_model("m")
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %(name)s"
+    with own_postgres.admin(name) as other, other.transaction():
+        other.execute("LOCK TABLE usage_other")  # which reports read, and usage of this month does not go to
+        report = _report(server)
+        wait_until(lambda: own_postgres.run(waits, name=name) == [(1,)], what="the report runs")
+        report.kill()
+        report.communicate()
+        wait_until(lambda: own_postgres.run(waits, name=name) == [(0,)], what="it has ended")
+    assert "canceling statement due to user request" in (own_postgres.folder / "log").read_text()
+    assert _requests(server) == 1
+    assert server.stop() == 0
 
 
 def test_a_second_server_on_the_store_is_refused_and_doctor_tells_who_has_it(

@@ -12,7 +12,7 @@ from alembic.config import Config
 from openers import epochs_of_two
 from sqlalchemy import create_engine, insert, inspect
 
-from swell.adapters.stores import migrate, postgres_database, schema
+from swell.adapters.stores import migrate, postgres_connection, schema
 from swell.adapters.stores.partitions import OTHER
 from swell.adapters.stores.postgres import PostgresStore, open_postgres
 from swell.adapters.stores.postgres_location import locate
@@ -165,7 +165,7 @@ def test_partitions_are_made_ahead_and_take_what_had_to_wait_for_them(
 def test_a_backup_that_locks_every_table_delays_partitions_and_nothing_else(
     store: PostgresStore, postgres: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_database, "BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(postgres_connection, "BUSY_TIMEOUT_SECONDS", 0.1)
     postgres.end_sessions(database)  # the next connection waits for less long
     january_2030_ms, name = 1_893_456_000_000, "req-203001-aa-00000001"
     with postgres.admin(database) as backup, backup.transaction():
@@ -194,7 +194,7 @@ def test_a_batch_may_name_a_request_again_and_again(store: PostgresStore) -> Non
 
 
 def test_one_server_or_command_at_a_time(database: str, open_database: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_database, "BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(postgres_connection, "BUSY_TIMEOUT_SECONDS", 0.1)
     first = open_database(database)
     with pytest.raises(StateError, match=r"is in use by swell \S+ \d+ \(this machine\).*one server or command"):
         open_database(database)
@@ -252,7 +252,7 @@ def test_a_server_whose_store_another_one_has_used_works_no_more(
 def test_another_writer_is_waited_for_with_a_bound_and_reading_goes_on(
     postgres: PostgresServer, database: str, open_database: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_database, "BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(postgres_connection, "BUSY_TIMEOUT_SECONDS", 0.1)
     store = open_database(database)
     with postgres.admin(database) as other, other.transaction():
         other.execute("UPDATE counters SET value = value + 1")  # as every transaction begins that writes

@@ -39,4 +39,4 @@ class TestSqliteStore(StoreSuite, BudgetSuite, OverrideSuite, AlertSuite, UsageG
 class TestMemoryStore(StoreSuite, BudgetSuite, OverrideSuite, AlertSuite, UsageGroupSuite, RunSuite, RateSuite):
     @pytest.fixture
     def store(self) -> Store:
-        return MemoryStore()
+        return MemoryStore(has_reader=True)

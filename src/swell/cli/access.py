@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +10,7 @@ import msgspec
 
 from swell.cli.output import UnreachableError
 from swell.errors import StateError, SwellError, UserError
+from swell.metering.questions import LedgerQuestions
 from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal, key_facts
 from swell.server.state_directory import StateDirectory
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = Path("swell.yaml")
 REQUEST_SECONDS = 30.0
+REPORT_SECONDS = 900.0  # for one question to the ledger: Postgres works on one for ten minutes at most
 # A server that has just locked the directory needs a moment until its socket answers.
 _ATTEMPTS = 100
 _ATTEMPT_SECONDS = 0.05
@@ -157,18 +159,25 @@ class ServerAccess:
     def group_usage(
         self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
     ) -> list[UsageGroup]:
-        answer = self._ask("POST", "/api/usage/groups", {"where": where, "by": by, "bucket": bucket})
+        query = {"where": where, "by": by, "bucket": bucket}
+        answer = self._ask("POST", "/api/usage/groups", query, seconds=REPORT_SECONDS)
         return msgspec.convert(answer, list[UsageGroup])
 
     def usage_span(self) -> tuple[int, int] | None:
         return msgspec.convert(self._ask("GET", "/api/usage/span"), tuple[int, int] | None)
 
-    def _ask(self, method: str, path: str, body: object = None) -> Any:
+    def _ask(self, method: str, path: str, body: object = None, *, seconds: float = REQUEST_SECONDS) -> Any:
         import httpx
 
         try:
             content = None if body is None else msgspec.json.encode(body)
-            response = self._client.request(method, path, content=content)
+            times = httpx.Timeout(REQUEST_SECONDS, read=seconds)
+            response = self._client.request(method, path, content=content, timeout=times)
+        except httpx.ReadTimeout as error:
+            raise UnreachableError(
+                f"the server has not answered for {seconds:g} s: it is busy or stuck; see swell logs server, or ask "
+                "for a shorter period"
+            ) from error
         except httpx.TransportError as error:
             raise UnreachableError(
                 f"no server answers on {self._state.admin_socket}; start one with: swell up --state {self._state.root}"
@@ -188,6 +197,11 @@ class StoreAccess:
         self._office = office
         self._state = state
         self._is_entered = False
+        self._questions = LedgerQuestions(office.store)
+
+    def close(self) -> None:
+        """Let go of what reads the store."""
+        self._questions.close()
 
     def create_key(self, request: NewKey) -> Any:
         return _plain(self._office.create_key(request, current_principal()))
@@ -207,7 +221,8 @@ class StoreAccess:
     def group_usage(
         self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
     ) -> list[UsageGroup]:
-        return self._ledger().group_usage(where, by, bucket)
+        self._ledger()
+        return self._questions.group_usage(where, by, bucket)
 
     def usage_span(self) -> tuple[int, int] | None:
         return self._ledger().usage_span()
@@ -308,8 +323,8 @@ def _store(state: StateDirectory) -> Iterator[StoreAccess]:
     except StateError as error:
         raise _TakenError from error
     try:
-        with assembly.administration(state) as office:
-            yield StoreAccess(office, state)
+        with assembly.administration(state) as office, closing(StoreAccess(office, state)) as access:
+            yield access
     finally:
         lock.__exit__(None, None, None)
 

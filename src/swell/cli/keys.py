@@ -1,15 +1,12 @@
 """`swell keys create|list|rotate|revoke`."""
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, moment, print_json, print_table
 from swell.errors import UserError
-
-if TYPE_CHECKING:
-    from swell.state.budgets import KeyBudget
 
 app = typer.Typer(help="API keys: make, list, rotate and revoke them.", no_args_is_help=True)
 
@@ -44,23 +41,36 @@ def create(
     tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
     concurrent: Annotated[int | None, typer.Option(help="Requests at the same time.")] = None,
     budget: Annotated[
-        list[str] | None, typer.Option(help="What its requests may cost, such as '10 / month'. May be given again.")
+        list[str] | None,
+        typer.Option(
+            help="What its requests may cost, such as '10 / month' or '{usd: 10, period: month}'. May be given again."
+        ),
     ] = None,
-    time_zone: Annotated[str, typer.Option(help="Whose calendar the budget's period follows.")] = "UTC",
+    time_zone: Annotated[str, typer.Option(help="Whose calendar the budgets' periods follow.")] = "UTC",
+    grace: Annotated[str, typer.Option(help="How much more is admitted than a budget, such as 5% or 0.50.")] = "",
+    at_limit: Annotated[
+        list[str] | None,
+        typer.Option(help="A step before requests are refused, such as 'shed_batch 80%' or throttle. May be repeated."),
+    ] = None,
+    throttle_rpm: Annotated[
+        int | None, typer.Option(help="Requests per minute that the step throttle lets through. Without: 10.")
+    ] = None,
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and show it, this once."""
     from swell.cli.access import server_or_store
+    from swell.cli.key_budgets import BudgetOptions, key_budgets_of
     from swell.server.administration import NewKey
     from swell.state.snapshot import Limits
 
+    options = BudgetOptions(time_zone, grace, tuple(at_limit or ()), throttle_rpm)
     wanted = NewKey(
         name,
         tenant,
         seconds_of(expires) if expires else None,
         priority,
-        Limits(rpm, tpm, concurrent, _budgets(budget or [], time_zone)),
+        Limits(rpm, tpm, concurrent, key_budgets_of(budget or (), options)),
     )
     with server_or_store(state) as access:
         _show(access.create_key(wanted), as_json)
@@ -115,28 +125,6 @@ def revoke(key_id: KeyId, state: StateOption = DEFAULT_STATE_PATH, as_json: Json
         print(f"Key {key['id']} ({key['name']}) is revoked.")
 
 
-def _budgets(given: list[str], time_zone: str) -> "tuple[KeyBudget, ...]":
-    from pydantic import ValidationError
-
-    from swell.spec.budgets import BudgetSpec
-    from swell.spec.windows import is_rolling
-    from swell.state.budgets import KeyBudget
-
-    found = []
-    for text in given:
-        amount, _, period = text.partition("/")
-        document = {"usd": amount.strip(), **({"period": period.strip()} if period else {})}
-        if not is_rolling(period):
-            document["time_zone"] = time_zone
-        try:
-            spec = BudgetSpec.model_validate(document)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UserError(f"--budget {text!r}: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
-        found.append(KeyBudget(spec.usd_nanos, spec.period, spec.time_zone))
-    return tuple(found)
-
-
 def _show(key: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(key)
@@ -148,9 +136,9 @@ def _show(key: dict[str, Any], as_json: bool) -> None:
 
 
 def _limits(limits: dict[str, Any]) -> str:
-    from swell.units import usd_text
+    from swell.cli.key_budgets import shown_budget
 
     short = {"requests_per_minute": "rpm", "tokens_per_minute": "tpm", "concurrent_requests": "concurrent"}
     counts = [f"{short[name]} {limits[name]}" for name in short if limits.get(name) is not None]
-    budgets = [f"{usd_text(each['usd_nanos'])} / {each['period']}" for each in limits.get("budgets") or ()]
+    budgets = [shown_budget(each) for each in limits.get("budgets") or ()]
     return ", ".join(counts + budgets)

@@ -130,7 +130,7 @@ def simulate(
     from swell.simulator.machines import Bought
     from swell.simulator.setting import Wishes, build
 
-    _check(policy, compare, knob, report, budget)
+    _check(policy, compare, knob, report)
     names = None if accelerators is None else tuple(name.strip() for name in accelerators.split(",") if name.strip())
     bought = Bought(names, spot, spot_events, max_spot_fraction, on_demand_base, usd_per_hour)
     scenario = build(
@@ -153,9 +153,7 @@ def simulate(
     _say(result, excluded, report, is_one=compare is None, as_json=as_json)
 
 
-def _check(
-    policy: str | None, compare: str | None, knob: float | None, report: Path | None, budget: str | None
-) -> None:
+def _check(policy: str | None, compare: str | None, knob: float | None, report: Path | None) -> None:
     """What can be refused before anything long begins."""
     from swell.simulator.contenders import chosen, contender
 
@@ -167,8 +165,6 @@ def _check(
         chosen(compare)
     if policy is not None:
         contender(policy)
-    if budget is not None and (compare is not None or policy not in (None, "swell")):
-        raise UserError("--budget bounds Swell's own policy; leave --compare and other policies out")
     if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
         raise UserError(f"--report {report}: give a file in a folder that exists")
 
@@ -197,14 +193,14 @@ def _run(
 
 
 def _say(result: "Comparison", excluded: str, report: Path | None, *, is_one: bool, as_json: bool) -> None:
-    from swell.simulator.summary import COLUMNS, ranking, rows, sentences, subject
     from swell.simulator.summary import as_json as numbers
+    from swell.simulator.summary import columns, ranking, rows, sentences, subject
 
     if as_json:
         documents = {score.name: {**numbers(result, score), "excluded": excluded or None} for score in result.scores}
         print_json(documents[result.scores[0].name] if is_one else documents)
         return
-    print_table(COLUMNS, rows(result), empty="No policy was replayed.")
+    print_table(columns(result), rows(result), empty="No policy was replayed.")
     score = subject(result)
     for sentence in (*sentences(result, score), ranking(result, score)):
         if sentence:

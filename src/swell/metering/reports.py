@@ -1,11 +1,12 @@
 """Usage and money by group over a calendar period: what is asked of the ledger, and how the answers are added up.
 
-Pure. A period is cut into slices, the days of its time zone, and the ledger is asked once for each: so no read keeps
-the store for longer than a day's requests take, and days, months and years of every zone are exact, also of those whose
-hours begin at half past. Hours are the store's buckets where the zone's begin with those of UTC, and are asked for one
-by one where they do not.
+Pure. A period is cut into slices, and the ledger is asked once for each: its months in its time zone, or the days where
+days or hours are told apart. So days, months and years of every zone are exact, also of those whose hours begin at half
+past. Days are the store's buckets in UTC; hours are where the zone's begin with those of UTC, and are asked for one by
+one where they do not. How much of the ledger is read at once is the business of whoever answers (`questions`).
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ ALL = "all"
 MOST_SLICES = 20_000  # days of 54 years; beyond that a clock has lied
 _WORDS = (HOUR, DAY, "week", MONTH, "quarter", YEAR)
 _HOUR_SECONDS = 3600
+_UTC = ("UTC", "Etc/UTC")  # whose days the store knows
 
 Ask = Callable[[UsageFilter, Sequence[GroupColumn], Bucket | None], list[UsageGroup]]
 """`UsageStore.group_usage`, of the store itself or of a running server."""
@@ -56,7 +58,8 @@ class ReportRow:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of the period that is asked for at once; `label` is its hour where one was asked for, else its day."""
+    """A part of the period that is asked for at once; `label` is its hour where it was asked for alone, else its day or
+    month."""
 
     start_unix_ms: int
     end_unix_ms: int
@@ -92,8 +95,11 @@ def named_period(text: str, zone: ZoneInfo, now_unix: float, span_ms: tuple[int,
     return found
 
 
-def slices(period: Period, zone: ZoneInfo, span_ms: tuple[int, int] | None, *, hourly: bool = False) -> Iterator[Slice]:
-    """The period's days, as far as the ledger has anything in them; or its hours, or days that are asked by hours."""
+def slices(
+    period: Period, zone: ZoneInfo, span_ms: tuple[int, int] | None, *, length: str = DAY, hourly: bool = False
+) -> Iterator[Slice]:
+    """The period's days or months, as far as the ledger has anything in them; or its hours, or days that are asked by
+    hours."""
     if span_ms is None:
         return
     start, end = period.start_unix, period.end_unix
@@ -102,13 +108,13 @@ def slices(period: Period, zone: ZoneInfo, span_ms: tuple[int, int] | None, *, h
     for _ in range(MOST_SLICES):
         if at > last or (end is not None and at >= end):
             return
-        day = period_at(DAY, zone, at)
-        stop = _end(day) if end is None else min(_end(day), end)
-        begin = max(day.start_unix, start)
+        whole = period_at(length, zone, at)
+        stop = _end(whole) if end is None else min(_end(whole), end)
+        begin = max(whole.start_unix, start)
         if hourly:
             yield from _hours(begin, stop, zone)
         else:
-            yield Slice(_ms(begin), _ms(stop), day.label)
+            yield Slice(_ms(begin), _ms(stop), whole.label)
         at = stop
     raise UserError(f"the ledger spans more than {MOST_SLICES:,} days; ask for one period after the other")
 
@@ -138,13 +144,23 @@ def report(
     """
     columns: list[GroupColumn] = [name for name in by if name not in TIMES]  # type: ignore[misc]  # the rest are
     found: dict[tuple[str, ...], Sums] = {}
-    for part in slices(period, zone, span_ms, hourly=HOUR in by):
+    for part in _asked_for(period, zone, span_ms, by):
         bounded = replace(where, since_unix_ms=part.start_unix_ms, until_unix_ms=part.end_unix_ms)
         for group in ask(bounded, columns, part.bucket):
             key = tuple(_value(name, group, part, zone) for name in by)
             found[key] = added(found.get(key, NOTHING), sums_of(group))
         require_few_groups(len(found))
     return [ReportRow(key, found[key]) for key in sorted(found, key=lambda key: _order(by, key))]
+
+
+def _asked_for(period: Period, zone: ZoneInfo, span_ms: tuple[int, int] | None, by: Sequence[str]) -> Iterator[Slice]:
+    if HOUR in by:
+        return slices(period, zone, span_ms, hourly=True)
+    if DAY not in by:
+        return slices(period, zone, span_ms, length=MONTH)
+    if zone.key not in _UTC:
+        return slices(period, zone, span_ms)
+    return (dataclasses.replace(part, bucket="day") for part in slices(period, zone, span_ms, length=MONTH))
 
 
 def total(rows: Iterable[ReportRow]) -> Sums:

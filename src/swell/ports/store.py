@@ -81,7 +81,45 @@ class KeyStore(Protocol):
         """End the key for good."""
 
 
-class UsageStore(Protocol):
+class UsageReads(Protocol):
+    """What is asked of the usage ledger for reports."""
+
+    def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
+        """The newest `limit` (at most MAX_LISTED) requests that match, newest first."""
+
+    def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
+        """Sums by status; a status without requests is left out."""
+
+    def group_usage(
+        self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
+    ) -> list[UsageGroup]:
+        """Sums by every combination of `by`, and of `bucket` where given, in the order of their values.
+
+        Grouping by nothing gives one sum, or none where nothing matches. A request of which it is not known when it
+        arrived (it was said to be sent, and nothing else) is in none. Buckets are hours and days of UTC; whoever wants
+        months, or the days of another zone, adds up hours, or asks once for each of them with its bounds in `where`.
+        Raises UserError where there would be more than MAX_GROUPS.
+        """
+
+    def usage_span(self) -> tuple[int, int] | None:
+        """When the first and the last request arrived, Unix milliseconds; None where there is none."""
+
+
+class UsageReader(UsageReads, Protocol):
+    """A second way to the ledger, as of the last commit: nobody who uses the store waits for what is read here.
+
+    One thread at a time reads, which may be another than the store's. Reads may take long; Postgres ends them after ten
+    minutes.
+    """
+
+    def interrupt(self) -> None:
+        """From any thread: what is being read ends with AtCapacity. Where nothing is, nothing happens."""
+
+    def close(self) -> None:
+        """Let go of it, when nothing is being read; twice is fine."""
+
+
+class UsageStore(UsageReads, Protocol):
     """The usage ledger, exactly once by request id.
 
     Applying is order-free and idempotent: what was said first about a request's identity and about its outcome
@@ -113,29 +151,13 @@ class UsageStore(Protocol):
         Unlike a listing it has no bound of rows: it is summed in the store. Void requests are left out.
         """
 
-    def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
-        """The newest `limit` (at most MAX_LISTED) requests that match, newest first."""
-
-    def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
-        """Sums by status; a status without requests is left out."""
-
-    def group_usage(
-        self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
-    ) -> list[UsageGroup]:
-        """Sums by every combination of `by`, and of `bucket` where given, in the order of their values.
-
-        Grouping by nothing gives one sum, or none where nothing matches. A request of which it is not known when it
-        arrived (it was said to be sent, and nothing else) is in none. Buckets are hours and days of UTC; whoever wants
-        months, or the days of another zone, adds up hours, or asks once for each of them with its bounds in `where`.
-        Raises UserError where there would be more than MAX_GROUPS.
-        """
-
     def roll_usage(self, now_unix_ms: int) -> bool:
         """Prepare a little more for `group_usage` to be quick about; whether there was anything to do. Call it now and
         then until there is not. Answers are the same with it and without."""
 
-    def usage_span(self) -> tuple[int, int] | None:
-        """When the first and the last request arrived, Unix milliseconds; None where there is none."""
+    def reader(self) -> UsageReader | None:
+        """A second way to the ledger, not opened before it is used; None where there is none. Whoever reads the store
+        itself keeps others from it meanwhile, and asks for little at a time."""
 
 
 class BudgetStore(Protocol):

@@ -4,12 +4,13 @@ Who calls is asked of the kernel (SO_PEERCRED), not of the request. Errors are `
 400 where the user must change something, 503 where waiting helps, 500 otherwise.
 """
 
+import asyncio
 import contextlib
 import logging
 import pwd
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -21,9 +22,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from swell.errors import RetryLater, SwellError, UserError
-from swell.ports.store import UsageStore
+from swell.errors import AtCapacity, RetryLater, SwellError, UserError
 from swell.server.administration import DEFAULT_GRACE_SECONDS, Administration, NewKey, key_facts
+from swell.server.ledger_desk import LedgerDesk
 from swell.server.overrides import NewOverride, OverrideEnd, Overrides
 from swell.server.private_socket import private_socket, remove_socket
 from swell.server.review_report import ReviewReport
@@ -48,8 +49,9 @@ class Platform(Protocol):
     async def act(self, function: Callable[[Administration], Any], *, keys_changed: bool = False) -> Any:
         """Run an administrative act on the writer thread; when it changes keys, return after they were published."""
 
-    async def ledger(self, read: Callable[[UsageStore], Any]) -> Any:
-        """What `read` makes of the ledger up to now, on the writer thread."""
+    @property
+    def ledger(self) -> LedgerDesk:
+        """The ledger up to now."""
 
     async def decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
         """The trail of scaling decisions up to now, newest first."""
@@ -209,14 +211,15 @@ def application(platform: Platform) -> Starlette:
 def _usage_routes(platform: Platform) -> list[Route]:
     async def usage(request: Request) -> Response:
         query = await _body(request, UsageQuery)
-        return _json(await platform.ledger(lambda store: store.list_usage(query.where, query.limit)))
+        listed = platform.ledger.read(lambda reads: reads.list_usage(query.where, query.limit))
+        return _json(await _while_heard(request, listed))
 
     async def usage_groups(request: Request) -> Response:
         query = await _body(request, GroupQuery)
-        return _json(await platform.ledger(lambda store: store.group_usage(query.where, query.by, query.bucket)))
+        return _json(await _while_heard(request, platform.ledger.groups(query.where, query.by, query.bucket)))
 
     async def usage_span(request: Request) -> Response:
-        return _json(await platform.ledger(lambda store: store.usage_span()))
+        return _json(await _while_heard(request, platform.ledger.read(lambda reads: reads.usage_span())))
 
     return [
         Route("/api/usage", _told(usage), methods=["POST"]),
@@ -342,6 +345,25 @@ async def _body(request: Request, shape: type[_Decoded]) -> _Decoded:
         return msgspec.json.decode(body or b"{}", type=shape)
     except msgspec.MsgspecError as error:
         raise UserError(f"the request is not understood: {error}") from error
+
+
+async def _end_of(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _while_heard(request: Request, answer: Coroutine[Any, Any, _Decoded]) -> _Decoded:
+    """The answer; when the client is gone, what makes it is cancelled. The request has no body, or it was read."""
+    making, gone = asyncio.ensure_future(answer), asyncio.ensure_future(_end_of(request))
+    try:
+        await asyncio.wait({making, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not making.done():
+            raise AtCapacity("whoever asked is gone", retry_after_seconds=0.0)
+        return making.result()
+    finally:
+        for task in (making, gone):
+            task.cancel()
+        await asyncio.gather(making, gone, return_exceptions=True)
 
 
 def _json(document: object, status: int = 200) -> Response:

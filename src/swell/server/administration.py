@@ -189,7 +189,8 @@ def key_budgets(budgets: Sequence[KeyBudget]) -> "tuple[BudgetSpec, ...]":
     """A key's budgets as a spec has a tenant's. ValueError with a sentence where one makes no sense."""
     from pydantic import ValidationError  # late, as above
 
-    from swell.spec.budgets import BudgetSpec, OrganisationSpec
+    from swell.spec.budgets import OrganisationSpec
+    from swell.spec.problems import problems_of
 
     given = [
         {
@@ -197,14 +198,16 @@ def key_budgets(budgets: Sequence[KeyBudget]) -> "tuple[BudgetSpec, ...]":
             "period": each.period,
             "time_zone": each.time_zone,
             "model": each.model or None,
+            "grace_usd": f"{usd(each.grace_usd_nanos):f}" if each.grace_usd_nanos else None,
+            "at_limit": each.at_limit,
+            "throttle_requests_per_minute": each.throttle_requests_per_minute,
         }
         for each in budgets
     ]
     try:
-        return OrganisationSpec(budget=tuple(map(BudgetSpec.model_validate, given))).budget
+        return OrganisationSpec.model_validate({"budget": given}).budget
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"the key's budget: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
+        raise ValueError(f"the key's {problems_of(error, OrganisationSpec)[0]}") from error
 
 
 def key_problem(key: KeyRecord, tenants: Collection[str]) -> str:

@@ -62,12 +62,14 @@ def _ends_unix(limit: BudgetLimit) -> float | None:
 def ledger_rows(spec: Spec, store: Store, now_unix: float) -> list[dict[str, Any]]:
     """The same where no server runs, by what the ledger has."""
     overrides = store.overrides_in_force(now_unix)
-    limits = limits_at(spec, now_unix, store.list_keys(), overrides)
+    keys = store.list_keys()
+    limits = limits_at(spec, now_unix, keys, overrides)
     present = [limit for limit in limits if limit.start_unix_ms <= now_unix * 1000]
     standings = [
         Standing(limit, sum(total.charge_usd_nanos for total in store.total_usage(window_of(limit))), 0)
         for limit in present
     ]
     stages = Stages(spec)
+    stages.know(keys, now_unix)
     stages.look(standings, now_unix)
     return budget_rows(standings, now_unix, stages.holding)

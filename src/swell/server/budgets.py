@@ -82,6 +82,7 @@ class BudgetDesk:
     async def _refresh(self) -> bool:
         now = self._clock.unix()
         limits, changes = await self._wanted()
+        self.stages.know(self._keys(), now)
         new = self.book.unknown(limits)
         spends = await self._writer.call(lambda: self._store.open_budgets(new)) if new else []
         self.book.set_limits(limits, {spend.limit: spend.spent_usd_nanos for spend in spends})

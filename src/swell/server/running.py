@@ -17,7 +17,6 @@ from swell.control.workload import GATEWAY_WORKER
 from swell.errors import SwellError
 from swell.metering.ingest import SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
-from swell.ports.store import UsageStore
 from swell.server.administration import Administration, NewKey, current_principal
 from swell.server.background import Background
 from swell.server.budgets import TURN_SECONDS
@@ -26,6 +25,7 @@ from swell.server.draining import END_MARGIN_SECONDS, Draining
 from swell.server.ending import Ending
 from swell.server.gateway_workload import forget_settings, require_port
 from swell.server.intake import Intake
+from swell.server.ledger_desk import LedgerDesk
 from swell.server.loops import Loop
 from swell.server.model_watch import model_watch
 from swell.server.money_desks import MoneyDesks
@@ -88,6 +88,7 @@ class RunningServer:
         self._intake = Intake(
             SpoolReader(parts.state.spool, parts.store), self._writer, parts.clock, self._budgets.ingested
         )
+        self.ledger = LedgerDesk(parts.store, self._writer, self._intake.everything)
         self._keys: list[KeyRecord] = []
         self._refused = RefusedKeys(self._troubles.say)
         self._living: set[str] = set()  # incarnations of gateway workers whose processes run
@@ -202,11 +203,6 @@ class RunningServer:
         if keys_changed:
             await self._publish_keys()
         return result
-
-    async def ledger(self, read: Callable[[UsageStore], _Result]) -> _Result:
-        """What `read` makes of the ledger up to now, on the writer thread."""
-        await self._intake.everything()
-        return await self._writer.call(lambda: read(self._parts.store))
 
     async def decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
         """The trail of scaling decisions up to now, newest first."""
@@ -488,6 +484,7 @@ class RunningServer:
         await self._ask.close()
         await self._money.alerts.close()
         await self._providers.close()
+        await self.ledger.close()
         self._writer.close()
 
     def _audit(self, action: str, principal: str) -> None:

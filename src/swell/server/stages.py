@@ -1,7 +1,7 @@
 """The steps of budgets that are nearly used up: which hold now, what workers are told, and what is logged."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from swell.metering.accounts import Standing
 from swell.metering.ladder import steps_now
@@ -9,6 +9,7 @@ from swell.server.budget_limits import budgets_of
 from swell.spec import Spec
 from swell.spec.steps import BLOCK, THROTTLE, Step
 from swell.state.curbs import Curb
+from swell.state.records import KeyRecord
 
 _log = logging.getLogger(__name__)
 
@@ -17,14 +18,21 @@ class Stages:
     """Made once per server. Only budgets with steps, or with a grace that can be used up, are looked at."""
 
     def __init__(self, spec: Spec) -> None:
+        self._spec = spec
         self._steps: dict[str, tuple[Step, ...]] = {}  # by budget_id
         self._throttles: dict[str, int] = {}
-        for budget in budgets_of(spec):
+        self.know((), 0.0)
+        self._holding: dict[str, tuple[str, ...]] = {}  # names of steps, by limit; of a rolling budget by its id
+        self.curbs: tuple[Curb, ...] = ()
+
+    def know(self, keys: Iterable[KeyRecord], now_unix: float) -> None:
+        """From now on these keys' budgets go by their steps as well, as those of the spec do; others' no more."""
+        staged = [key for key in keys if any(budget.has_stages for budget in key.limits.budgets)]
+        self._steps, self._throttles = {}, {}
+        for budget in budgets_of(self._spec, staged, now_unix):
             if budget.spec.steps or budget.spec.grace_usd_nanos:
                 self._steps[budget.budget_id] = budget.spec.steps
                 self._throttles[budget.budget_id] = budget.spec.throttled_requests_per_minute
-        self._holding: dict[str, tuple[str, ...]] = {}  # names of steps, by limit; of a rolling budget by its id
-        self.curbs: tuple[Curb, ...] = ()
 
     @property
     def budget_ids(self) -> frozenset[str]:

@@ -6,6 +6,9 @@ true rate for the start-up time ahead and nothing else. Refusals and errors are 
 
 On traces longer than two days the knob is searched on the day with the highest peak over mean first, then verified and
 corrected on the whole: few of the replays are long ones.
+
+Under a budget each policy keeps the setting that it has without one, and is replayed inside the budget: one that knows
+budgets by its own rules, any other with the largest maximum of replicas that its spend allows.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,16 +19,19 @@ from typing import Protocol
 import numpy as np
 
 from swell.ports.scaler import Scaler
+from swell.simulator.ceilings import MOST_REPLAYS, largest_ceiling, most_spent
 from swell.simulator.knob_search import Knob, Search
 from swell.simulator.parallel import Progress, run_all
 from swell.simulator.result import Result, Scenario
 from swell.simulator.run import replay as replay_here
+from swell.simulator.treasury import SimBudget
 from swell.state.traffic import Traffic
 
 DAY_SECONDS = 86_400.0
 _SLOT_SECONDS = 600.0
 _LONG_SECONDS = 2 * DAY_SECONDS
 _DAY_PRECISION, _WHOLE_PRECISION = 1.05, 1.005  # of the knob; the day only says where to begin on the whole
+_SEARCH_SHARE = 0.7  # of a comparison's work, where budgets follow
 _FIRST_STEP = 1.08  # by what factor the knob is moved first when the day's setting is corrected on the whole
 
 
@@ -47,6 +53,7 @@ class Contender:
     low: float
     high: float
     larger_means_more: bool = True
+    keeps_budgets: bool = False  # by its own rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,9 @@ class Found:
     result: Result
     reached: bool
     probes: tuple[Probe, ...]
+    without_budget: Result | None = None  # where there is one; `result` is inside it
+    max_replicas: int | None = None  # that kept it inside; None where it needed no such maximum
+    spent_usd_nanos_without: int | None = None  # in the dearest period, where that was counted
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,7 @@ class Comparison:
     oracle: Found | None
     rate_clairvoyant: Found | None
     searched: bool = True  # False: one policy at a given setting
-    without_budget: Result | None = None  # of the one policy, where the scenario has a budget
-    without_batch: Result | None = None  # the same, were those of priority batch promised a time as all others are
+    without_batch: Result | None = None  # of the one policy, were batch requests promised a time as all others are
 
     @property
     def cheapest(self) -> Score | None:
@@ -198,15 +207,62 @@ def compare(
 ) -> Comparison:
     """Every contender and every reference at the cheapest setting that reaches `attainment`.
 
-    `jobs` only says how many searches run at a time: the scores do not depend on it.
+    `jobs` only says how many searches run at a time: the scores do not depend on it. Under a budget the settings are
+    those without it, and the references know nothing of it.
     """
+    report, free = progress or _silent, replace(scenario, budget=None)
     if scenario.traffic.batch_count:
         references = References()  # what is promised no time has no deadline to be set against
-    day = _day_of(scenario)
-    searched = [*contenders, *(each for each in (references.oracle, references.rate_clairvoyant) if each)]
-    search = partial(bisect_to, scenario, attainment=attainment, day=day, replay=replay)
-    found, bound_usd = _search_all(scenario, searched, search, references.bound, attainment, jobs, progress)
+    first_share = 1.0 if scenario.budget is None else _SEARCH_SHARE
+    others = [each for each in (references.oracle, references.rate_clairvoyant) if each]
+    search = partial(bisect_to, free, attainment=attainment, day=_day_of(free), replay=replay)
+    found, bound_usd = _search_all(
+        free, [*contenders, *others], search, references.bound, attainment, jobs,
+        lambda done: report(first_share * done),
+    )  # fmt: skip
+    if scenario.budget is not None:
+        tasks = [
+            partial(_inside, scenario, scenario.budget, contender, each, attainment, replay)
+            for contender, each in zip(contenders, found, strict=False)
+        ]
+        inside = run_all(tasks, jobs, lambda done: report(first_share + (1 - first_share) * done))
+        found = [*inside, *found[len(contenders) :]]
     return _comparison(scenario, attainment, found, references, bound_usd)
+
+
+def _inside(
+    scenario: Scenario,
+    budget: SimBudget,
+    contender: Contender,
+    found: Found,
+    attainment: float,
+    replay: Replay,
+    progress: Progress,
+) -> Found:
+    """The same setting inside the budget."""
+    knob, steps = found.result.knob, 0
+
+    def run(on: Scenario) -> Result:
+        nonlocal steps
+        before, steps = steps, steps + 1
+        made = contender.make(on, knob)
+        result = replay(
+            on, made, name=contender.name, progress=lambda done: progress(min(0.99, (before + done) / MOST_REPLAYS))
+        )
+        return replace(result, policy=contender.name, knob=knob)
+
+    if contender.keeps_budgets:
+        result = run(scenario)
+        return replace(found, result=result, reached=result.attainment >= attainment, without_budget=found.result)
+    ceiling = largest_ceiling(scenario, budget, lambda most: run(replace(scenario, max_replicas=most)))
+    return replace(
+        found,
+        result=ceiling.result,
+        reached=ceiling.result.attainment >= attainment,
+        without_budget=found.result,
+        max_replicas=ceiling.max_replicas,
+        spent_usd_nanos_without=most_spent(ceiling.free),
+    )
 
 
 def assess(
@@ -228,33 +284,32 @@ def assess(
     were, and there are no references: what is promised no time has no deadline to be set against.
     """
     report, free = progress or _silent, replace(scenario, budget=None)
-    made = contender.make(scenario, knob)
     if scenario.traffic.batch_count:
         references = References()
     first_share = 0.3 if references.oracle or references.rate_clairvoyant else 1.0
-    without = without_batch = None
-    promised = replace(scenario, traffic=replace(scenario.traffic, batch=None))
-    others = [
-        each for each, is_asked in ((free, scenario.budget), (promised, scenario.traffic.batch_count)) if is_asked
-    ]
-    first_share /= 1 + len(others)
-
-    def replayed(other: Scenario) -> Result:
-        return replay(
-            other, contender.make(other, knob), name=contender.name, progress=lambda done: report(first_share * done)
-        )
-
-    if scenario.budget is not None:
-        without = replayed(free)
-    if scenario.traffic.batch_count:
-        without_batch = replayed(promised)
-    result = replay(scenario, made, name=contender.name, progress=lambda done: report(first_share * done))
+    has_budget, has_batch = scenario.budget is not None, bool(scenario.traffic.batch_count)
+    each_share = first_share / (1 + has_budget + has_batch)
+    result = replay(
+        free, contender.make(free, knob), name=contender.name, progress=lambda done: report(each_share * done)
+    )
     result = replace(result, policy=contender.name, knob=knob)
     found = Found(
         contender.name, result, result.attainment >= attainment,
         (Probe(knob, result.attainment, result.cost_usd, True),),
     )  # fmt: skip
-    equal = min(attainment, result.attainment)
+    alone = found
+    if scenario.budget is not None:
+        found = _inside(
+            scenario, scenario.budget, contender, alone, attainment, replay,
+            lambda done: report(each_share * (1 + done)),
+        )  # fmt: skip
+    without_batch = None
+    if has_batch:
+        promised = replace(scenario, traffic=replace(scenario.traffic, batch=None))
+        without_batch = _as_promised(
+            promised, contender, alone, attainment, replay, lambda done: report(first_share - each_share * (1 - done))
+        )
+    equal = min(attainment, found.result.attainment)
     search = partial(bisect_to, free, attainment=equal, day=_day_of(free), replay=replay, replays=6, whole_replays=2)
     searched = [each for each in (references.oracle, references.rate_clairvoyant) if each]
     searched_for, bound_usd = _search_all(
@@ -262,7 +317,17 @@ def assess(
         lambda done: report(first_share + (1 - first_share) * done),
     )  # fmt: skip
     found_all = _comparison(scenario, attainment, [found, *searched_for], references, bound_usd)
-    return replace(found_all, searched=False, without_budget=without, without_batch=without_batch)
+    return replace(found_all, searched=False, without_batch=without_batch)
+
+
+def _as_promised(
+    scenario: Scenario, contender: Contender, found: Found, attainment: float, replay: Replay, progress: Progress
+) -> Result:
+    """The same setting on the same requests, all promised a time; inside the budget, where there is one."""
+    if scenario.budget is not None:
+        return _inside(scenario, scenario.budget, contender, found, attainment, replay, progress).result
+    made = contender.make(scenario, found.result.knob)
+    return replay(scenario, made, name=contender.name, progress=progress)
 
 
 class _Steps:

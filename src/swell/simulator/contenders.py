@@ -20,7 +20,7 @@ _BOUND_TICK_SECONDS = 60.0
 def contender(name: str) -> Contender:
     """One policy by its name. UserError where there is none of that name."""
     if name == OWN:
-        return Contender(OWN, swell_scaler, *_OWN_KNOB)
+        return Contender(OWN, swell_scaler, *_OWN_KNOB, keeps_budgets=True)
     if name not in PEERS:
         raise UserError(f"unknown policy {name!r}; valid are: {', '.join(NAMES)}")
     return Contender(name, PEERS[name], *KNOBS[name])

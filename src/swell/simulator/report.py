@@ -9,7 +9,7 @@ from swell.simulator.report_scores import front, latencies, reasons, searched_on
 from swell.simulator.report_style import PALETTE, TABS, css
 from swell.simulator.report_time import costs, legend, replicas
 from swell.simulator.summary import (
-    COLUMNS,
+    columns,
     hardware_text,
     objective_text,
     ranked,
@@ -181,13 +181,14 @@ def _scores(comparison: Comparison, score: Score) -> str:
     missed = {each.name for each in comparison.scores if not each.found.reached}
     policies = {each.name for each in comparison.scores}
     is_split = any(len(each.found.result.usd_by_market) > 1 for each in comparison.scores)
-    columns = len(COLUMNS) if is_split else len(COLUMNS) - 1  # the spend by market tells nothing where there is one
+    heads = columns(comparison)
+    heads = heads if is_split else heads[:-1]  # the spend by market tells nothing where there is one
     lines = []
-    for cells in (row[:columns] for row in rows(comparison)):
+    for cells in (row[: len(heads)] for row in rows(comparison)):
         name = cells[0]
         style = "first" if name == score.name else "missed" if name in missed else ""
         lines.append(_line(cells, style if name in policies else "reference"))
-    head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS[:columns])
+    head = "".join(f"<th>{escape(column)}</th>" for column in heads)
     how = (
         f"Every policy's knob was searched for the lowest cost at {share(comparison.attainment)} attained; refusals "
         "count as misses. Policies that cannot reach it come last, with the most they attain."

@@ -160,14 +160,8 @@ class Replay:
 
     def _warm_up(self) -> None:
         """Begin with the replicas that the first minutes need, ready."""
-        scenario = self._scenario
-        needed = 0
-        if scenario.warm_seconds:
-            seconds = min(scenario.warm_seconds, max(1.0, scenario.traffic.seconds, scenario.pools[0].start_seconds))
-            sums = sums_of(scenario, 0.0, scenario.warm_seconds)
-            needed = ceil(replicas_needed(sums, seconds, self._reference, scenario.objective))
-        for _ in range(min(max(needed, scenario.min_replicas), scenario.max_replicas)):
-            replica = self._order(scenario.pools[0].name)
+        for _ in range(warm_replicas(self._scenario)):
+            replica = self._order(self._scenario.pools[0].name)
             replica.state = ReplicaState.READY
         self._refresh()
 
@@ -369,6 +363,16 @@ class Replay:
             spent_usd_nanos=() if self._treasury is None else self._treasury.by_period(),
             batch=None if watch.batch is None else watch.batch.outcome(),
         )
+
+
+def warm_replicas(scenario: Scenario) -> int:
+    """How many a replay begins with."""
+    needed = 0
+    if scenario.warm_seconds:
+        seconds = min(scenario.warm_seconds, max(1.0, scenario.traffic.seconds, scenario.pools[0].start_seconds))
+        sums = sums_of(scenario, 0.0, scenario.warm_seconds)
+        needed = ceil(replicas_needed(sums, seconds, scenario.pools[0].profile, scenario.objective))
+    return min(max(needed, scenario.min_replicas), scenario.max_replicas)
 
 
 def replay(

@@ -3,6 +3,7 @@
 from math import floor, log10
 from typing import Any
 
+from swell.simulator.ceilings import most_spent
 from swell.simulator.compare import Comparison, Found, Score
 from swell.simulator.result import BatchOutcome, Result, Scenario
 from swell.simulator.treasury import SimBudget
@@ -15,10 +16,22 @@ _SAME = 0.0005  # of the attainment
 _REASONS_SAID = 4
 _POOLS_SAID = 5
 
-COLUMNS = (
-    "policy", "attained", "cost", "over bound", "over oracle", "over rate-clairvoyant", "TTFT p50 / p95 / p99",
-    "ITL p50 / p95 / p99", "GPU-hours", "starts", "preempted", "spend by market",
+_FIRST = ("policy", "attained", "cost")
+_OTHERS = (
+    "over bound", "over oracle", "over rate-clairvoyant", "TTFT p50 / p95 / p99", "ITL p50 / p95 / p99", "GPU-hours",
+    "starts", "preempted", "spend by market",
 )  # fmt: skip
+
+
+def columns(comparison: Comparison) -> tuple[str, ...]:
+    """Heads of `rows`: under a budget also what was spent of it, by which maximum, and what there would be without."""
+    budget = comparison.scenario.budget
+    of_budget = (
+        (f"most in a{'n' if budget.period == 'hour' else ''} {budget.period}", "replicas", "without budget")
+        if budget
+        else ()
+    )
+    return (*_FIRST, *of_budget, *_OTHERS)
 
 
 def as_json(comparison: Comparison, score: Score) -> dict[str, Any]:
@@ -57,7 +70,7 @@ def as_json(comparison: Comparison, score: Score) -> dict[str, Any]:
         "usd_by_market": result.usd_by_market,
         "usd_by_pool": result.usd_by_pool,
         "reasons": result.reasons,
-        "budget": _budget_numbers(comparison, result),
+        "budget": _budget_numbers(comparison, score.found),
         "batch": _batch_numbers(comparison, result),
         "trace_seconds": scenario.traffic.seconds,
         "seed": scenario.seed,
@@ -65,15 +78,17 @@ def as_json(comparison: Comparison, score: Score) -> dict[str, Any]:
     }
 
 
-def _budget_numbers(comparison: Comparison, result: Result) -> dict[str, Any] | None:
-    """The budget, what was spent of it in each period, and what there would be without it."""
-    budget, without = comparison.scenario.budget, comparison.without_budget
+def _budget_numbers(comparison: Comparison, found: Found) -> dict[str, Any] | None:
+    """The budget, what was spent of it in each period, by which maximum, and what there would be without it."""
+    budget, without = comparison.scenario.budget, found.without_budget
     if budget is None:
         return None
     return {
         "usd_nanos": budget.usd_nanos,
         "period": budget.period,
-        "spent_usd_nanos": list(result.spent_usd_nanos),
+        "spent_usd_nanos": list(found.result.spent_usd_nanos),
+        "max_replicas": found.max_replicas,
+        "most_spent_usd_nanos_without": found.spent_usd_nanos_without,
         "cost_usd_without": without.cost_usd if without else None,
         "attainment_without": without.attainment if without else None,
     }
@@ -144,7 +159,7 @@ def sentences(comparison: Comparison, score: Score) -> list[str]:
     if score.found.result.promised:
         said += [_objectives(comparison, score.found), _distance(comparison, score)]
     if comparison.scenario.budget is not None:
-        said.insert(1, _budget(comparison, comparison.scenario.budget, score.found.result))
+        said.insert(1, _budget(comparison.scenario.budget, score.found))
     if score.found.result.batch is not None:
         said.insert(1, _batch(comparison, score.found.result, score.found.result.batch))
     if len(comparison.scenario.pools) > 1:
@@ -160,12 +175,32 @@ def subject(comparison: Comparison, name: str | None = None) -> Score:
 
 
 def ranking(comparison: Comparison, score: Score) -> str:
-    """How much more or less the others that reach the attainment cost, in a sentence; empty where there are none."""
+    """How much more or less the others that reach the attainment cost, in a sentence; empty where there are none.
+
+    Under a budget, what each of the others attains within it.
+    """
+    if comparison.scenario.budget is not None:
+        return _within_budget(comparison, score)
     others = [each for each in ranked(comparison) if each.found.reached and each.name != score.name]
     if not score.found.reached or not others:
         return ""
     said = [f"{each.name} {_against(each, score)}" for each in others]
     return f"For the same attainment, {', '.join(said)}."
+
+
+def _within_budget(comparison: Comparison, score: Score) -> str:
+    others = [each for each in ranked(comparison) if each.name != score.name]
+    if not others:
+        return ""
+    said = [f"{each.name} {share(each.found.result.attainment)}{_maximum(each.found)}" for each in others]
+    return (
+        f"Within the same budget attain: {', '.join(said)}; each with the largest maximum of replicas that its spend "
+        "allows, which nobody knows ahead."
+    )
+
+
+def _maximum(found: Found) -> str:
+    return "" if found.max_replicas is None else f" (at most {_counted(found.max_replicas, 'replica')})"
 
 
 def _against(other: Score, score: Score) -> str:
@@ -243,6 +278,7 @@ def _row(comparison: Comparison, score: Score) -> tuple[str, ...]:
         score.name,
         share(result.attainment) + ("" if score.found.reached else " (too little)"),
         usd(result.cost_usd),
+        *_of_budget(comparison, score.found),
         ratio(score.cost_over_bound),
         ratio(score.cost_over_oracle),
         ratio(score.cost_over_rate_clairvoyant),
@@ -253,6 +289,21 @@ def _row(comparison: Comparison, score: Score) -> tuple[str, ...]:
         f"{result.preemptions:,}",
         markets,
     )
+
+
+def _of_budget(comparison: Comparison, found: Found) -> tuple[str, ...]:
+    """Cells under a budget: what was spent of it at most, by which maximum, and what there would be without it."""
+    budget, without = comparison.scenario.budget, found.without_budget
+    if budget is None:
+        return ()
+    if without is None:  # a reference
+        return ("", "", "")
+    spent, free = usd(most_spent(found.result) / NANOS_PER_USD), f"{share(without.attainment)}, {usd(without.cost_usd)}"
+    most = found.spent_usd_nanos_without
+    if most is not None and most > budget.usd_nanos and budget.usd_nanos:
+        free += f", {most / budget.usd_nanos - 1:.0%} over"
+    kept = "" if found.spent_usd_nanos_without is None else "any number"
+    return spent, kept if found.max_replicas is None else f"at most {found.max_replicas:,}", free
 
 
 def _over(found: Found, amount: float | None) -> float | None:
@@ -271,11 +322,11 @@ def _cost(scenario: Scenario, found: Found) -> str:
     return f"{said}, or about {usd(monthly)} a month at that pace." if hours >= 24 else f"{said}."
 
 
-def _budget(comparison: Comparison, budget: SimBudget, result: Result) -> str:
+def _budget(budget: SimBudget, found: Found) -> str:
     """What was spent of the budget, and what was given up for it."""
-    most, without = max(result.spent_usd_nanos, default=0), comparison.without_budget
+    result, most, without = found.result, most_spent(found.result), found.without_budget
     spent = f"at most {usd(most / NANOS_PER_USD)} of it in any {budget.period}"
-    said = f"Of {usd(budget.usd_nanos / NANOS_PER_USD)} per {budget.period} it spends {spent}."
+    said = f"Of {usd(budget.usd_nanos / NANOS_PER_USD)} per {budget.period} it spends {spent}{_maximum(found)}."
     if without is None:
         return said
     lost = max(0.0, without.attainment - result.attainment)

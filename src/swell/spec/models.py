@@ -7,8 +7,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, StringConstraints, ValidationInfo, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    Strict,
+    StringConstraints,
+    ValidationInfo,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, LocalPath, Seconds, SpecModel, Text
@@ -98,10 +107,17 @@ class LoraAdapter(SpecModel):
     path: LocalPath = Field(description="Folder of the adapter.")
 
 
+class _ByName:
+    """Says in the schema of the adapters' list that they may be a mapping of names to folders."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "object", "additionalProperties": {"type": "string"}}, handler(schema)]}
+
+
 LoraAdapters = Annotated[
     tuple[LoraAdapter, ...],
     BeforeValidator(_named_adapters),
-    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}, mode="validation"),
+    _ByName(),
 ]
 Source = Annotated[Text, AfterValidator(_known_source)]
 

@@ -44,7 +44,13 @@ def _number_between(low: Decimal, high: int, unit: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_Number = Annotated[Decimal, BeforeValidator(_number), WithJsonSchema({"type": "number"}, mode="validation")]
+_Number = Annotated[
+    Decimal,
+    BeforeValidator(_number),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%?\s*$"}]}, mode="validation"
+    ),
+]
 _LEAST_UTILISATION = Decimal("0.0001")
 
 
@@ -60,6 +66,7 @@ class PostedPrice(SpecModel):
     """A rate that is posted for a period before it begins, from what the replicas cost in the time before."""
 
     aliases: ClassVar[AliasTable] = {"timezone": ("time_zone",), "markup": ("markup_percent",)}
+    short_forms: ClassVar[tuple[dict[str, Any], ...]] = ({"const": True},)
 
     period: Annotated[PeriodName, AfterValidator(_recurring)] = Field(
         default=BudgetPeriod.MONTH, description="How long a rate stands, by the calendar."
@@ -94,6 +101,11 @@ class PostedPrice(SpecModel):
         default=Decimal(1000), description="No rate is more, whatever the replicas cost."
     )
 
+    @classmethod
+    def expand(cls, given: object) -> object:
+        """`posted: true`."""
+        return {} if given is True else given
+
     @property
     def markup_ppm(self) -> int:
         """Millionths of the cost."""
@@ -110,10 +122,6 @@ class PostedPrice(SpecModel):
         return usd_nanos(self.max_usd_per_million_tokens)
 
 
-def _whole_posted(value: object) -> object:
-    return {} if value is True else value
-
-
 class ModelPrice(SpecModel):
     """What the tokens of a model are charged at."""
 
@@ -127,7 +135,7 @@ class ModelPrice(SpecModel):
 
     usd_per_million_prompt_tokens: Rate = Decimal(0)
     usd_per_million_completion_tokens: Rate = Decimal(0)
-    posted: Annotated[PostedPrice, BeforeValidator(_whole_posted)] | None = Field(
+    posted: PostedPrice | None = Field(
         default=None, description="Rates for each period that follow from what replicas cost, in place of fixed ones."
     )
 

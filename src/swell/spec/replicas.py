@@ -23,7 +23,7 @@ class ReplicaRange(SpecModel):
     }
     short_forms: ClassVar[tuple[dict[str, Any], ...]] = (
         {"type": "integer", "minimum": 0, "maximum": MAX_REPLICAS},
-        {"type": "string", "pattern": _RANGE.pattern},
+        {"type": "string", "pattern": f"^{_RANGE.pattern}$"},
     )
 
     min: Annotated[Count, Field(ge=0, le=MAX_REPLICAS)] = 1

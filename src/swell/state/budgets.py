@@ -91,6 +91,14 @@ class KeyBudget(msgspec.Struct, frozen=True, omit_defaults=True):
     period: str
     time_zone: str = "UTC"
     model: str = ""
+    grace_usd_nanos: int = 0
+    at_limit: tuple[str, ...] = ()  # steps as a spec has them, such as `throttle 98%`
+    throttle_requests_per_minute: int | None = None
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether anything begins before requests are refused, or goes on after the amount is spent."""
+        return bool(self.at_limit or self.grace_usd_nanos)
 
 
 class BudgetLease(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ from swell.testing.memory_alerts import MemoryAlerts
 from swell.testing.memory_budgets import MemoryBudgets
 from swell.testing.memory_overrides import MemoryOverrides
 from swell.testing.memory_rates import MemoryRates
+from swell.testing.memory_reader import MemoryReader
 from swell.testing.memory_runs import MemoryRuns
 from swell.testing.memory_usage_groups import arrived, grouped
 
@@ -34,7 +35,9 @@ from swell.testing.memory_usage_groups import arrived, grouped
 class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, MemoryRates):
     """`swell.ports.store.Store` in dictionaries. `fail_next` makes the next calls raise before they change anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_reader: bool = False) -> None:
+        self.readers: list[MemoryReader] = []
+        self._has_reader = has_reader
         MemoryBudgets.__init__(self, self._call, self._charge)
         MemoryOverrides.__init__(self, self._call, lambda entry: self._audit.append(entry))  # noqa: PLW0108  # made later
         MemoryAlerts.__init__(self, self._call, lambda limit_name: limit_name in self._limits)
@@ -168,6 +171,12 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
 
     def roll_usage(self, now_unix_ms: int) -> bool:
         return False  # sums are made anew each time
+
+    def reader(self) -> MemoryReader | None:
+        if not self._has_reader:
+            return None
+        self.readers.append(MemoryReader(self))
+        return self.readers[-1]
 
     def usage_span(self) -> tuple[int, int] | None:
         with self._call():

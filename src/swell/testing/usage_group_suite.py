@@ -150,6 +150,23 @@ class UsageGroupSuite:
             store.group_usage(EVERYTHING, ("tenant",))
         assert len(store.group_usage(EVERYTHING)) == 1
 
+    def test_a_second_way_in_sees_what_was_committed_and_answers_alike(self, store: Store) -> None:
+        reader = store.reader()
+        if reader is None:
+            return  # then whoever asks for much asks by days: `swell.metering.questions`
+        assert reader.group_usage(EVERYTHING) == []
+        _ledger(store)
+        for by in ((), ("tenant", "model")):
+            for bucket in BUCKETS:
+                assert reader.group_usage(EVERYTHING, by, bucket) == store.group_usage(EVERYTHING, by, bucket)
+        assert reader.list_usage(EVERYTHING, 100) == store.list_usage(EVERYTHING, 100)
+        assert reader.total_usage(EVERYTHING) == store.total_usage(EVERYTHING)
+        assert reader.usage_span() == store.usage_span()
+        reader.interrupt()
+        assert reader.usage_span() == store.usage_span(), "nothing was read when it was interrupted"
+        reader.close()
+        reader.close()
+
 
 def _somewhere(name: str, dice: random.Random) -> UsageChange:
     """A request in the first four days, settled or open."""

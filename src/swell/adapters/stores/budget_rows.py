@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, and_, delete, select, update
 
 from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import budget_leases, budgets
-from swell.adapters.stores.usage_groups import quick_charge
+from swell.adapters.stores.usage_reads import quick_charge
 from swell.adapters.stores.usage_rows import HOUR_MS, hourly_charges, total_charge
 from swell.state.budgets import BudgetLease, BudgetLimit, BudgetSpend
 from swell.state.records import requests_of

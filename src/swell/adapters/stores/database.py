@@ -6,17 +6,21 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Table
 
 
-class Database(Protocol):
-    """A connection and its transactions. One thread at a time; which one does not matter.
+class Readable(Protocol):
+    """A connection that is only read. One thread at a time; which one does not matter.
 
-    Both contexts raise what `swell.ports.store` says, with the vendor's error as the cause.
+    Contexts raise what `swell.ports.store` says, with the vendor's error as the cause.
     """
-
-    def writing(self) -> AbstractContextManager[Connection]:
-        """One transaction that commits at the end, or changes nothing. Nobody else writes meanwhile."""
 
     def reading(self) -> AbstractContextManager[Connection]:
         """One consistent view that does not keep another process from writing."""
+
+
+class Database(Readable, Protocol):
+    """A connection and its transactions. One thread at a time; which one does not matter."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """One transaction that commits at the end, or changes nothing. Nobody else writes meanwhile."""
 
     def close(self) -> None:
         """Let go of the database; twice is fine."""

@@ -5,6 +5,7 @@ import logging
 from swell.adapters.stores.partitions import make_partitions, months_from
 from swell.adapters.stores.postgres_database import PostgresDatabase
 from swell.adapters.stores.postgres_location import PostgresLocation
+from swell.adapters.stores.postgres_reader import PostgresReader
 from swell.adapters.stores.sql_store import SqlStore
 from swell.errors import AtCapacity
 from swell.ports.store import Store
@@ -28,6 +29,9 @@ class PostgresStore(SqlStore):
         epoch = super().next_epoch()
         self._postgres.guard(epoch)
         return epoch
+
+    def reader(self) -> PostgresReader:
+        return PostgresReader(self._postgres.location)
 
     def roll_usage(self, now_unix_ms: int) -> bool:
         self._prepare_months(now_unix_ms)

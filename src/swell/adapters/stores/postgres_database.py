@@ -11,8 +11,6 @@ is done with it,
   remembers what became of a transaction's own number, but may give that number out again after a crash.)
 """
 
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,28 +20,24 @@ import psycopg
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from swell.adapters.stores.postgres_errors import STATEMENT_SECONDS, explain
+from swell.adapters.stores.postgres_connection import check_server, connected, prepare, process_name
+from swell.adapters.stores.postgres_errors import explain
 from swell.adapters.stores.postgres_location import PostgresLocation
 from swell.adapters.stores.schema import HEAD
 from swell.clock import SystemClock
 from swell.errors import StateError, SwellError
-from swell.ports.store import BUSY_TIMEOUT_SECONDS
 
-OLDEST_VERSION = 14  # older ones do not notice during a statement that their client is gone
 DOUBT_SECONDS = 20.0  # for a database that crashed in a COMMIT to come back and say what became of it
 DOUBT_POLL_SECONDS = 0.1
-GONE_CHECK_MS = 2_000  # how soon a statement ends whose client has died, and its lock with it
 _SERVER, _MIGRATION = 0x5E11, 0x5E12  # the two locks, each beside a number for the schema
 _COUNT = (
     "INSERT INTO counters VALUES (%s, 1) ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value"
 )
 _WRITES, _SESSIONS = "writes", "sessions"  # counters: transactions that wrote, processes that opened the store
 _SCHEMA = "hashtext(coalesce(current_schema(), ''))"
-_SETTINGS = (
-    "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false),"
-    " set_config('client_connection_check_interval', %s, false),"
-    # What was acknowledged must be on a disk. Who asks for even more than that gets it.
-    " set_config('synchronous_commit',"
+# What was acknowledged must be on a disk. Who asks for even more than that gets it.
+_DURABLE = (
+    "SELECT set_config('synchronous_commit',"
     " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,"
     " false)"
 )
@@ -85,6 +79,11 @@ class PostgresDatabase:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def location(self) -> PostgresLocation:
+        """Where it is, for a further connection."""
+        return self._location
 
     @property
     def shown(self) -> str:
@@ -168,12 +167,10 @@ class PostgresDatabase:
         """A connection that holds the lock. Raises what psycopg does, StateError or AtCapacity."""
         if self._fence is not None:
             raise self._fence
-        name = f"swell {socket.gethostname()[:30]} {os.getpid()}"
-        connection = _connected(self._location, name)
+        connection = connected(self._location, process_name())
         try:
-            _check_server(connection, self.shown)
-            milliseconds = (round(BUSY_TIMEOUT_SECONDS * 1000), STATEMENT_SECONDS * 1000, GONE_CHECK_MS)
-            connection.execute(_SETTINGS, tuple(map(str, milliseconds)))
+            prepare(connection, self.shown)
+            connection.execute(_DURABLE)
             self._lock(connection)
             self._clear_doubt(connection)
             self._require_own_epoch(connection)
@@ -224,28 +221,14 @@ def examine(location: PostgresLocation) -> tuple[str, str]:
     Raises StateError or AtCapacity where it cannot be used.
     """
     try:
-        with _connected(location, "swell doctor") as connection:
-            _check_server(connection, location.shown)
+        with connected(location, "swell doctor") as connection:
+            check_server(connection, location.shown)
             is_encrypted = "TLS" if connection.pgconn.ssl_in_use else "no TLS"
             holder = _holder(connection)
             version = connection.info.parameter_status("server_version") or ""
     except psycopg.Error as error:
         raise explain(error, location.shown, is_connecting=True) from error
     return f"Postgres {version.split()[0]} at {location.shown}, {is_encrypted}", holder
-
-
-def _connected(location: PostgresLocation, name: str) -> "psycopg.Connection[Any]":
-    wanted: dict[str, Any] = {"target_session_attrs": "read-write", "application_name": name}
-    return psycopg.connect(autocommit=True, **wanted | dict(location.parameters))
-
-
-def _check_server(connection: "psycopg.Connection[Any]", shown: str) -> None:
-    version = connection.info.server_version // 10_000
-    if version < OLDEST_VERSION:
-        raise StateError(f"the store at {shown} is Postgres {version}; Swell needs {OLDEST_VERSION} or newer")
-    encoding = connection.info.parameter_status("server_encoding")
-    if encoding != "UTF8":
-        raise StateError(f"the store at {shown} keeps text as {encoding}; make its database anew with ENCODING 'UTF8'")
 
 
 def _holder(connection: "psycopg.Connection[Any]") -> str:

@@ -3,7 +3,7 @@
 from swell.adapters.stores.alert_rows import AlertRows
 from swell.adapters.stores.audit_rows import AuditRows
 from swell.adapters.stores.budget_rows import BudgetRows
-from swell.adapters.stores.database import insert
+from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.decision_rows import DecisionRows
 from swell.adapters.stores.key_rows import KeyRows
 from swell.adapters.stores.override_rows import OverrideRows
@@ -11,7 +11,6 @@ from swell.adapters.stores.process_rows import ProcessRows
 from swell.adapters.stores.rate_rows import RateRows
 from swell.adapters.stores.run_rows import RunRows
 from swell.adapters.stores.schema import counters
-from swell.adapters.stores.usage_groups import UsageGroupRows
 from swell.adapters.stores.usage_rows import UsageRows
 
 EPOCH = "epoch"  # the counter's name
@@ -20,7 +19,6 @@ EPOCH = "epoch"  # the counter's name
 class SqlStore(
     KeyRows,
     UsageRows,
-    UsageGroupRows,
     BudgetRows,
     OverrideRows,
     AlertRows,
@@ -31,6 +29,8 @@ class SqlStore(
     AuditRows,
 ):
     """Every part over one database."""
+
+    _database: Database  # what reads asks for less of it
 
     def next_epoch(self) -> int:
         with self._database.writing() as connection:

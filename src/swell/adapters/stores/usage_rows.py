@@ -2,38 +2,31 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, select, update
+from sqlalchemy import Connection, and_, delete, func, select, update
 
 from swell.adapters.stores.columns import total
 from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import arrived_at, is_open, spool_positions, usage
 from swell.adapters.stores.usage_merge import TOKENS, Values, enter
-from swell.adapters.stores.usage_rollups import mark_stale, rolled_until
+from swell.adapters.stores.usage_reads import UsageReadRows, narrow
+from swell.adapters.stores.usage_rollups import mark_stale, roll, rolled_until
 from swell.clock import give_way
-from swell.ports.store import MAX_LISTED
-from swell.state.records import (
-    FinalisedSpool,
-    SpoolPosition,
-    SpoolUse,
-    UsageChange,
-    UsageFilter,
-    UsageRecord,
-    UsageTotal,
-)
-from swell.state.usage import UsageStatus
+from swell.ports.store import UsageReader
+from swell.state.records import FinalisedSpool, SpoolPosition, SpoolUse, UsageChange, UsageFilter
 
 HOUR_MS = 3_600_000
 PIECE_ROWS = 125  # entered without giving way: about half a millisecond
 _RESERVED_AT, _SETTLED_AT = (UsageChange._fields.index(f"{name}_at_unix_ms") for name in ("reserved", "settled"))
 
 
-class UsageRows:
+class UsageRows(UsageReadRows):
     """`swell.ports.store.UsageStore` on SQL."""
 
+    _database: Database
+
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
 
     def apply_usage(self, changes: Iterable[UsageChange], position: SpoolPosition) -> None:
         values = {"segment": position.segment, "byte_offset": position.offset}
@@ -91,26 +84,12 @@ class UsageRows:
                 for key_id, tenant, requests, used in connection.execute(query)
             ]
 
-    def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
-        query = narrow(select(usage), where).order_by(arrived_at.desc().nulls_last(), usage.c.request_id.desc())
-        with self._database.reading() as connection:
-            return [_to_record(row) for row in connection.execute(query.limit(min(limit, MAX_LISTED)))]
+    def roll_usage(self, now_unix_ms: int) -> bool:
+        with self._database.writing() as connection:
+            return roll(connection, now_unix_ms)
 
-    def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
-        sums = tuple(total(usage.c[name]) for name in TOKENS)
-        query = narrow(select(usage.c.status, func.count(), *sums), where).group_by(usage.c.status)
-        with self._database.reading() as connection:
-            return [
-                UsageTotal(
-                    status=UsageStatus(status),
-                    requests=requests,
-                    prompt_tokens=prompt,
-                    completion_tokens=done,
-                    charge_usd_nanos=charge,
-                    cached_tokens=cached,
-                )
-                for status, requests, prompt, done, charge, cached in connection.execute(query.order_by(usage.c.status))
-            ]
+    def reader(self) -> UsageReader | None:
+        return None
 
 
 def total_charge(connection: Connection, where: UsageFilter) -> int:
@@ -124,25 +103,3 @@ def hourly_charges(connection: Connection, where: UsageFilter, first_unix_ms: in
     hour = ((arrived_at - first_unix_ms) // HOUR_MS).label("hour")
     query = narrow(select(hour, total(usage.c.charge_usd_nanos)), where).group_by(hour)
     return {int(hours): int(charge) for hours, charge in connection.execute(query)}
-
-
-def narrow(query: Select[Any], where: UsageFilter) -> Select[Any]:
-    """The query over what the filter lets through."""
-    for column, wanted in (
-        (usage.c.key_id, where.key_id),
-        (usage.c.model, where.model),
-        (usage.c.tenant, where.tenant),
-        (usage.c.status, where.status),
-        (usage.c.spool, where.spool),
-    ):
-        if wanted is not None:
-            query = query.where(column == str(wanted))
-    if where.since_unix_ms is not None:
-        query = query.where(arrived_at >= where.since_unix_ms)
-    return query if where.until_unix_ms is None else query.where(arrived_at < where.until_unix_ms)
-
-
-def _to_record(row: Row[Any]) -> UsageRecord:
-    fields = dict(row._mapping)
-    del fields["spool"], fields["sent"]
-    return UsageRecord(**fields | {"status": UsageStatus(fields["status"])})

@@ -1,27 +1,48 @@
-"""Sums over the ledger by group, made by the database: a month's million rows become a few hundred."""
+"""What reports ask of the ledger. Sums are made by the database: a month's million rows become a few hundred."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, case, func, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Row, Select, case, func, select, union_all
 
 from swell.adapters.stores.columns import total
-from swell.adapters.stores.database import Database
-from swell.adapters.stores.schema import arrived_at
-from swell.adapters.stores.usage_rollups import SUMS, from_ledger, from_sums, roll, rolled_range
-from swell.adapters.stores.usage_rows import narrow
+from swell.adapters.stores.database import Readable
+from swell.adapters.stores.schema import arrived_at, usage
+from swell.adapters.stores.usage_merge import TOKENS
+from swell.adapters.stores.usage_rollups import SUMS, from_ledger, from_sums, rolled_range
 from swell.ports import store as store_port
-from swell.state.records import UsageFilter
+from swell.state.records import UsageFilter, UsageRecord, UsageTotal
 from swell.state.usage import UsageStatus
 from swell.state.usage_groups import BUCKET_MS, Bucket, GroupColumn, UsageGroup
 
 
-class UsageGroupRows:
-    """The grouped reads of `swell.ports.store.UsageStore` on SQL."""
+class UsageReadRows:
+    """`swell.ports.store.UsageReads` on SQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Readable) -> None:
         self._database = database
+
+    def list_usage(self, where: UsageFilter, limit: int) -> list[UsageRecord]:
+        query = narrow(select(usage), where).order_by(arrived_at.desc().nulls_last(), usage.c.request_id.desc())
+        with self._database.reading() as connection:
+            return [_to_record(row) for row in connection.execute(query.limit(min(limit, store_port.MAX_LISTED)))]
+
+    def total_usage(self, where: UsageFilter) -> list[UsageTotal]:
+        sums = tuple(total(usage.c[name]) for name in TOKENS)
+        query = narrow(select(usage.c.status, func.count(), *sums), where).group_by(usage.c.status)
+        with self._database.reading() as connection:
+            return [
+                UsageTotal(
+                    status=UsageStatus(status),
+                    requests=requests,
+                    prompt_tokens=prompt,
+                    completion_tokens=done,
+                    charge_usd_nanos=charge,
+                    cached_tokens=cached,
+                )
+                for status, requests, prompt, done, charge, cached in connection.execute(query.order_by(usage.c.status))
+            ]
 
     def group_usage(
         self, where: UsageFilter, by: Sequence[GroupColumn] = (), bucket: Bucket | None = None
@@ -42,16 +63,28 @@ class UsageGroupRows:
         store_port.require_few_groups(len(rows))
         return [_to_group(dict(row._mapping)) for row in rows]
 
-    def roll_usage(self, now_unix_ms: int) -> bool:
-        with self._database.writing() as connection:
-            return roll(connection, now_unix_ms)
-
     def usage_span(self) -> tuple[int, int] | None:
         with self._database.reading() as connection:
             first, last = (  # two queries, so that each reads one entry of the index
                 connection.execute(select(end(arrived_at))).scalar() for end in (func.min, func.max)
             )
         return None if first is None or last is None else (first, last)
+
+
+def narrow(query: Select[Any], where: UsageFilter) -> Select[Any]:
+    """The query over what the filter lets through."""
+    for column, wanted in (
+        (usage.c.key_id, where.key_id),
+        (usage.c.model, where.model),
+        (usage.c.tenant, where.tenant),
+        (usage.c.status, where.status),
+        (usage.c.spool, where.spool),
+    ):
+        if wanted is not None:
+            query = query.where(column == str(wanted))
+    if where.since_unix_ms is not None:
+        query = query.where(arrived_at >= where.since_unix_ms)
+    return query if where.until_unix_ms is None else query.where(arrived_at < where.until_unix_ms)
 
 
 def found_in(connection: Connection, where: UsageFilter, *, hourly: bool = False) -> Select[Any] | CompoundSelect[Any]:
@@ -71,6 +104,12 @@ def quick_charge(connection: Connection, where: UsageFilter) -> int:
     """Nano-dollars that the matching requests are charged, bounds of open ones included."""
     found = found_in(connection, where).subquery()
     return int(connection.execute(select(func.coalesce(func.sum(found.c.charge_usd_nanos), 0))).scalar_one())
+
+
+def _to_record(row: Row[Any]) -> UsageRecord:
+    fields = dict(row._mapping)
+    del fields["spool"], fields["sent"]
+    return UsageRecord(**fields | {"status": UsageStatus(fields["status"])})
 
 
 def _to_group(fields: dict[str, Any]) -> UsageGroup:
