@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
-from msgspec.structs import replace as with_changes
 
 from swell.adapters.stores import open_store
 from swell.clock import ManualClock
@@ -42,7 +42,7 @@ def test_a_key_is_made_audited_and_stored_as_a_digest(office: Administration) ->
 
 
 def budgeted(**fields: object) -> Limits:
-    return Limits(budgets=(with_changes(KeyBudget(10 * NANOS_PER_USD, "day"), **fields),))
+    return Limits(budgets=(msgspec.structs.replace(KeyBudget(10 * NANOS_PER_USD, "day"), **fields),))
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ async def test_a_keys_steps_and_its_grace_are_told_as_a_tenants_are() -> None:
     pager = FakeAlertSink("pager")
     budget = KeyBudget(10 * NANOS_PER_USD, "day", grace_usd_nanos=NANOS_PER_USD, at_limit=("shed_batch 85%",))
     async with AlertWorld(sinks=(pager,), keys=[a_key("k1", budget)]) as world:
-        for cents in (850, 150, 100):
+        for cents in (500, 350, 150, 100):
             assert world.spend(cents, world.limit_of("k1"))
             await world.turn()
         assert sorted(await world.fired()) == [
