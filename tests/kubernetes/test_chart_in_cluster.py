@@ -25,7 +25,7 @@ from lightkube.resources.core_v1 import ConfigMap, Pod, Secret
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.resources.rbac_authorization_v1 import Role
 from nodes import ProcessNodes
-from test_chart_rights import Right, asked_for
+from provider_rights import Right, asked_for
 
 from swell.adapters.providers.kubernetes import names
 from swell.adapters.providers.kubernetes.client import LightkubeApi
