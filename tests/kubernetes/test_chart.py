@@ -3,19 +3,17 @@
 import re
 import subprocess
 import sys
-from functools import cache
 from typing import Any
 
 import helm_python
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
-from chart import ROOT, Object, check_custom, custom_schemas, objects_of, one, renew
+from chart import ROOT, Object, check_custom, objects_of, one, renew
+from chart_checks import CUSTOM, check_objects, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kube_children import SETTINGS, child
-from kubernetes_validate import utils
 
 from swell.adapters.engines import image_engines, local_engines
 from swell.adapters.providers.kubernetes import manifests
@@ -23,67 +21,8 @@ from swell.adapters.providers.kubernetes.manifests import NOTHING
 from swell.adapters.providers.kubernetes.provider import EVERYWHERE, PORT
 from swell.server.draining import END_MARGIN_SECONDS
 from swell.server.gateway_workload import STOP_MARGIN_SECONDS
-from swell.spec import Spec, parse_spec
 
-OLDEST, NEWEST = "1.31", "1.37"
-LABEL = r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"
 VALUES = renew.value_sets()
-CUSTOM = custom_schemas()
-CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "StorageClass", "NodePool"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def schemas_are_read_once() -> Any:
-    """The validator reads three megabytes for every object."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, "schema_contents", cache(utils.schema_contents))
-        yield
-
-
-def spec_of(objects: list[Object]) -> Spec:
-    """As the server reads it."""
-    return parse_spec(one(objects, "ConfigMap")["data"]["swell.yaml"], origin="swell.yaml")
-
-
-def check_objects(objects: list[Object]) -> None:
-    """Everything that holds for every rendering."""
-    names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
-    assert len(names) == len(set(names))
-    for item in objects:
-        if (item["apiVersion"], item["kind"]) in CUSTOM:
-            check_custom(item, CUSTOM)
-        else:
-            for version in (OLDEST, NEWEST):
-                assert kubernetes_validate.validate(item, version, strict=True) == version
-        for value in item["metadata"].get("labels", {}).values():
-            assert re.fullmatch(LABEL, value)
-    pods = [item["spec"]["template"] for item in objects if item["kind"] in ("StatefulSet", "Job")]
-    for pod in pods:
-        _check_pod(pod, [each["metadata"]["name"] for each in _claims(objects)])
-    server = one(objects, "StatefulSet")
-    labels = server["spec"]["template"]["metadata"]["labels"]
-    assert server["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    ports = {port["name"] for port in server["spec"]["template"]["spec"]["containers"][0]["ports"]}
-    service = one(objects, "Service")
-    assert service["spec"]["selector"].items() <= labels.items()
-    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
-
-
-def _claims(objects: list[Object]) -> list[Object]:
-    return list(one(objects, "StatefulSet")["spec"].get("volumeClaimTemplates", []))
-
-
-def _check_pod(template: Object, claims: list[str]) -> None:
-    """It may do as little as replicas' Pods, and mounts what there is."""
-    pod = template["spec"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    volumes = {volume["name"] for volume in pod.get("volumes", [])} | set(claims)
-    for container in (*pod.get("initContainers", []), *pod["containers"]):
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
-        assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -126,6 +65,31 @@ def _examples() -> list[tuple[str, str]]:
         for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     ]
     return [(page, block) for page, block in blocks if "models:" in block]
+
+
+def test_an_empty_cluster_answers_after_ten_commands() -> None:
+    """That there are so many, and that what they name is there; the clouds' own programs are not here."""
+    text = (renew.CHART / "README.md").read_text()
+    sections = re.findall(r"^## (A laptop: kind|GKE|EKS|AKS)\n+```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(sections) == 4
+    for name, block in sections:
+        commands = block.replace("\\\n", "").strip().splitlines()
+        assert len(commands) <= 10, name
+        assert [word for word in block.split() if word.endswith(".yaml") and not (ROOT / word).exists()] == []
+        chart = re.search(r"-f deploy/helm/swell/examples/([a-z]+)\.yaml", block)
+        assert chart is not None
+        (model,) = VALUES[chart[1]]["spec"]["models"]
+        assert model["name"] in text
+
+
+def test_every_value_has_its_default_in_the_values() -> None:
+    values = yaml.safe_load((renew.CHART / "values.yaml").read_text())
+    schema = yaml.safe_load(renew.values_schema())
+    assert values.keys() == schema["properties"].keys() - {"global"}
+    for name, value in values.items():
+        known = schema["properties"][name].get("properties")
+        if known is not None and name not in ("spec", "affinity"):
+            assert value.keys() >= known.keys() - {"timeouts"}, name
 
 
 def test_what_the_documentation_shows_can_be_served_by_the_chart() -> None:
@@ -269,105 +233,3 @@ def test_a_pod_has_the_time_that_a_server_takes_to_end(worker: Any, models: list
     replicas = max(model.drain_seconds + engines[model.engine.value].stop_grace_seconds for model in read.models)
     assert given >= workers + replicas + 2 * END_MARGIN_SECONDS  # after the replicas, and for the admin socket
     assert one(objects, "Job")["spec"]["activeDeadlineSeconds"] > given
-
-
-names = st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True) | st.sampled_from(["on", "y", "null", "true"])
-releases = st.from_regex(r"[a-z]([a-z0-9-]{0,51}[a-z0-9])?", fullmatch=True) | st.sampled_from(["no", "a.b", "swell"])
-namespaces = names | st.sampled_from(["123", "1e3", "0x1f", "a" * 63])
-texts = st.dictionaries(
-    st.from_regex(r"[a-z]{1,8}/[a-z]{1,8}", fullmatch=True), st.text(st.characters(codec="ascii"), max_size=9)
-)
-whole = st.dictionaries(names, st.sampled_from(["on", "1", "1e3", "null", "x", ""]), max_size=2)
-secret = st.fixed_dictionaries({"name": st.just("") | names})
-
-
-@st.composite
-def value_sets(draw: st.DrawFn) -> Object:
-    """Values that are right."""
-    has_tls = draw(st.booleans())
-    claim = draw(names)
-    server: Object = {"port": draw(st.integers(1, 65535)), "workers": draw(st.integers(1, 256))}
-    if has_tls:
-        server["tls"] = {"certificate": "/secrets/tls/tls.crt", "private_key": "/private/tls.key"}
-    place = {"name": "p", "kind": "kubernetes", "images": {"llama.cpp": "a:1"}, "model_cache": {"claim": claim}}
-    places = [{**place, "name": f"p{number}"} for number in range(draw(st.integers(1, 3)))]
-    for each in places:
-        if draw(st.booleans()):
-            each["namespace"] = draw(namespaces)
-    spec = {"server": server, "providers": places, "models": [{"name": "m", "source": "hf://a/b.gguf"}]}
-    return {
-        "spec": spec,
-        "fullnameOverride": draw(st.just("") | names),
-        "nameOverride": draw(st.just("") | names),
-        "image": {"pullSecrets": draw(st.lists(names, max_size=2)), "tag": draw(st.sampled_from(["", "1", "1e3"]))},
-        "state": draw(st.sampled_from([{}, {"ephemeral": True}, {"existingClaim": "1"}, {"storageClass": "1"}])),
-        "secrets": {
-            "tls": draw(names) if has_tls else "",
-            **{key: draw(secret) for key in ("storeUrl", "pepper", "storeKey")},
-        },
-        "service": {
-            "type": draw(st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer"])),
-            "port": draw(st.integers(1, 65535)),
-            "tlsAtLoadBalancer": True,
-            "annotations": draw(texts),
-            "externalTrafficPolicy": draw(st.sampled_from(["", "Local"])),
-        },
-        "ingress": {"enabled": draw(st.booleans()), "hosts": draw(st.lists(names, max_size=2))},
-        "httpRoute": {"enabled": draw(st.booleans()), "parentRefs": [{"name": draw(names)}]},
-        "serviceAccount": {"create": draw(st.booleans()), "name": draw(st.just("") | names)},
-        "rbac": {"create": draw(st.booleans()), "nodes": draw(st.booleans())},
-        "networkPolicy": {"enabled": draw(st.booleans())},
-        "disruptionBudget": {"enabled": draw(st.booleans()), "maxUnavailable": draw(st.integers(0, 1))},
-        "podLabels": draw(whole),
-        "podAnnotations": draw(texts),
-        "nodeSelector": draw(whole),
-        "modelCache": {"create": draw(st.booleans()), "claim": claim},
-        "serviceMonitor": {"enabled": draw(st.booleans()), "key": {"name": draw(names)}},
-        "terminationGracePeriodSeconds": draw(st.none() | st.integers(1, 10**6)),
-    }  # fmt: skip
-
-
-@settings(max_examples=30)
-@given(value_sets(), releases, namespaces)
-def test_values_that_are_right_make_objects_that_are(values: Object, release: str, namespace: str) -> None:
-    objects = objects_of(values, release, namespace)
-    check_objects(objects)
-    spec = yaml.safe_load(one(objects, "ConfigMap")["data"]["swell.yaml"])
-    assert spec == {**values["spec"], "server": {**spec["server"], **values["spec"]["server"]}}
-    assert spec_of(objects).server.host == EVERYWHERE
-    for item in objects:
-        assert item["kind"] in CLUSTER_WIDE or item["metadata"]["namespace"]
-        assert len(item["metadata"]["name"]) <= 63 or item["kind"].startswith("ClusterRole")
-
-
-words = st.text(
-    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=30
-) | st.sampled_from(
-    [
-        "yes",
-        "1e3",
-        "0x1f",
-        "null",
-        "~",
-        "12:30:00",
-        "- a",
-        "a: b",
-        "#",
-        "{{ .Values }}",
-        " ",
-        "*a",
-        "&b",
-        "!c",
-        "%d",
-        "'",
-    ]
-)
-
-
-@settings(max_examples=50)
-@given(st.lists(words, max_size=4), st.integers(1, 2**40) | st.floats(0.001, 1e9))
-def test_what_a_spec_says_comes_out_as_it_is(arguments: list[str], usd: float) -> None:
-    """Wherever a spec has words and numbers of the user's own."""
-    model = {"name": "m", "source": "hf://a/b.gguf", "engine_args": arguments, "usd_per_replica_hour": usd}
-    text = one(objects_of({"spec": {"models": [model]}}), "ConfigMap")["data"]["swell.yaml"]
-    assert yaml.safe_load(text)["models"] == [model]

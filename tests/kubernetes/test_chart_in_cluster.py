@@ -25,7 +25,7 @@ from lightkube.resources.core_v1 import ConfigMap, Pod, Secret
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.resources.rbac_authorization_v1 import Role
 from nodes import ProcessNodes
-from test_chart_rights import Right, asked_for
+from provider_rights import Right, asked_for
 
 from swell.adapters.providers.kubernetes import names
 from swell.adapters.providers.kubernetes.client import LightkubeApi
@@ -235,6 +235,8 @@ async def test_the_rights_of_the_chart_suffice_and_none_is_idle(
         await harness.pass_seconds(EMPTY_SECONDS + 1)
         await harness.until(lambda: not _names(harness.nodes.client, Deployment))
         await harness.until(lambda: spec.workload not in str(_names(harness.nodes.client, PodDisruptionBudget)))
+        last = ("policy", "poddisruptionbudgets", "delete")
+        await harness.until(lambda: last in {right for right, _ in harness.said})  # it was done; now it is answered
     finally:
         await harness.close()
     assert [right for right, status in harness.said if status == FORBIDDEN] == []

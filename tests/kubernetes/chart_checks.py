@@ -1,0 +1,71 @@
+"""What holds for the objects of every rendering of the chart."""
+
+import re
+from functools import cache
+
+import kubernetes_validate
+from chart import Object, check_custom, custom_schemas, one
+from kubernetes_validate import utils
+
+from swell.spec import Spec, parse_spec
+
+OLDEST, NEWEST = "1.31", "1.37"
+LABEL = r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"
+CUSTOM = custom_schemas()
+CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "StorageClass", "NodePool"}
+_contents = cache(utils.schema_contents)  # three megabytes, which the validator reads for every object
+
+
+def spec_of(objects: list[Object]) -> Spec:
+    """As the server reads it."""
+    return parse_spec(one(objects, "ConfigMap")["data"]["swell.yaml"], origin="swell.yaml")
+
+
+def check_objects(objects: list[Object]) -> None:
+    """Everything that holds for every rendering."""
+    names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
+    assert len(names) == len(set(names))
+    for item in objects:
+        if (item["apiVersion"], item["kind"]) in CUSTOM:
+            check_custom(item, CUSTOM)
+        else:
+            _check_known(item)
+        for value in item["metadata"].get("labels", {}).values():
+            assert re.fullmatch(LABEL, value)
+    pods = [item["spec"]["template"] for item in objects if item["kind"] in ("StatefulSet", "Job")]
+    for pod in pods:
+        _check_pod(pod, [each["metadata"]["name"] for each in _claims(objects)])
+    server = one(objects, "StatefulSet")
+    labels = server["spec"]["template"]["metadata"]["labels"]
+    assert server["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    ports = {port["name"] for port in server["spec"]["template"]["spec"]["containers"][0]["ports"]}
+    service = one(objects, "Service")
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+
+
+def _claims(objects: list[Object]) -> list[Object]:
+    return list(one(objects, "StatefulSet")["spec"].get("volumeClaimTemplates", []))
+
+
+def _check_pod(template: Object, claims: list[str]) -> None:
+    """It may do as little as replicas' Pods, and mounts what there is."""
+    pod = template["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    volumes = {volume["name"] for volume in pod.get("volumes", [])} | set(claims)
+    for container in (*pod.get("initContainers", []), *pod["containers"]):
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
+
+
+def _check_known(item: Object) -> None:
+    """By Kubernetes' own schemas, unknown fields refused."""
+    original, utils.schema_contents = utils.schema_contents, _contents
+    try:
+        for version in (OLDEST, NEWEST):
+            assert kubernetes_validate.validate(item, version, strict=True) == version
+    finally:
+        utils.schema_contents = original
