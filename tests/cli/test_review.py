@@ -161,7 +161,7 @@ def test_the_ledger_is_replayed_and_idle_keys_and_models_are_named(folder: Folde
         for i in range(120)
     ]  # fmt: skip
     store.apply_usage(changes, SpoolPosition("w1", 1, 1))
-    store.insert_key(key_record("sleeper", expires_at_unix=None), audit_entry())
+    store.insert_key(key_record("sleeper", tenant="default", expires_at_unix=None), audit_entry())
     store.close()
     ended = review_of(folder, "--json")
     assert ended.returncode == 0, ended.stderr
@@ -173,4 +173,4 @@ def test_the_ledger_is_replayed_and_idle_keys_and_models_are_named(folder: Folde
     # From the hour after the first hit on; an hour over two replicas, and none on one to compare it with.
     assert model["prefix_cache"] == {"cached_share": 0.25, "compared": False, "missed_hits": []}
     assert document["idle_models"] == ["theirs"]
-    assert document["idle_keys"] == [{"id": "sleeper", "name": "laptop", "tenant": "search"}]
+    assert document["idle_keys"] == [{"id": "sleeper", "name": "laptop", "tenant": "default"}]

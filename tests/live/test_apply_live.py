@@ -79,7 +79,7 @@ def test_another_spec_is_served_and_no_request_fails(
     assert {process.pid for process in server.workers()} >= workers  # the worker that there was serves on
     assert server.command("apply", "-f", str(changed)) == {"differences": [], "applied": False}
     booked = server.command("usage", "--limit", "1000")
-    assert len([each for each in booked if each["status"] == "settled"]) >= len(load.statuses)
+    assert len([each for each in booked if each["status"] == "settled"]) >= min(1000, len(load.statuses))
     assert server.command("status")["spec"]["file"] == str(changed)
     assert server.stop() == 0
     assert server.children() == []
