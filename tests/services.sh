@@ -33,11 +33,13 @@ fi
 
 # The base of every image in these tests: Debian with Python, made of its packages, since no registry is asked.
 base=.cache/containers/base.tar
-if [ ! -s "$base" ]; then
+if [ ! -f "$base" ]; then
   command -v mmdebstrap >/dev/null || need mmdebstrap
   mkdir -p "$(dirname "$base")"
-  mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates,libgomp1,libstdc++6 bookworm "$base.new"
-  mv "$base.new" "$base"
+  rm -rf "$base"
+  made=${base%.tar}-new.tar  # by its ending mmdebstrap tells that an archive is wanted, and not a folder
+  mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates,libgomp1,libstdc++6 bookworm "$made"
+  mv "$made" "$base"
 fi
 
 .venv/bin/python -m pytest -m services -rs tests
