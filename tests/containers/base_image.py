@@ -9,7 +9,7 @@ from swell.testing.docker_daemon import DockerDaemon
 
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT / ".cache" / "containers" / "base.tar"
-IMAGE = "swell-tests/base:1"
+IMAGE = "localhost/swell-tests/base:1"  # podman puts that host before names without one
 NO_ARCHIVE = f"the base image {ARCHIVE.relative_to(ROOT)} is missing: make test-services makes it"
 
 

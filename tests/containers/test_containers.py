@@ -73,9 +73,10 @@ async def test_a_container_may_do_nothing_but_its_work(containers: ContainerHarn
     assert report["user"] == [65532, 65532]
     assert set(report["capabilities"]) == {"0"}
     assert report["new_privileges"] == "1"
-    assert report["writes"] == ["/tmp"] * 2  # noqa: S108  the second is its home
+    # Its home is /tmp as well; podman gives every read-only container a /var/tmp in memory.
+    assert [path for path in report["writes"] if path != "/var/tmp"] == ["/tmp"] * 2  # noqa: S108
     assert (report["model"], report["secret"], report["marker"]) == ("weights", "not-for-logs", child.child_id)
-    assert report["first"] == "docker-init"
+    assert report["first"] in ("docker-init", "podman-init")
     assert "not-for-logs" not in repr(child)
     detail = containers.docker.ask("GET", f"/containers/{container_name(child.child_id)}/json")
     host = detail["HostConfig"]
@@ -191,6 +192,9 @@ async def test_a_log_is_continued_by_a_later_server_where_it_was_left(containers
     def lines() -> list[str]:
         return re.findall(r"^line \d+ x{40000}$", handle.log_path.read_text(), flags=re.MULTILINE)
 
+    def numbers() -> list[str]:
+        return list(dict.fromkeys(line.split()[1] for line in lines()))
+
     async def poke(expected: int) -> None:
         containers.docker.ask("POST", f"/containers/{name}/kill", params={"signal": "SIGUSR1"})
         await containers.until(lambda: len(lines()) == expected)
@@ -201,12 +205,15 @@ async def test_a_log_is_continued_by_a_later_server_where_it_was_left(containers
     containers.docker.ask("POST", f"/containers/{name}/kill", params={"signal": "SIGUSR1"})
     later = containers.provider()
     assert await later.adopt(child.child_id, handle.log_path, None) == handle
-    await containers.until(lambda: len(lines()) == 3)
-    await poke(4)
-    assert [line.split()[1] for line in lines()] == ["1", "2", "3", "4"]
+    await containers.until(lambda: numbers() == ["1", "2", "3"])
+    containers.docker.ask("POST", f"/containers/{name}/kill", params={"signal": "SIGUSR1"})
+    await containers.until(lambda: numbers() == ["1", "2", "3", "4"])
+    assert len(lines()) == 4 or containers.docker.is_podman
 
 
 async def test_gpus_that_a_machine_lacks_are_an_end_with_the_daemons_reason(containers: ContainerHarness) -> None:
+    if containers.docker.is_podman:
+        pytest.skip("podman before 5 knows no GPUs by request and starts without; run this with dockerd")
     provider = containers.provider(replace(containers.place, devices=("0", "1")))
     needs = Needs(containers.image, accelerators=1)
     handle = await provider.start(containers.python(STEADY, needs=needs))

@@ -115,6 +115,15 @@ def test_a_log_is_the_same_however_its_stream_is_cut(lines: list[bytes], data: s
     assert frames.feed(stream + _frame(1, 100, b"new\n")) == b"new\n"
 
 
+def test_where_times_are_whole_seconds_nothing_is_lost() -> None:
+    frames = Frames()
+    early, late = (_frame(1, 5, line).replace(b".000000001Z", b"Z") for line in (b"early", b"late"))
+    early, late = (struct.pack(">BxxxI", 1, len(frame) - 8) + frame[8:] for frame in (early, late))
+    assert frames.feed(early) == b"early"
+    frames.resume()
+    assert frames.feed(early + late) == b"earlylate"
+
+
 def test_lines_of_one_moment_are_all_kept() -> None:
     frames = Frames()
     assert frames.feed(_frame(1, 5, b"a") + _frame(1, 5, b"b")) == b"ab"

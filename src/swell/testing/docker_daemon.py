@@ -139,15 +139,19 @@ class DockerDaemon:
         """One call; its answer as it came, errors too."""
         return self._client.request(method, path, **options).content
 
+    @property
+    def is_podman(self) -> bool:
+        """Whether it is none of Docker's, which shows in a few places."""
+        return "podman" in json.dumps(self.ask("GET", "/version")).lower()
+
     def has_image(self, image: str) -> bool:
         """Whether it need not be pulled."""
         return self._client.get(f"/images/{image}/json").status_code == 200
 
     def import_image(self, archive: Path, image: str) -> None:
         """Make an image of one layer out of a root file system."""
-        repository, _, tag = image.rpartition(":")
         with archive.open("rb") as content:
-            params = {"fromSrc": "-", "repo": repository, "tag": tag}
+            params = {"fromSrc": "-", "repo": image}
             self.ask("POST", "/images/create", params=params, content=content, timeout=IMPORT_SECONDS)
 
     def containers(self, labels: Mapping[str, str], *, running: bool = False) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from swell.errors import SwellError
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 5.0
 RESYNC_SECONDS = 60.0
-_ENDS = ("die", "died")
+_ENDS = ("die", "died")  # the second is how podman is asked for the first
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Watch:
 
     def _filter(self) -> dict[str, str]:
         label = f"{INSTALLATION}={self._place.installation}"
-        return {"filters": json.dumps({"type": ["container"], "label": [label], "event": ["die"]})}
+        return {"filters": json.dumps({"type": ["container"], "label": [label], "event": list(_ENDS)})}
 
     def _hear(self, event: Mapping[str, Any]) -> None:
         told = (event.get("Actor") or {}).get("Attributes") or {}
