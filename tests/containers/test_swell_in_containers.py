@@ -137,7 +137,8 @@ def test_a_daemon_that_is_away_is_told_and_waited_for(scene: Scene) -> None:
         assert replicas_of(server)[0]["phase"] == "ready"
     finally:
         scene.docker.start()
-    assert server.chat(MODEL, max_tokens=2).status == 200
+    # A daemon that begins publishes the ports of what it finds anew; for that moment nobody is let in.
+    wait_until(lambda: server.chat(MODEL, max_tokens=2).status == 200, seconds=READY_SECONDS, what="it is served again")
     assert [replica["replica_id"] for replica in replicas_of(server)] == [first["replica_id"]]
     scene.docker.kill_container(scene.containers(server)[first["replica_id"]])
     wait_until(
