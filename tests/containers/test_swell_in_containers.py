@@ -133,7 +133,6 @@ def test_a_daemon_that_is_away_is_told_and_waited_for(scene: Scene) -> None:
         pytest.skip("the daemon is not the tests' own; unset SWELL_TEST_DOCKER to have it killed")
     scene.docker.kill()
     try:
-        assert server.chat(MODEL, max_tokens=2).status == 200  # what runs is served from
         assert replicas_of(server)[0]["phase"] == "ready"
     finally:
         scene.docker.start()
