@@ -75,6 +75,19 @@ async def test_what_ended_while_the_daemon_was_away_is_told_when_it_is_back(
     assert containers.living() == set()
 
 
+async def test_an_end_is_told_that_a_daemon_which_has_just_begun_keeps_to_itself(
+    containers: ContainerHarness, killable: DockerDaemon
+) -> None:
+    provider = containers.provider()
+    handle = await provider.start(containers.steady())
+    await containers.settled(handle)
+    killable.kill()
+    killable.start()
+    killable.kill_container(container_name(handle.child_id))
+    await containers.until(lambda: provider.status(handle).presence is Presence.GONE)
+    assert provider.status(handle).exit_code == -9
+
+
 async def test_a_daemon_that_hangs_holds_no_step_up(containers: ContainerHarness, killable: DockerDaemon) -> None:
     provider = containers.provider()
     os.kill(killable.pid, signal.SIGSTOP)

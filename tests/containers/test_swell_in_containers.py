@@ -31,7 +31,7 @@ class Scene:
     model_file: Path
     swell_up: SwellUp
 
-    def up(self, replicas: str, **options: Any) -> SwellProcess:
+    def up(self, replicas: str, network: str | None = None, **options: Any) -> SwellProcess:
         """A server with one model."""
         scaling = {"interval_seconds": 0.5, "idle_seconds": 2.0, "start_seconds": 2.0}
         model = {
@@ -40,7 +40,7 @@ class Scene:
         }  # fmt: skip
         place = {
             "name": "here", "kind": "container", "socket": str(self.docker.socket),
-            "images": {"llama.cpp": self.image}, "cpus": 1.0, "memory": "1GiB",
+            "images": {"llama.cpp": self.image}, "cpus": 1.0, "memory": "1GiB", "network": network,
         }  # fmt: skip
         return self.swell_up(json.dumps({"models": [model], "providers": [place]}), **options)
 
@@ -126,13 +126,16 @@ def test_down_ends_what_a_killed_server_left_in_containers(scene: Scene) -> None
     assert server.children() == []
 
 
-def test_a_daemon_that_is_away_is_told_and_waited_for(scene: Scene) -> None:
-    server = scene.up("1..1")
+@pytest.mark.parametrize("network", [None, "bridge"])
+def test_a_daemon_that_is_killed_takes_no_replica_with_it(network: str | None, scene: Scene) -> None:
+    server = scene.up("1..1", network)
     [first] = until_ready(server, 1, READY_SECONDS)
     if not scene.docker.is_ours:
         pytest.skip("the daemon is not the tests' own; unset SWELL_TEST_DOCKER to have it killed")
     scene.docker.kill()
     try:
+        if network:  # a published port is dockerd's own proxy, which dies with it
+            assert server.chat(MODEL, max_tokens=2).status == 200
         assert replicas_of(server)[0]["phase"] == "ready"
     finally:
         scene.docker.start()

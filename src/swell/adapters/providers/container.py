@@ -1,7 +1,7 @@
 """Children as containers of one daemon, through the Docker API.
 
 What runs is known from the daemon alone: a container bears its child's id as its name and in its labels. One stream of
-events tells what ends; the list of containers is read when that stream begins, and once a minute in case it lied.
+events tells what ends; the list of containers is read when that stream begins, soon again, and then once a minute.
 Nothing here waits for a pull, and for a daemon that does not answer only as long as `container_api` says. While it is
 away nothing is taken to have ended.
 """

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from swell.adapters.providers.container_api import DockerApi, RefusedError, json_lines
@@ -21,6 +20,7 @@ from swell.errors import SwellError
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 5.0
 RESYNC_SECONDS = 60.0
+FIRST_RESYNC_SECONDS = 1.0  # a dockerd that has just begun tells no end of what it found running; then 2 s, 4 s, …
 _ENDS = ("die", "died")  # the second is how podman is asked for the first
 
 _log = logging.getLogger(__name__)
@@ -87,10 +87,14 @@ class Watch:
             self._died(str(told[CHILD]), exit_code_of(told.get("exitCode", told.get("containerExitCode"))))
 
     async def _compare_for_ever(self) -> None:
+        pause = RESYNC_SECONDS
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(RESYNC_SECONDS):
+            try:
+                async with asyncio.timeout(pause):
                     await self._compare.wait()
+                pause = FIRST_RESYNC_SECONDS
+            except TimeoutError:
+                pause = min(RESYNC_SECONDS, 2 * pause)
             self._compare.clear()
             try:
                 await self._listed(self.find)
