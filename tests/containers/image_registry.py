@@ -52,8 +52,12 @@ class ImageRegistry:
         config.write_text(_CONFIG.format(folder=self.folder / "data", port=self.port))
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
-        wait_until(self._answers, what="the registry answers")
-        self._push()
+        try:
+            wait_until(self._answers, what="the registry answers")
+            self._push()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
