@@ -128,7 +128,9 @@ def request(folder: Path) -> ReviewRequest:
 
 
 def children() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if "swell.server.review_worker" in " ".join(each.cmdline())]
+    """Reviews that run as children of this process; what has ended and waits to be reaped is none."""
+    living = (each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE)
+    return [each for each in living if "swell.server.review_worker" in " ".join(each.cmdline())]
 
 
 def oom_score_of(process: psutil.Process) -> int:
