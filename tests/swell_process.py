@@ -101,7 +101,7 @@ class SwellProcess:
                 stderr=subprocess.STDOUT,
                 env=self.environment,
                 start_new_session=True,
-                preexec_fn=_end_with_the_tests,  # noqa: PLW1509 - nothing of this process runs in threads that lock
+                preexec_fn=end_with_the_tests,  # noqa: PLW1509 - nothing of this process runs in threads that lock
             )
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
@@ -194,11 +194,11 @@ class SwellProcess:
     def children(self) -> list[psutil.Process]:
         """Every process that belongs to this state directory, the server left out."""
         own = self._process.pid if self._process else 0
-        return [process for process in _processes_naming(self.state) if process.pid != own]
+        return [process for process in processes_naming(self.state) if process.pid != own]
 
     def workers(self) -> list[psutil.Process]:
         """The gateway workers among the children."""
-        return [process for process in self.children() if "swell.server.gateway_worker" in _words(process)]
+        return [process for process in self.children() if "swell.server.gateway_worker" in words_of(process)]
 
     def replicas(self) -> list[psutil.Process]:
         """The children that are not gateway workers."""
@@ -247,19 +247,19 @@ class SwellUp(Protocol):
     ) -> SwellProcess: ...
 
 
-def _end_with_the_tests() -> None:
+def end_with_the_tests() -> None:
     """In the child: have the kernel send SIGTERM when the test process dies, however it dies."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _words(process: psutil.Process) -> list[str]:
+def words_of(process: psutil.Process) -> list[str]:
     try:
         return list(process.cmdline())
     except psutil.Error:
         return []
 
 
-def _processes_naming(state: Path) -> list[psutil.Process]:
+def processes_naming(state: Path) -> list[psutil.Process]:
     """Living processes whose command line or environment holds the state directory's path."""
     text, own, found = str(state), os.getpid(), []
     for process in psutil.process_iter():

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 # In the order in which people meet them.
 COMMANDS = (
     "up", "down", "apply", "diff", "status", "logs", "keys", "usage", "budget", "statement", "costs", "journal",
-    "alerts", "review", "simulate", "plan", "prices", "profile", "doctor", "schema", "version",
+    "alerts", "review", "simulate", "plan", "prices", "profile", "gateway", "credentials", "doctor", "schema",
+    "version",
 )  # fmt: skip
 
 

@@ -33,6 +33,9 @@ def status(
     print_table(("replica", "model", "phase", "address", "in flight", "says"), replicas, empty="There are no replicas.")
     workers = [_worker_row(worker) for worker in seen["workers"]]
     print_table(("worker", "process", "state", "in flight", "queued"), workers, empty="There are no workers.")
+    if seen.get("gateways"):
+        gateways = [_gateway_row(gateway) for gateway in seen["gateways"]]
+        print_table(("gateway", "version", "workers", "heard", "in flight", "queued"), gateways, empty="")
     for scaled in seen.get("scaling", []):
         print(f"{scaled['model']} has {scaled['wanted']} of {scaled['min']} to {scaled['max']} replicas.")
     for key_id, reason in seen.get("refused_keys", {}).items():
@@ -50,6 +53,12 @@ def _replica_row(replica: dict[str, Any]) -> tuple[object, ...]:
 
 def _worker_row(worker: dict[str, Any]) -> tuple[object, ...]:
     return f"gateway-{worker['worker_id']}", worker["pid"], worker["state"], worker["in_flight"], worker["queued"]
+
+
+def _gateway_row(gateway: dict[str, Any]) -> tuple[object, ...]:
+    workers = f"{gateway['connected']} of {gateway['workers']}"
+    heard = f"{gateway['heard_seconds']:.0f} s ago"
+    return gateway["gateway"], gateway["version"], workers, heard, gateway["in_flight"], gateway["queued"]
 
 
 def _length(seconds: float) -> str:

@@ -61,6 +61,7 @@ class Machine:
                 "key": None if self._hide_key else greeting.key or None,
                 "models": greeting.models,
                 "ca_file": ca_file,
+                "gateways": greeting.gateways or None,
             }
         )
 
@@ -100,12 +101,19 @@ class Person:
         key = "" if self._hide_key else greeting.key
         trust = f" --cacert {greeting.ca_file}" if greeting.ca_file else ""
         print(f"\nSwell serves {', '.join(greeting.models)}\n")
-        print(f"  Base URL  {url}/v1")
+        if greeting.has_workers:
+            print(f"  Base URL  {url}/v1")
         if key:
             print(f"  Key       {key}")
             print(f"            (made for you and kept in {greeting.key_file}; of other keys only a digest is kept)")
         else:
             print(f"  Key       make one with: swell keys create NAME{self._option}")
+        if greeting.gateways:
+            print(f"\n  Gateways  swell gateway --server {greeting.gateways} --credentials FOLDER")
+            print(f"            (a folder for each is made with: swell credentials FOLDER{self._option})")
+        if not greeting.has_workers:
+            print(f"\nStop with Ctrl-C or: swell down{self._option}", flush=True)
+            return
         print(f"\n  curl{trust} {url}/v1/chat/completions \\")
         print(f'    -H "Authorization: Bearer {key or "$OPENAI_API_KEY"}" -H "Content-Type: application/json" \\')
         print(f"""    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'\n""")

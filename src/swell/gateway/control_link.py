@@ -2,15 +2,19 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
+from swell.errors import StateError
 from swell.gateway.responses import Refusal
+from swell.security.control_tls import CONTROL, SERVER_NAME, control_client_context
 from swell.state.messages import (
     FrameBuffer,
     FromServer,
     FromWorker,
+    Heard,
     Hello,
     LeaseDeny,
     LeaseGrant,
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from swell.gateway.service import Service
 
 RECONNECT_SECONDS = 0.2
+CONNECT_SECONDS = 5.0  # to one address of a server on another machine, its handshake included
+SILENT_SECONDS = 10.0  # of a server on another machine, which answers every load; then it is looked for anew
 METRICS_WAITING = 64  # clients that may wait for metrics at once
 METRICS_SECONDS = 2.0  # how long each may wait
 
@@ -50,7 +56,8 @@ class ControlLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.informed = asyncio.Event()  # the first snapshot is here
         self._lost = asyncio.Event()
-        self._last_heard = service.now()
+        self._last_heard = self._connected = service.now()
+        self._control = service.settings.control
         self._metrics: dict[int, tuple[_MetricsClient, float]] = {}  # by token: who waits, and since when
         self._token = 0
 
@@ -59,17 +66,33 @@ class ControlLink(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         while True:
             self._lost = asyncio.Event()
-            try:
-                await loop.create_unix_connection(lambda: self, self._service.settings.control_socket)
-            except OSError:
-                await asyncio.sleep(RECONNECT_SECONDS)
-                continue
-            await self._lost.wait()
+            if await self._connect(loop):
+                await self._lost.wait()
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> bool:
+        control = self._control
+        try:
+            if control is None:
+                await loop.create_unix_connection(lambda: self, self._service.settings.control_socket)
+                return True
+            files = Path(control.ca_file), Path(control.certificate_file), Path(control.private_key_file)
+            context = control_client_context(*files, CONTROL)  # read each time: certificates are renewed
+        except (OSError, StateError):
+            return False
+        for host, port in control.addresses:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await loop.create_connection(lambda: self, host, port, ssl=context, server_hostname=SERVER_NAME)
+            except OSError:
+                continue
+            return True
+        return False
 
     def is_outdated(self, now: float) -> bool:
         """Whether the last snapshot is too old to serve on."""
-        return self._transport is None and now - self._last_heard > self._service.timeouts.snapshot_max_age_seconds
+        is_silent = now - self._last_heard > self._service.timeouts.snapshot_max_age_seconds
+        return is_silent and (self._transport is None or self._control is not None)
 
     def ask_for_metrics(self, client: _MetricsClient) -> bool:
         """Answer `client` when the server has. False: it cannot be asked."""
@@ -82,7 +105,10 @@ class ControlLink(asyncio.Protocol):
         return True
 
     def check(self, now: float) -> None:
-        """Called a few times a second: nobody waits for metrics for ever."""
+        """Called a few times a second: nobody waits for metrics for ever, nor for a server that has gone dead."""
+        heard = max(self._last_heard, self._connected)
+        if self._control is not None and self._transport is not None and now - heard > SILENT_SECONDS:
+            self._reset()
         for token, (client, since) in list(self._metrics.items()):
             if now - since > METRICS_SECONDS:
                 del self._metrics[token]
@@ -97,6 +123,7 @@ class ControlLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._connected = self._service.now()
         self._frames = FrameBuffer()
         service = self._service
         directory = service.directory
@@ -117,7 +144,8 @@ class ControlLink(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._last_heard = self._service.now()
+        if self._control is None:  # one with no news says nothing; on a network it answers
+            self._last_heard = self._service.now()
         self._service.shares.disconnected()
         waiting, self._metrics = self._metrics, {}
         for client, _ in waiting.values():
@@ -148,6 +176,8 @@ class ControlLink(asyncio.Protocol):
                 waiting = self._metrics.pop(message.token, None)
                 if waiting is not None:
                     waiting[0].respond(200, b"", b"text/plain; version=0.0.4; charset=utf-8", message.text)
+            case Heard():
+                pass  # that it came is what it says
 
     def _send(self, message: FromWorker) -> None:
         if self._transport is not None:

@@ -25,6 +25,7 @@ class Key:
     __slots__ = (
         "_budgets",
         "_by_model",
+        "_in_force",
         "_make_share",
         "concurrency_shares",
         "curbs",
@@ -59,10 +60,20 @@ class Key:
         self._make_share = shares.budget
         self._budgets = [(limit, shares.budget(limit)) for limit in budgets]
         self._by_model: dict[str, tuple[Budgets, ...]] = {}
+        self._in_force: dict[str, tuple[int, float, tuple[BudgetShare, ...]]] = {}  # by model: since and until when
         self.is_limited = bool(self.unit_shares or self.token_shares or self._budgets)
 
     def budgets(self, model: str, unix_ms: int) -> tuple[BudgetShare, ...]:
         """The shares of every budget that a request for `model`, admitted at that time, counts against."""
+        in_force = self._in_force.get(model)
+        if in_force is not None and in_force[0] <= unix_ms < in_force[1]:
+            return in_force[2]
+        found = self._budgets_at(model, unix_ms)
+        ends = [share.spec.end_unix_ms for share in found if share.spec.end_unix_ms is not None]
+        self._in_force[model] = unix_ms, min(ends, default=math.inf), found
+        return found
+
+    def _budgets_at(self, model: str, unix_ms: int) -> tuple[BudgetShare, ...]:
         known = self._by_model.get(model)
         if known is None:
             by_id: dict[str, list[BudgetShare]] = {}

@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import uvloop
@@ -54,7 +56,7 @@ async def _serve(settings: WorkerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop)
     link_task = loop.create_task(link.run())
-    upkeep = loop.create_task(_upkeep(service, link))
+    upkeep = loop.create_task(_upkeep(service, link, told_to_stop))
     listener = _listen(settings.host, settings.port)
     context = None
     if settings.certificate_file:
@@ -78,13 +80,15 @@ async def _serve(settings: WorkerSettings) -> None:
     service.spool.close()
 
 
-async def _upkeep(service: Service, link: ControlLink) -> None:
-    turns = 0
+async def _upkeep(service: Service, link: ControlLink, stop: Callable[[], None]) -> None:
+    turns, settings = 0, service.settings
     while True:
         await asyncio.sleep(CHECK_SECONDS)
         turns += 1
         try:
             service.check()
+            if settings.parent_pid and os.getppid() != settings.parent_pid:
+                stop()
             if service.pacer is not None:
                 service.pacer.look(service.now(), time.thread_time())
             if turns % LOAD_EVERY_CHECKS == 0:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from swell.clock import give_way
 from swell.metering.collapse import collapse
-from swell.ports.store import UsageStore
+from swell.ports.store import SpoolStore
 from swell.state.records import SpoolPosition
 from swell.state.usage import (
     HEADER_BYTES,
@@ -70,7 +70,7 @@ class _Batch:
 class SpoolReader:
     """Tails all spool folders under `root`. One thread at a time, the store's; one process at a time, the server."""
 
-    def __init__(self, root: Path, store: UsageStore, *, max_records: int = MAX_RECORDS) -> None:
+    def __init__(self, root: Path, store: SpoolStore, *, max_records: int = MAX_RECORDS) -> None:
         self._root = root
         self._store = store
         self._max_records = max_records

@@ -12,6 +12,7 @@ import traceback
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
@@ -19,9 +20,9 @@ from swell.errors import SwellError
 
 FIELDS = frozenset(
     {
-        "alert_id", "attempt", "count", "engine", "exit_code", "host", "incarnation", "key_id", "limit", "loop",
-        "model", "path", "phase", "pid", "port", "provider", "reason", "replica_id", "retry_after_seconds", "seconds",
-        "sequence", "signal", "sink", "tenant", "version", "worker_id",
+        "alert_id", "attempt", "count", "engine", "exit_code", "gateway", "host", "incarnation", "key_id", "limit",
+        "loop", "model", "path", "phase", "pid", "port", "provider", "reason", "replica_id", "retry_after_seconds",
+        "seconds", "sequence", "signal", "sink", "tenant", "version", "worker_id",
     }
 )  # fmt: skip
 DEFAULT_FILE_BYTES = 16 * 1024 * 1024
@@ -75,7 +76,16 @@ def log_to_file(
     Libraries are heard from warnings upward. Returns the handler; `stop_logging` removes it.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handler = _PrivateFile(path, maxBytes=file_bytes, backupCount=files, encoding="utf-8")
+    return _installed(_PrivateFile(path, maxBytes=file_bytes, backupCount=files, encoding="utf-8"), level)
+
+
+def log_to_stream(stream: TextIO, *, level: str = "INFO") -> logging.Handler:
+    """The same to an open stream, for a process whose output is collected."""
+    handler = logging.StreamHandler(stream)
+    return _installed(handler, level)
+
+
+def _installed(handler: logging.Handler, level: str) -> logging.Handler:
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.addHandler(handler)

@@ -119,8 +119,8 @@ class UsageReader(UsageReads, Protocol):
         """Let go of it, when nothing is being read; twice is fine."""
 
 
-class UsageStore(UsageReads, Protocol):
-    """The usage ledger, exactly once by request id.
+class SpoolStore(Protocol):
+    """What a reader of spools enters into the ledger, exactly once by request id.
 
     Applying is order-free and idempotent: what was said first about a request's identity and about its outcome
     stands, so replays and duplicates change nothing and a settlement may arrive before its reservation. It is cheap
@@ -140,8 +140,15 @@ class UsageStore(UsageReads, Protocol):
     def spool_position(self, spool: str) -> SpoolPosition | None:
         """How far a spool was applied; None if never."""
 
-    def forget_spools(self, existing: Sequence[str]) -> None:
-        """Drop the positions of all spools that are not among `existing`."""
+    def forget_spools(self, existing: Sequence[str], gateway: str = "") -> None:
+        """Drop the positions of all spools of that gateway that are not among `existing`."""
+
+
+class UsageStore(UsageReads, SpoolStore, Protocol):
+    """The usage ledger."""
+
+    def gateway_spools(self) -> dict[str, str]:
+        """The gateway of every spool that has a position and lies on another machine."""
 
     def recent_use(
         self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()

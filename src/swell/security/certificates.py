@@ -56,6 +56,36 @@ class CertificateFiles:
     ca: Path | None = None
 
 
+@dataclass(frozen=True)
+class ClientCertificate:
+    """What a client proves itself with, as PEM, and the authority that it trusts."""
+
+    ca: bytes
+    certificate: bytes
+    private_key: bytes
+    ends_unix: float
+
+
+def make_client_certificate(folder: Path, name: str, now_unix: float) -> ClientCertificate:
+    """A certificate for a client called `name` from the local authority in `folder`, which is made on first use.
+
+    It can be used for nothing but to be a client. Raises StateError where the authority is unreadable.
+    """
+    now = datetime.fromtimestamp(now_unix, UTC)
+    ca_key, ca = _ensure_authority(folder, now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _leaf(name, ca_key, ca, key, now)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_names([name])), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    ends = certificate.not_valid_after_utc.timestamp()
+    return ClientCertificate(
+        ca.public_bytes(Encoding.PEM), certificate.public_bytes(Encoding.PEM), _private_pem(key), ends
+    )
+
+
 def ensure_local_certificate(folder: Path, hosts: Sequence[str], now_unix: float) -> CertificateFiles:
     """A leaf for `hosts` (names and IP addresses, at least one) from the local authority in `folder`.
 
@@ -157,17 +187,24 @@ def _make_authority(now: datetime) -> bytes:
 
 def _make_leaf(ca_key: ec.EllipticCurvePrivateKey, ca: x509.Certificate, hosts: Sequence[str], now: datetime) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Swell")])
     certificate = (
-        _builder(name, ca.subject, key, now, timedelta(days=LEAF_DAYS))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(digital_signature=True), critical=True)
+        _leaf("Swell", ca_key, ca, key, now)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(_names(hosts)), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     return _private_pem(key) + certificate.public_bytes(Encoding.PEM)
+
+
+def _leaf(
+    name: str, ca_key: ec.EllipticCurvePrivateKey, ca: x509.Certificate, key: ec.EllipticCurvePrivateKey, now: datetime
+) -> x509.CertificateBuilder:
+    return (
+        _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), ca.subject, key, now, timedelta(LEAF_DAYS))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(digital_signature=True), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+    )
 
 
 def _is_good_leaf(path: Path, ca: x509.Certificate, hosts: Sequence[str], now: datetime) -> bool:

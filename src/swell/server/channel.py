@@ -1,4 +1,4 @@
-"""The server's side of the control channel: one Unix stream connection per gateway worker.
+"""The server's side of the control channel: one connection per gateway worker, by a Unix socket or over a network.
 
 A worker says Hello and is sent the deltas it missed or the whole snapshot; every later change goes out
 the moment it is published. Leases are asked of the lease book in the order in which requests arrive.
@@ -26,6 +26,7 @@ from swell.server.publish import Picture, Publication, limits_of
 from swell.state.messages import (
     FrameBuffer,
     FromServer,
+    Heard,
     Hello,
     LeaseDeny,
     LeaseGrant,
@@ -43,7 +44,7 @@ from swell.state.messages import (
 STORE_RETRY_SECONDS = 1.0  # after a lease could not be stored
 WRITE_BUFFER_BYTES = 8 * 1024 * 1024  # unread by a worker; a slower one is cut off and comes back for a snapshot
 HELLO_SECONDS = 5.0
-MAX_CONNECTIONS = 256
+MAX_CONNECTIONS = 1024
 
 
 async def _saved_nowhere() -> None:
@@ -54,11 +55,12 @@ _log = logging.getLogger(__name__)
 _MONOTONE = ("_total", "_bucket", "_sum", "_count")
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One worker's connection: frames in, messages out."""
 
-    def __init__(self, channel: "ControlChannel") -> None:
+    def __init__(self, channel: "ControlChannel", *, is_remote: bool = False) -> None:
         self._channel = channel
+        self.is_remote = is_remote
         self._frames = FrameBuffer()
         self._transport: asyncio.Transport | None = None
         self._hello_deadline: asyncio.TimerHandle | None = None
@@ -131,10 +133,10 @@ class ControlChannel:
         self._on_load = on_load
         self.budgets = budgets or BudgetBook()
         self._save_leases = save_leases
-        self._unsent: list[tuple[_Connection, LeaseGrant]] = []  # grants of budgets that are not stored yet
+        self._unsent: list[tuple[Connection, LeaseGrant]] = []  # grants of budgets that are not stored yet
         self._sending: asyncio.Task[None] | None = None
-        self._connections: set[_Connection] = set()
-        self._by_incarnation: dict[str, _Connection] = {}
+        self._connections: set[Connection] = set()
+        self._by_incarnation: dict[str, Connection] = {}
         self._loads: dict[str, Load] = {}
         self._retired: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self._listener: asyncio.Server | None = None
@@ -145,7 +147,7 @@ class ControlChannel:
         """Listen on `path`, replacing a socket that a dead server left."""
         loop = asyncio.get_running_loop()
         self._path = path
-        self._listener = await loop.create_unix_server(lambda: _Connection(self), sock=private_socket(path))
+        self._listener = await loop.create_unix_server(lambda: Connection(self), sock=private_socket(path))
 
     def close(self) -> None:
         """Stop listening and close every connection."""
@@ -201,14 +203,14 @@ class ControlChannel:
         samples += [(sample.name, sample.labels, sample.value) for sample in self._server_samples()]
         return metrics.exposition(samples)
 
-    def admit(self, connection: _Connection) -> bool:
+    def admit(self, connection: Connection) -> bool:
         """Whether there is room for another connection."""
         if len(self._connections) >= MAX_CONNECTIONS:
             return False
         self._connections.add(connection)
         return True
 
-    def lost(self, connection: _Connection) -> None:
+    def lost(self, connection: Connection) -> None:
         """A connection ended; its worker may come back."""
         self._connections.discard(connection)
         hello = connection.hello
@@ -216,7 +218,7 @@ class ControlChannel:
             del self._by_incarnation[hello.incarnation]
             self._on_change()
 
-    def received(self, connection: _Connection, message: object) -> None:
+    def received(self, connection: Connection, message: object) -> None:
         """Act on one message."""
         if isinstance(message, Hello):
             self._welcome(connection, message)
@@ -237,10 +239,12 @@ class ControlChannel:
             case Load():
                 self._loads[hello.incarnation] = message
                 self._on_load(hello.incarnation, message)
+                if connection.is_remote:
+                    connection.send(Heard())
             case MetricsRequest(token=token):
                 connection.send(MetricsResponse(token, self.metrics_text()))
 
-    def _welcome(self, connection: _Connection, hello: Hello) -> None:
+    def _welcome(self, connection: Connection, hello: Hello) -> None:
         if connection.hello is not None or not self._is_known(hello.incarnation):
             _log.warning("an unknown worker was turned away", extra={"incarnation": hello.incarnation})
             connection.close()
@@ -259,7 +263,7 @@ class ControlChannel:
             connection.send(LeaseRecall(limit))
         self._on_change()
 
-    def _request_lease(self, connection: _Connection, incarnation: str, wanted: LeaseRequest) -> None:
+    def _request_lease(self, connection: Connection, incarnation: str, wanted: LeaseRequest) -> None:
         if wanted.limit.startswith(PREFIX):
             self._request_budget(connection, incarnation, wanted)
             return
@@ -274,7 +278,7 @@ class ControlChannel:
             if other in self._by_incarnation:
                 self._by_incarnation[other].send(LeaseRecall(wanted.limit))
 
-    def _request_budget(self, connection: _Connection, incarnation: str, wanted: LeaseRequest) -> None:
+    def _request_budget(self, connection: Connection, incarnation: str, wanted: LeaseRequest) -> None:
         """As for rates, but that a grant is stored before it is sent; those that come meanwhile are stored together."""
         answer = self.budgets.request(incarnation, wanted.limit, wanted.amount, wanted.need, self._clock.unix())
         if isinstance(answer, BudgetGrant):
@@ -306,7 +310,7 @@ class ControlChannel:
                         connection.send(grant)
         self._sending = None
 
-    def _is_current(self, connection: _Connection) -> bool:
+    def _is_current(self, connection: Connection) -> bool:
         hello = connection.hello
         return hello is not None and self._by_incarnation.get(hello.incarnation) is connection
 

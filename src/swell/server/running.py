@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from swell import __version__
 from swell.control.fleet import Fleet, FleetTimes
 from swell.control.probe import HttpAsk
-from swell.control.workload import GATEWAY_WORKER
 from swell.errors import SwellError
 from swell.metering.ingest import SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
@@ -23,7 +22,7 @@ from swell.server.budgets import TURN_SECONDS
 from swell.server.channel import ControlChannel
 from swell.server.draining import END_MARGIN_SECONDS, Draining
 from swell.server.ending import Ending
-from swell.server.gateway_workload import forget_settings, require_port
+from swell.server.gateways import Gateways
 from swell.server.intake import Intake
 from swell.server.ledger_desk import LedgerDesk
 from swell.server.loops import Loop
@@ -31,19 +30,19 @@ from swell.server.model_watch import model_watch
 from swell.server.money_desks import MoneyDesks
 from swell.server.overrides import Overrides
 from swell.server.parts import Parts
-from swell.server.publish import Picture, Publication, limits_of, picture_of, refused_keys, with_default_tenant
+from swell.server.publish import Picture, Publication, picture_of, refused_keys, with_default_tenant
 from swell.server.refused_keys import RefusedKeys
 from swell.server.review_report import ReviewReport
 from swell.server.rolling import roll_usage
 from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
-from swell.server.seeding import recent_use
 from swell.server.spec_change import NextSpec, SpecDesk
 from swell.server.stored_intents import StoredIntents
 from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
 from swell.server.unserved import ending
-from swell.server.views import gateway_url, in_flight, replica_rows, running_workers, server_samples, worker_rows
+from swell.server.views import gateway_url, in_flight, replica_rows, server_samples, worker_rows
+from swell.server.worker_roll import WorkerRoll
 from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
 from swell.state.posted_rates import PostedRate
@@ -91,9 +90,9 @@ class RunningServer:
         self.ledger = LedgerDesk(parts.store, self._writer, self._intake.everything)
         self._keys: list[KeyRecord] = []
         self._refused = RefusedKeys(self._troubles.say)
-        self._living: set[str] = set()  # incarnations of gateway workers whose processes run
-        self._silent: set[str] = set()  # adopted workers that have not told what they hold
         self._background = Background()
+        self._gateways = Gateways(parts, self._writer, self._workers_moved, self._budgets.ingested)
+        self._roll = WorkerRoll(parts, self._writer, self._background, self._gateways.remote, self._intake.everything)
         self._changed = asyncio.Event()
         self._ending = Ending(self._changed, self._troubles.say, self._audit, self._hurry)
         self.spec_desk: SpecDesk | None = None
@@ -112,9 +111,11 @@ class RunningServer:
             on_change=self._fleet_changed,
         )
         self._draining = Draining(
-            self._fleet, self._providers.by_name, self._changed, lambda: bool(self._living), self._troubles.say
+            self._fleet, self._providers.by_name, self._changed, lambda: bool(self._roll.living), self._troubles.say
         )
-        self._watch = model_watch(parts, self._fleet, self._money.alerts.book, lambda: self._living, self._ending.stop)
+        self._watch = model_watch(
+            parts, self._fleet, self._money.alerts.book, lambda: self._roll.living, self._ending.stop
+        )
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
         self._scaling = Scaling(
@@ -122,7 +123,7 @@ class RunningServer:
             self._fleet,
             parts.clock,
             loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
-            living=lambda: self._living,
+            living=lambda: self._roll.living,
             make_scaler=parts.make_scaler,
             decided=self._trail.wake.set,
             saw=self._watch.decided,
@@ -174,6 +175,7 @@ class RunningServer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._gateways.close()
             self._channel.close()
             await self._let_go()
         return self._ending.following
@@ -223,6 +225,7 @@ class RunningServer:
             "scaling": self._scaling.rows(),
             "replicas": replica_rows(replicas, loads),
             "workers": worker_rows(replicas, loads, self._channel.connected()),
+            "gateways": self._gateways.remote.rows(loads, self._channel.connected()),
         }
 
     async def budgets(self) -> list[dict[str, Any]]:
@@ -282,50 +285,37 @@ class RunningServer:
         self._fleet.want([*parts.model_workloads, parts.gateway])
         await self._fleet.adopt()
         await self._money.begin(self._fleet.replicas)
-        self._living = running_workers(self._fleet.replicas)
-        self._silent = set(self._living)
-        forget_settings(parts.state, self._living)
-        require_port(parts.spec.server, parts.state, self._living)
+        await self._roll.begin(self._fleet.replicas)
         epoch = await self._writer.call(parts.store.next_epoch)
         self._scaling.adopted(epoch)
         for sentence in self._money.spending.too_small():
             self._troubles.say(sentence)
         await self._read_keys()
-        await self._budgets.begin(parts.state.spool, self._living)
+        await self._budgets.begin(parts.state.spool, self._roll.living | self._gateways.remote.unfinished())
         if await self._budgets.has_new():
             await self._intake.everything()  # new budgets begin with what the ledger has
         await self._budgets.refresh()
         self._budgets.look()
         await self._money.open()
         now = self._clock.monotonic()
-        self._channel = ControlChannel(
+        self._channel = self._roll.channel = ControlChannel(
             publication=Publication(epoch, self._picture()),
-            leases=LeaseBook(self._living, now + EXPECT_SECONDS),
+            leases=LeaseBook(self._roll.living, now + EXPECT_SECONDS),
             clock=self._clock,
-            is_known=self._is_known,
+            is_known=lambda incarnation: self._roll.is_known(self._fleet.replicas, incarnation),
             server_samples=self._samples,
             on_change=self._workers_changed,
             on_load=self._load_arrived,
             budgets=self._budgets.book,
             save_leases=self._budgets.save,
         )
-        await self._account_for("")
-        if self._living:
+        await self._roll.account_for("")
+        if self._roll.living:
             await self._find_endpoints()
         await self._channel.open(parts.state.control_socket)
+        await self._gateways.open(self._channel)
         self._audit("up", current_principal())
         _log.info("the server serves", extra={"port": parts.spec.server.port, "version": __version__})
-
-    async def _account_for(self, incarnation: str) -> None:
-        """Book what a worker used that died without telling this server; for "", what all used that are dead by now."""
-        limits = limits_of(self._channel.publication.picture).keys()
-        used: dict[str, int] = {}
-        if limits:
-            await self._intake.everything()
-            living = set() if incarnation else set(self._living)
-            store, now = self._parts.store, self._clock.unix()
-            used = await self._writer.call(lambda: recent_use(store, limits, now, worker=incarnation, living=living))
-        self._channel.leases.account_for(incarnation, used, self._clock.monotonic())
 
     async def _find_endpoints(self) -> None:
         """Adopted workers still serve from what they knew: have as good a picture before they are sent one."""
@@ -347,15 +337,8 @@ class RunningServer:
 
     def _fleet_changed(self) -> None:
         """Publish what changed, and book out the workers whose processes are gone."""
-        living = running_workers(self._fleet.replicas)
-        for incarnation in self._living - living:
-            self._channel.worker_gone(incarnation)
-            if incarnation in self._silent:
-                self._background.run(self._account_for(incarnation), "a dead worker's use could not be booked")
-        if self._living - living:
-            forget_settings(self._parts.state, living)
-        self._living = living
-        self._scaling.forget(living)
+        self._roll.look(self._fleet.replicas)
+        self._scaling.forget(self._roll.living)
         self._troubles.look(self._fleet.replicas)
         self._money.runs.look(self._fleet.replicas)
         self._watch.look()
@@ -388,7 +371,7 @@ class RunningServer:
             self._parts.spec.tenants,
             self._keys,
             self._fleet.replicas,
-            workers=self._parts.spec.server.workers,
+            workers=self._roll.count,
             created_unix=self._created_unix,
             now_unix=self._clock.unix(),
             price_of=self._money.rates.rates_of,
@@ -403,9 +386,6 @@ class RunningServer:
             return ending(self._fleet.replicas, model)
         return self._money.spending.unserved(model)
 
-    def _is_known(self, incarnation: str) -> bool:
-        return any(r.child_id == incarnation for r in self._fleet.replicas if r.kind == GATEWAY_WORKER)
-
     def _is_serving(self) -> bool:
         connected = self._channel.connected()
         if len(connected) < self._parts.spec.server.workers:
@@ -416,14 +396,21 @@ class RunningServer:
         return names & wanted <= ready
 
     def _workers_changed(self) -> None:
-        self._silent -= self._channel.connected().keys()
+        self._roll.heard()
+        self._changed.set()
+
+    def _workers_moved(self) -> None:
+        """Gateways elsewhere have other workers than before."""
+        self._roll.look(self._fleet.replicas)
+        self._scaling.forget(self._roll.living)
+        self._publish()
         self._changed.set()
 
     def _load_arrived(self, incarnation: str, load: Load) -> None:
         self._scaling.report(incarnation, load)
         self._watch.report(incarnation, load)
         loads = self._channel.loads()
-        if self._living <= loads.keys():  # a worker that has not reported may have requests open
+        if self._roll.living <= loads.keys():  # a worker that has not reported may have requests open
             self._fleet.report_in_flight(in_flight(loads.values()))
 
     def _samples(self) -> list[Sample]:
@@ -441,6 +428,7 @@ class RunningServer:
 
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
+        self._gateways.remote.look()
         await self._refresh_budgets()
         await self._budgets.save()
         await roll_usage(self._parts.store, self._writer, self._clock)

@@ -58,6 +58,8 @@ class Greeting:
     key: str
     key_file: Path | None
     ca_file: Path | None
+    gateways: str = ""  # HOST:PORT where gateways elsewhere reach the server; empty: nowhere
+    has_workers: bool = True  # clients are served here, and not at gateways elsewhere alone
 
 
 class Audience(Protocol):
@@ -95,7 +97,7 @@ def serve(wishes: Wishes, audience: Audience) -> None:
     state = StateDirectory(wishes.state.absolute())
     state.create()
     with state.locked(wait_seconds=LOCK_WAIT_SECONDS), _logging(state, spec, wishes.log_level):
-        if not any(state.workers.iterdir()):
+        if spec.server.workers and not any(state.workers.iterdir()):
             require_free_port(spec.server.host, spec.server.port)
         first = NextSpec(spec, wanted_file(wishes), _prepare(spec, state, audience.fetching))
         assembly.remember_spec(state, spec)
@@ -205,7 +207,10 @@ class _Succession:
             if await serving:
                 known = await server.act(lambda office: office.kept_text())
                 ca_file = first.prepared.listener.ca_file
-                audience.serving(Greeting(server.url, names, known, state.default_key if known else None, ca_file))
+                own = first.spec.server
+                reached = f"{own.gateways.host}:{own.gateways.port}" if own.gateways else ""
+                key_file = state.default_key if known else None
+                audience.serving(Greeting(server.url, names, known, key_file, ca_file, reached, own.workers > 0))
 
         return greet
 

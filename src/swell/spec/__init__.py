@@ -8,7 +8,7 @@ from swell.spec.parse import check_spec, load_spec, parse_spec, spec_json_schema
 from swell.spec.problems import Problem, SpecRefusedError
 from swell.spec.providers import AnyPlace, ContainerSpec, KubernetesSpec, Places, ProcessSpec
 from swell.spec.replicas import ReplicaRange
-from swell.spec.server import BoundsSpec, QueueSeconds, ServerSpec, TimeoutsSpec, TlsSpec
+from swell.spec.server import BoundsSpec, GatewaysSpec, QueueSeconds, ServerSpec, TimeoutsSpec, TlsSpec
 from swell.spec.store import StoreSpec
 from swell.spec.tenants import LimitsSpec, Priority, TenantSpec
 
@@ -17,6 +17,7 @@ __all__ = [
     "BoundsSpec",
     "ContainerSpec",
     "Engine",
+    "GatewaysSpec",
     "KubernetesSpec",
     "Late",
     "LimitsSpec",

@@ -94,12 +94,32 @@ class TlsSpec(SpecModel):
         return []
 
 
+class GatewaysSpec(SpecModel):
+    """Where gateways on other machines reach the server. Both sides show a certificate of one private authority."""
+
+    host: Host = "127.0.0.1"
+    port: Annotated[Count, Field(ge=1, le=65_535)] = 7443
+    ca: LocalPath | None = Field(default=None, description="PEM file of the authority. Without: made on first use.")
+    certificate: LocalPath | None = Field(
+        default=None, description="PEM file that names the server `server.swell.internal`."
+    )
+    private_key: LocalPath | None = Field(default=None, description="PEM file.")
+
+    def conflicts(self) -> list[Conflict]:
+        files = {"ca": self.ca, "certificate": self.certificate, "private_key": self.private_key}
+        missing = [name for name, file in files.items() if file is None]
+        if 0 < len(missing) < len(files):
+            return [(missing[0], "is missing; give ca, certificate and private_key, or none of them")]
+        return []
+
+
 class ServerSpec(SpecModel):
     """The server and its gateway workers."""
 
     host: Host = "127.0.0.1"
     port: Annotated[Count, Field(ge=1, le=65_535)] = 8080
-    workers: Annotated[Count, Field(ge=1, le=256)] = Field(default=1, description="Gateway processes on the one port.")
+    workers: Annotated[Count, Field(ge=0, le=256)] = Field(default=1, description="Gateway processes on the one port.")
+    gateways: GatewaysSpec | None = Field(default=None, description="Gateways on other machines, beside the workers.")
     tls: TlsSpec | None = None
     store: StoreSpec | None = Field(default=None, description="A database in the place of the encrypted file.")
     allow_plaintext_off_loopback: Switch = False
@@ -113,6 +133,12 @@ class ServerSpec(SpecModel):
     log_files: Annotated[Count, Field(ge=0, le=100)] = Field(default=5, description="Rotated files kept per log.")
 
     def conflicts(self) -> list[Conflict]:
+        if self.workers == 0 and self.gateways is None:
+            return [
+                ("workers", "is 0, so that nobody could be served; give 1 or more, or say where gateways come from")
+            ]
+        if self.workers == 0:
+            return []
         if self.tls is None and not self.allow_plaintext_off_loopback and not is_loopback(self.host):
             advice = "add tls (local_ca: true makes a certificate), or set allow_plaintext_off_loopback: true"
             return [

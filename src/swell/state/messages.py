@@ -1,4 +1,4 @@
-"""Messages between the server and its gateway workers, over one Unix stream socket per worker.
+"""Messages between the server and its gateway workers, over one connection per worker.
 
 Frame: `<u32 length>` big-endian, then msgpack of one message (a tagged union).
 
@@ -16,7 +16,7 @@ import msgspec
 from swell.state.snapshot import Delta, Snapshot
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-_LENGTH = struct.Struct(">I")
+LENGTH = struct.Struct(">I")
 
 
 class LimitBalance(msgspec.Struct, frozen=True):
@@ -134,6 +134,10 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     models: tuple[ModelLoad, ...] = ()  # those that were asked for since the worker began
 
 
+class Heard(msgspec.Struct, frozen=True, tag="heard"):
+    """Over a network, the answer to each load: a connection that has gone dead is told from a server with no news."""
+
+
 class MetricsRequest(msgspec.Struct, frozen=True, tag="metrics_request"):
     """A client asked this worker for /metrics; `token` comes back with the answer."""
 
@@ -148,7 +152,7 @@ class MetricsResponse(msgspec.Struct, frozen=True, tag="metrics_response"):
 
 
 FromWorker = Hello | LeaseRequest | LeaseReport | Load | MetricsRequest
-FromServer = Snapshot | Delta | LeaseGrant | LeaseDeny | LeaseRecall | MetricsResponse
+FromServer = Snapshot | Delta | LeaseGrant | LeaseDeny | LeaseRecall | MetricsResponse | Heard
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
@@ -158,7 +162,7 @@ decode_from_server = msgspec.msgpack.Decoder(FromServer).decode
 def encode_message(message: FromWorker | FromServer) -> bytes:
     """One frame, length included."""
     payload = _encode(message)
-    return _LENGTH.pack(len(payload)) + payload
+    return LENGTH.pack(len(payload)) + payload
 
 
 class FrameBuffer:
@@ -171,13 +175,13 @@ class FrameBuffer:
         """Add `data`; return the payloads that are now complete."""
         self._data += data
         frames: list[bytes] = []
-        while len(self._data) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._data)
+        while len(self._data) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._data)
             if length > MAX_MESSAGE_BYTES:
                 raise ValueError(f"a control message of {length} bytes is over the bound of {MAX_MESSAGE_BYTES}")
-            end = _LENGTH.size + length
+            end = LENGTH.size + length
             if len(self._data) < end:
                 break
-            frames.append(bytes(self._data[_LENGTH.size : end]))
+            frames.append(bytes(self._data[LENGTH.size : end]))
             del self._data[:end]
         return frames

@@ -152,6 +152,7 @@ class SpoolPosition(msgspec.Struct, frozen=True):
     spool: str  # the folder's name, a worker's incarnation
     segment: int  # number in the segment's file name, from 1
     offset: int
+    gateway: str = ""  # on whose machine the folder lies; "": the server's own
 
 
 class FinalisedSpool(msgspec.Struct, frozen=True):

@@ -36,6 +36,15 @@ class Bounds(msgspec.Struct, frozen=True):
     retries: int = 2  # other tries before the first byte
 
 
+class ControlServer(msgspec.Struct, frozen=True):
+    """Where a server on another machine is, and with which PEM files both prove who they are."""
+
+    addresses: tuple[tuple[str, int], ...]  # host and port; tried in turn, and all that a name stands for
+    ca_file: str
+    certificate_file: str
+    private_key_file: str
+
+
 class WorkerSettings(msgspec.Struct, frozen=True):
     """Everything a worker is told by its parent."""
 
@@ -43,7 +52,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     incarnation: str  # 12 hex digits, new for every start
     host: str
     port: int
-    control_socket: str
+    control_socket: str  # of the server on this machine
     spool_dir: str  # this incarnation's own folder
     pepper_file: str
     certificate_file: str = ""  # PEM chain; empty: plaintext
@@ -54,3 +63,5 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     )
     timeouts: Timeouts = Timeouts()
     bounds: Bounds = Bounds()
+    control: ControlServer | None = None  # in the place of `control_socket`
+    parent_pid: int = 0  # ends with this process; 0: outlives it

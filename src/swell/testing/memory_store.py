@@ -112,9 +112,14 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
         with self._call():
             return self._positions.get(spool)
 
-    def forget_spools(self, existing: Sequence[str]) -> None:
+    def forget_spools(self, existing: Sequence[str], gateway: str = "") -> None:
         with self._call():
-            self._positions = {name: position for name, position in self._positions.items() if name in existing}
+            kept = {name: at for name, at in self._positions.items() if name in existing or at.gateway != gateway}
+            self._positions = kept
+
+    def gateway_spools(self) -> dict[str, str]:
+        with self._call():
+            return {name: at.gateway for name, at in self._positions.items() if at.gateway}
 
     def recent_use(
         self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()

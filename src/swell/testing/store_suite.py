@@ -252,6 +252,21 @@ class StoreSuite:
         assert store.spool_position("spool1") is None
         assert store.spool_position("spool2") == SpoolPosition("spool2", 1, 7)
 
+    def test_a_gateway_forgets_none_but_its_own_spools(self, store: Store) -> None:
+        here, near, far = (
+            SpoolPosition("here", 1, 1),
+            SpoolPosition("near", 1, 2, "gw1"),
+            SpoolPosition("far", 3, 3, "gw2"),
+        )
+        for position in (here, near, far):
+            store.apply_usage([], position)
+        assert store.gateway_spools() == {"near": "gw1", "far": "gw2"}
+        store.forget_spools([])
+        assert (store.spool_position("here"), store.spool_position("near")) == (None, near)
+        store.forget_spools(["here", "far"], "gw1")
+        assert store.gateway_spools() == {"far": "gw2"}
+        assert store.spool_position("far") == far
+
     @pytest.mark.parametrize(
         ("where", "expected"),
         [

@@ -14,7 +14,7 @@ from sqlalchemy import (
 
 from swell.adapters.stores.columns import Whole, Words
 
-HEAD = "0010"  # the newest revision in migrations/versions
+HEAD = "0011"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 
@@ -108,6 +108,7 @@ spool_positions = Table(
     Column("spool", Words, primary_key=True),
     Column("segment", Whole, nullable=False),
     Column("byte_offset", Whole, nullable=False),
+    Column("gateway", Words, nullable=False, server_default=text("''")),  # on whose machine it lies; '': the server's
 )
 
 budgets = Table(

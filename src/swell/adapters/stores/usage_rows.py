@@ -29,7 +29,7 @@ class UsageRows(UsageReadRows):
         super().__init__(database)
 
     def apply_usage(self, changes: Iterable[UsageChange], position: SpoolPosition) -> None:
-        values = {"segment": position.segment, "byte_offset": position.offset}
+        values = {"segment": position.segment, "byte_offset": position.offset, "gateway": position.gateway}
         with self._database.writing() as connection:
             rolled, late = rolled_until(connection), set[int]()
             rows: Iterator[Values] = map(tuple, changes)
@@ -58,11 +58,17 @@ class UsageRows(UsageReadRows):
         query = select(spool_positions).where(spool_positions.c.spool == spool)
         with self._database.reading() as connection:
             row = connection.execute(query).first()
-            return None if row is None else SpoolPosition(row.spool, row.segment, row.byte_offset)
+            return None if row is None else SpoolPosition(row.spool, row.segment, row.byte_offset, row.gateway)
 
-    def forget_spools(self, existing: Sequence[str]) -> None:
+    def forget_spools(self, existing: Sequence[str], gateway: str = "") -> None:
+        of_gateway = spool_positions.c.gateway == gateway
         with self._database.writing() as connection:
-            connection.execute(delete(spool_positions).where(spool_positions.c.spool.not_in(existing)))
+            connection.execute(delete(spool_positions).where(of_gateway, spool_positions.c.spool.not_in(existing)))
+
+    def gateway_spools(self) -> dict[str, str]:
+        query = select(spool_positions.c.spool, spool_positions.c.gateway).where(spool_positions.c.gateway != "")
+        with self._database.reading() as connection:
+            return {row.spool: row.gateway for row in connection.execute(query)}
 
     def recent_use(
         self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()

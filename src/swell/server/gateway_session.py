@@ -1,0 +1,106 @@
+"""A gateway's word with its server: which workers it has, once a second; and what they shall be started with."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from swell.errors import StateError
+from swell.security.control_tls import GATEWAY, SERVER_NAME, control_client_context
+from swell.server.frames import read_frame
+from swell.state.gateway_messages import (
+    GatewayHello,
+    GatewayReport,
+    GatewaySettings,
+    ReportHeard,
+    ToGateway,
+    decode_to_gateway,
+    encode_gateway_message,
+)
+from swell.state.worker import ControlServer
+
+CONNECT_SECONDS = 5.0  # to one address, with TLS
+ANSWER_SECONDS = 10.0
+REPORT_SECONDS = 1.0
+RECONNECT_SECONDS = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class GatewaySession:
+    """Speaks with whichever server answers, for ever."""
+
+    def __init__(
+        self,
+        control: ControlServer,
+        hello: GatewayHello,
+        *,
+        living: Callable[[], tuple[str, ...]],
+        told: Callable[[GatewaySettings], None],
+    ) -> None:
+        """`living` names the workers that run, `told` is called with what a server sends at its beginning."""
+        self._control = control
+        self._hello = hello
+        self._living = living
+        self._told = told
+        self._problem = ""
+        self.news = asyncio.Event()  # other workers run: say so at once
+
+    async def run(self) -> None:
+        """Ends only when cancelled."""
+        while True:
+            try:
+                await self._speak()
+            except (OSError, EOFError, ValueError, msgspec.MsgspecError, StateError) as error:
+                problem = str(error) or type(error).__name__
+                if problem != self._problem:  # the same again says nothing new
+                    _log.warning("the server does not answer; it is asked again", extra={"reason": problem})
+                self._problem = problem
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _speak(self) -> None:
+        reader, writer = await self._connected()
+        try:
+            await _send(writer, self._hello)
+            settings = await _received(reader)
+            if not isinstance(settings, GatewaySettings):
+                raise ValueError("the server began with something else than settings")
+            self._told(settings)
+            while True:
+                self.news.clear()
+                await _send(writer, GatewayReport(self._living()))
+                if not isinstance(await _received(reader), ReportHeard):
+                    raise ValueError("the server answered a report with something else")
+                if self._problem:
+                    _log.info("the server answers again")
+                    self._problem = ""
+                try:
+                    await asyncio.wait_for(self.news.wait(), REPORT_SECONDS)
+                except TimeoutError:
+                    continue
+        finally:
+            writer.close()
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        control, reason = self._control, OSError("no address was given")
+        files = Path(control.ca_file), Path(control.certificate_file), Path(control.private_key_file)
+        context = control_client_context(*files, GATEWAY)  # read each time: certificates are renewed
+        for host, port in control.addresses:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    return await asyncio.open_connection(host, port, ssl=context, server_hostname=SERVER_NAME)
+            except OSError as error:
+                reason = error
+        raise reason
+
+
+async def _send(writer: asyncio.StreamWriter, message: GatewayHello | GatewayReport) -> None:
+    writer.write(encode_gateway_message(message))
+    await writer.drain()
+
+
+async def _received(reader: asyncio.StreamReader) -> ToGateway:
+    message: ToGateway = decode_to_gateway(await read_frame(reader, ANSWER_SECONDS))
+    return message

@@ -1,0 +1,65 @@
+"""Gateways on other machines: what is known of them, and where they are listened to if the file says so."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from swell.metering.ingest import Ingested
+from swell.server.channel import ControlChannel
+from swell.server.gateway_listener import GatewayListener
+from swell.server.parts import Parts
+from swell.server.remote_gateways import RemoteGateways
+from swell.server.writer import Writer
+from swell.state.gateway_messages import GatewaySettings
+from swell.state.worker import Bounds, Timeouts
+
+
+class Gateways:
+    """Made once per server. Where the file has no `server.gateways` there are none."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        writer: Writer,
+        changed: Callable[[], None],
+        ingested: Callable[[Ingested], Awaitable[None]],
+    ) -> None:
+        self._parts = parts
+        self._listener: GatewayListener | None = None
+        self.remote = RemoteGateways(
+            parts.store,
+            writer,
+            parts.clock,
+            max_silence_seconds=parts.spec.server.timeouts.snapshot_max_age_seconds,
+            changed=changed,
+            ingested=ingested,
+        )
+
+    async def open(self, channel: ControlChannel) -> None:
+        """Listen, where that is wanted. Raises StateError."""
+        spec = self._parts.spec.server.gateways
+        if spec is None:
+            return
+        from swell.security.control_tls import control_server_context
+        from swell.server.gateway_credentials import server_certificate
+
+        files = server_certificate(spec, self._parts.state, self._parts.clock.unix())
+        context = control_server_context(files.ca or Path(), files.certificate, files.private_key)
+        self._listener = GatewayListener(self.remote, channel, self._settings())
+        await self._listener.open(spec.host, spec.port, context)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._listener is not None:
+            self._listener.close()
+
+    def _settings(self) -> GatewaySettings:
+        server = self._parts.spec.server
+        return GatewaySettings(
+            pepper=self._parts.pepper,
+            port=server.port,
+            workers=max(1, server.workers),
+            spool_sync_seconds=server.spool_sync_seconds,
+            queue_seconds=server.queue_seconds.model_dump(),
+            timeouts=Timeouts(**server.timeouts.model_dump()),
+            bounds=Bounds(**server.bounds.model_dump()),
+        )
