@@ -112,10 +112,14 @@ class World:
             upstream.wait_ready()
         self._workers = workers
         self._seed = seed
-        self.server = swell_up(spec(self.upstreams, patience_seconds=patience_seconds), workers=workers)
+        self.server = self.start_server(swell_up, self.upstreams, patience_seconds)
         limits = ("--rpm", "1000000", "--tpm", "1000000000", "--concurrent", "1000")
         self.limited_key: str = self.server.command("keys", "create", "limited", *limits)["key"]
         print(f"seed {seed} (SWELL_KILL_SEED={SEED})")
+
+    def start_server(self, swell_up: StartSwell, upstreams: Sequence[UpstreamProcess], patience: float) -> SwellProcess:
+        """The server with its workers."""
+        return swell_up(spec(upstreams, patience_seconds=patience), workers=self._workers)
 
     async def __aenter__(self) -> "World":
         await self.until_serving()
@@ -199,8 +203,8 @@ class World:
 
     async def account(self) -> Tally:
         """Stop the load and everything else; hold the ledger, before and after, to journals and clients."""
-        await self.load.stop()
-        await self.eventually(self._is_quiet, "nothing is in flight and the spools of the dead are gone")
+        await self.stop_load()
+        await self.eventually(self.is_quiet, "nothing is in flight and the spools of the dead are gone")
         rows = await asyncio.to_thread(self.server.command, "usage")
         assert len(rows) < MAX_LISTED, "more requests than one listing holds: make the run shorter"
         tally = compare(rows, read_journals(upstream.journal() for upstream in self.upstreams), self.outcomes)
@@ -208,6 +212,7 @@ class World:
         print(f"refused: {self.refusals()}")
         assert not tally.problems, "\n".join(tally.problems[:10])
         assert not list((self.server.state / "spool").glob("*.damaged"))
+        await self.end_gateways()
         assert self.server.stop() == 0
         assert self.server.children() == []
         assert list((self.server.state / "spool").iterdir()) == []
@@ -215,7 +220,15 @@ class World:
         assert await asyncio.to_thread(self.server.command, "usage") == rows
         return tally
 
-    def _is_quiet(self) -> bool:
+    async def stop_load(self) -> None:
+        """Let every client finish what it asked."""
+        await self.load.stop()
+
+    async def end_gateways(self) -> None:
+        """There are none elsewhere."""
+
+    def is_quiet(self) -> bool:
+        """Nothing is in flight, and every spool that is left is of a worker that lives."""
         status = status_of(self.server)
         if status is None or any(worker["in_flight"] or worker["queued"] for worker in status["workers"]):
             return False

@@ -41,6 +41,7 @@ BACKOFF_MAX_SECONDS = 10.0
 OVERLAP_SECONDS = 2.0  # a worker with settings of before goes on so long beside its successor
 STOP_MARGIN_SECONDS = 5.0  # beyond a worker's own drain, before it is killed
 LAST_USAGE_SECONDS = 15.0  # at the end, for the server to take what is left
+MAX_WANTED = 64  # reports that wait for what the spools have; older ones have given up
 _INCARNATION_BYTES = 6
 
 _log = logging.getLogger(__name__)
@@ -86,11 +87,15 @@ class GatewayHost:
         hello = GatewayHello(state.installation(), wishes.name, __version__)
         self._usage = RemoteUsage(wishes.control, hello)
         self._reader = SpoolReader(state.spool, self._usage)
-        self._session = GatewaySession(wishes.control, hello, living=self._living, told=self._told)
+        self._session = GatewaySession(
+            wishes.control, hello, living=self._living, told=self._told, wanted=self._usage_wanted
+        )
         self._before = _living_before(state)  # workers of a run that was killed; they end by themselves
         self._workers: dict[str, asyncio.subprocess.Process | None] = {}
         self._settings: GatewaySettings | None = None
         self._changed = asyncio.Event()  # other settings, or the end
+        self._wanted: list[int] = []  # the ledger is waited for
+        self._reading = asyncio.Event()  # the spools shall be looked at now
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -221,6 +226,7 @@ class GatewayHost:
 
     def _told(self, settings: GatewaySettings) -> None:
         """What the server says at the beginning of each connection, and again after each change of its spec."""
+        self._reading.set()  # a server is there again
         if settings == self._settings:
             return
         replace_private(self._pepper_file, settings.pepper)
@@ -233,16 +239,27 @@ class GatewayHost:
         loop = asyncio.get_running_loop()
         pause = READ_SECONDS
         while True:
+            self._reading.clear()
+            asked = len(self._wanted)
             try:
                 done = await loop.run_in_executor(thread, self._reader.step)
                 pause = 0.0 if done.folders_with_more else READ_SECONDS
+                if not done.folders_with_more:
+                    for token in self._wanted[:asked]:
+                        self._session.usage_sent(token)
+                    del self._wanted[:asked]
             except RetryLater as error:
                 pause = min(max(2 * pause, error.retry_after_seconds), READ_RETRY_MAX_SECONDS)
                 _log.info("usage waits", extra={"reason": str(error)})
             except (SwellError, OSError):
                 pause = READ_RETRY_MAX_SECONDS
                 _log.exception("usage could not be sent up")
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._reading.wait(), pause)
+
+    def _usage_wanted(self, token: int) -> None:
+        self._wanted = [*self._wanted[-MAX_WANTED:], token]
+        self._reading.set()
 
     async def _send_the_rest(self, thread: ThreadPoolExecutor) -> None:
         """What the workers wrote last. What the server does not take by then stays for whoever runs here next."""

@@ -25,6 +25,8 @@ from swell.state.gateway_messages import (
     GatewaySettings,
     ReportHeard,
     ToGateway,
+    UsageSent,
+    UsageWanted,
     decode_from_gateway,
     encode_gateway_message,
 )
@@ -33,6 +35,7 @@ HANDSHAKE_SECONDS = 10.0
 HELLO_SECONDS = 5.0
 SILENT_SECONDS = 30.0  # of a gateway that reports once a second; then its connection is closed
 IDLE_SECONDS = 3600.0  # of a spools' reader, which has nothing to say where nothing is asked
+COLLECT_SECONDS = 2.0  # for the ledger up to now; what a gateway has not sent by then comes later
 MAX_GATEWAY_CONNECTIONS = 512
 KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))  # seconds, seconds, times
 
@@ -48,6 +51,9 @@ class GatewayListener:
         self._settings = settings
         self._server: asyncio.Server | None = None
         self._streams: set[asyncio.StreamWriter] = set()
+        self._sessions: set[asyncio.StreamWriter] = set()  # of those that report
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # for usage, by token
+        self._token = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, host: str, port: int, context: ssl.SSLContext) -> None:
@@ -61,6 +67,19 @@ class GatewayListener:
                 f"gateways cannot be listened to at {host}:{port} ({error.strerror or error}); free the port, or "
                 "choose another one with server.gateways"
             ) from error
+
+    async def collect(self) -> None:
+        """Have every gateway send up what its spools have; those that take longer than COLLECT_SECONDS are left."""
+        waiting = []
+        for writer in self._sessions:
+            self._token += 1
+            self._waiting[self._token] = done = asyncio.get_running_loop().create_future()
+            writer.write(encode_gateway_message(UsageWanted(self._token)))
+            waiting.append((self._token, done))
+        if waiting:
+            await asyncio.wait([done for _, done in waiting], timeout=COLLECT_SECONDS)
+        for token, _ in waiting:
+            del self._waiting[token]
 
     def close(self) -> None:
         """Stop listening and close what is open."""
@@ -101,8 +120,20 @@ class GatewayListener:
     async def _reports(self, hello: GatewayHello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._gateways.greet(hello)
         await _send(writer, self._settings)
+        self._sessions.add(writer)
+        try:
+            await self._listen(hello, reader, writer)
+        finally:
+            self._sessions.discard(writer)
+
+    async def _listen(self, hello: GatewayHello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             message = await _receive(reader, SILENT_SECONDS)
+            if isinstance(message, UsageSent):
+                done = self._waiting.get(message.token)
+                if done is not None and not done.done():
+                    done.set_result(None)
+                continue
             if not isinstance(message, GatewayReport):
                 return
             try:
@@ -115,7 +146,7 @@ class GatewayListener:
     async def _usage(self, hello: GatewayHello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             message = await _receive(reader, IDLE_SECONDS)
-            if isinstance(message, GatewayHello | GatewayReport):
+            if isinstance(message, GatewayHello | GatewayReport | UsageSent):
                 return
             await _send(writer, await self._gateways.answer(hello.gateway, message))
 

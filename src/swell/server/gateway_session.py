@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,8 @@ from swell.state.gateway_messages import (
     GatewaySettings,
     ReportHeard,
     ToGateway,
+    UsageSent,
+    UsageWanted,
     decode_to_gateway,
     encode_gateway_message,
 )
@@ -39,12 +42,18 @@ class GatewaySession:
         *,
         living: Callable[[], tuple[str, ...]],
         told: Callable[[GatewaySettings], None],
+        wanted: Callable[[int], None],
     ) -> None:
-        """`living` names the workers that run, `told` is called with what a server sends at its beginning."""
+        """`living` names the workers that run, `told` is called with what a server sends at its beginning.
+
+        `wanted` is called where the ledger is asked for up to now; `usage_sent` answers.
+        """
         self._control = control
         self._hello = hello
         self._living = living
         self._told = told
+        self._wanted = wanted
+        self._writer: asyncio.StreamWriter | None = None
         self._problem = ""
         self.news = asyncio.Event()  # other workers run: say so at once
 
@@ -60,28 +69,45 @@ class GatewaySession:
                 self._problem = problem
             await asyncio.sleep(RECONNECT_SECONDS)
 
+    def usage_sent(self, token: int) -> None:
+        """The ledger has what it was asked for with `token`."""
+        if self._writer is not None:
+            self._writer.write(encode_gateway_message(UsageSent(token)))
+
     async def _speak(self) -> None:
-        reader, writer = await self._connected()
+        reader, self._writer = await self._connected()
         try:
-            await _send(writer, self._hello)
+            await _send(self._writer, self._hello)
             settings = await _received(reader)
             if not isinstance(settings, GatewaySettings):
                 raise ValueError("the server began with something else than settings")
             self._told(settings)
-            while True:
-                self.news.clear()
-                await _send(writer, GatewayReport(self._living()))
-                if not isinstance(await _received(reader), ReportHeard):
-                    raise ValueError("the server answered a report with something else")
-                if self._problem:
-                    _log.info("the server answers again")
-                    self._problem = ""
-                try:
-                    await asyncio.wait_for(self.news.wait(), REPORT_SECONDS)
-                except TimeoutError:
-                    continue
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._listen(reader))
+                both.create_task(self._report(self._writer))
+        except* (OSError, EOFError, ValueError, msgspec.MsgspecError) as errors:
+            raise errors.exceptions[0] from None
         finally:
-            writer.close()
+            self._writer.close()
+            self._writer = None
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            self.news.clear()
+            await _send(writer, GatewayReport(self._living()))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.news.wait(), REPORT_SECONDS)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            message = await _received(reader)  # in good time: every report is answered
+            if isinstance(message, UsageWanted):
+                self._wanted(message.token)
+            elif not isinstance(message, ReportHeard):
+                raise ValueError("the server said something else than a gateway is told")
+            if self._problem:
+                _log.info("the server answers again")
+                self._problem = ""
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         control, reason = self._control, OSError("no address was given")

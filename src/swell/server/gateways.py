@@ -47,6 +47,11 @@ class Gateways:
         self._listener = GatewayListener(self.remote, channel, self._settings())
         await self._listener.open(spec.host, spec.port, context)
 
+    async def collect(self) -> None:
+        """Have what gateways' workers wrote by now entered, as far as they answer."""
+        if self._listener is not None:
+            await self._listener.collect()
+
     def close(self) -> None:
         """Stop listening."""
         if self._listener is not None:

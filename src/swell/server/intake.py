@@ -15,15 +15,23 @@ class Intake:
     """Reads spools on the writer thread. `ingested` is told of each piece that the ledger has taken."""
 
     def __init__(
-        self, reader: SpoolReader, writer: Writer, clock: Clock, ingested: Callable[[Ingested], Awaitable[None]]
+        self,
+        reader: SpoolReader,
+        writer: Writer,
+        clock: Clock,
+        ingested: Callable[[Ingested], Awaitable[None]],
+        elsewhere: Callable[[], Awaitable[None]],
     ) -> None:
+        """`elsewhere` has entered what workers on other machines wrote by now."""
         self._reader = reader
         self._writer = writer
         self._ingested = ingested
+        self._elsewhere = elsewhere
         self.loop = Loop("ingest", self._step, INGEST_SECONDS, clock)
 
     async def everything(self) -> None:
-        """What the workers have written by now, in at most MAX_INGEST_TURNS pieces."""
+        """What the workers have written by now; of this machine in at most MAX_INGEST_TURNS pieces."""
+        await self._elsewhere()
         for _ in range(MAX_INGEST_TURNS):
             if not (await self._once()).folders_with_more:
                 return

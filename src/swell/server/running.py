@@ -84,14 +84,18 @@ class RunningServer:
             publish=self._publish,
         )
         self._budgets = self._money.budgets
+        self._gateways = Gateways(parts, self._writer, self._workers_moved, self._budgets.ingested)
         self._intake = Intake(
-            SpoolReader(parts.state.spool, parts.store), self._writer, parts.clock, self._budgets.ingested
+            SpoolReader(parts.state.spool, parts.store),
+            self._writer,
+            parts.clock,
+            self._budgets.ingested,
+            self._gateways.collect,
         )
         self.ledger = LedgerDesk(parts.store, self._writer, self._intake.everything)
         self._keys: list[KeyRecord] = []
         self._refused = RefusedKeys(self._troubles.say)
         self._background = Background()
-        self._gateways = Gateways(parts, self._writer, self._workers_moved, self._budgets.ingested)
         self._roll = WorkerRoll(parts, self._writer, self._background, self._gateways.remote, self._intake.everything)
         self._changed = asyncio.Event()
         self._ending = Ending(self._changed, self._troubles.say, self._audit, self._hurry)
@@ -111,7 +115,11 @@ class RunningServer:
             on_change=self._fleet_changed,
         )
         self._draining = Draining(
-            self._fleet, self._providers.by_name, self._changed, lambda: bool(self._roll.living), self._troubles.say
+            self._fleet,
+            self._providers.by_name,
+            self._changed,
+            lambda: bool(self._roll.here or self._channel.connected()),
+            self._troubles.say,
         )
         self._watch = model_watch(
             parts, self._fleet, self._money.alerts.book, lambda: self._roll.living, self._ending.stop

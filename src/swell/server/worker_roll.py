@@ -37,12 +37,13 @@ class WorkerRoll:
         self._everything = everything
         self._silent: set[str] = set()  # adopted workers that have not told what they hold
         self.living: set[str] = set()  # incarnations whose processes run
+        self.here: set[str] = set()  # those of this machine
         self.channel: ControlChannel
 
     async def begin(self, replicas: Iterable[Replica]) -> None:
         """Adopt who lives, and check that the port can be had. Raises UserError."""
         await self._remote.begin()
-        here = running_workers(replicas)
+        self.here = here = running_workers(replicas)
         self.living = here | self._remote.living()
         self._silent = set(self.living)
         forget_settings(self._parts.state, here)
@@ -56,7 +57,7 @@ class WorkerRoll:
 
     def look(self, replicas: Iterable[Replica]) -> None:
         """Book out the workers whose processes are gone."""
-        here = running_workers(replicas)
+        self.here = here = running_workers(replicas)
         living = here | self._remote.living()
         ended = self.living - living
         for incarnation in ended:

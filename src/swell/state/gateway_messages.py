@@ -45,6 +45,18 @@ class ReportHeard(msgspec.Struct, frozen=True, tag="heard"):
     workers: tuple[str, ...]
 
 
+class UsageWanted(msgspec.Struct, frozen=True, tag="wanted"):
+    """Somebody asks for the ledger up to now: send up what the spools have."""
+
+    token: int
+
+
+class UsageSent(msgspec.Struct, frozen=True, tag="sent"):
+    """The ledger has what was in the spools when `token` came."""
+
+    token: int
+
+
 class ApplyUsage(msgspec.Struct, frozen=True, tag="apply"):
     """`UsageStore.apply_usage`."""
 
@@ -81,8 +93,8 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
 
 
 UsageCall = ApplyUsage | AskPosition | FinaliseSpool | ForgetSpools
-FromGateway = GatewayHello | GatewayReport | UsageCall
-ToGateway = GatewaySettings | ReportHeard | Answer
+FromGateway = GatewayHello | GatewayReport | UsageSent | UsageCall
+ToGateway = GatewaySettings | ReportHeard | UsageWanted | Answer
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_from_gateway = msgspec.msgpack.Decoder(FromGateway).decode
