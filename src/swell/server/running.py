@@ -17,14 +17,15 @@ from swell.control.workload import GATEWAY_WORKER
 from swell.errors import SwellError
 from swell.metering.ingest import SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
-from swell.server.administration import Administration, NewKey, current_principal
+from swell.server.administration import Administration, current_principal
 from swell.server.background import Background
 from swell.server.budgets import TURN_SECONDS
 from swell.server.channel import ControlChannel
 from swell.server.draining import END_MARGIN_SECONDS, Draining
-from swell.server.ending import Ending
+from swell.server.ending import Ending, Way
 from swell.server.gateway_workload import forget_settings, require_port
 from swell.server.intake import Intake
+from swell.server.leadership import Leadership
 from swell.server.ledger_desk import LedgerDesk
 from swell.server.loops import Loop
 from swell.server.model_watch import model_watch
@@ -95,14 +96,16 @@ class RunningServer:
         self._silent: set[str] = set()  # adopted workers that have not told what they hold
         self._background = Background()
         self._changed = asyncio.Event()
-        self._ending = Ending(self._changed, self._troubles.say, self._audit, self._hurry)
+        self.ending = Ending(self._changed, self._troubles.say, self._audit, self._hurry, on_signal=parts.on_signal)
+        lost = self.ending.lose
+        self._leadership = Leadership(parts.store, self._writer, parts.clock, lost, is_shared=parts.is_shared)
         self.spec_desk: SpecDesk | None = None
         if parts.change is not None:
-            hand_over = self._ending.hand_over
+            hand_over = self.ending.hand_over
             self.spec_desk = SpecDesk(parts.spec, parts.file, parts.change, parts.clock, hand_over)
         spec = parts.spec.server
         self._ask = HttpAsk()
-        self._providers = parts.providers(lambda child_id: self._fleet.wake())
+        self._providers = parts.providers(lambda child_id: self._fleet.wake(), self._leadership.confirm)
         self._fleet = Fleet(
             providers=self._providers.by_name,
             intents=StoredIntents(parts.store, self._writer),
@@ -114,7 +117,7 @@ class RunningServer:
         self._draining = Draining(
             self._fleet, self._providers.by_name, self._changed, lambda: bool(self._living), self._troubles.say
         )
-        self._watch = model_watch(parts, self._fleet, self._money.alerts.book, lambda: self._living, self._ending.stop)
+        self._watch = model_watch(parts, self._fleet, self._money.alerts.book, lambda: self._living, self.ending.stop)
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
         self._scaling = Scaling(
@@ -138,7 +141,7 @@ class RunningServer:
         runs on; a successor adopts it.
         """
         loop = asyncio.get_running_loop()
-        self._ending.listen()
+        self.ending.listen()
         try:
             await self._take_over()
         except BaseException:
@@ -151,6 +154,7 @@ class RunningServer:
             self._trail,
             *self._money.loops,
             *self._watch.loops,
+            *self._leadership.loops,
             Loop("budgets", self._budgets_step, TURN_SECONDS, self._clock),
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
@@ -160,14 +164,11 @@ class RunningServer:
         admin_task = loop.create_task(admin.run_on_socket(), name="admin")
         tasks.append(admin_task)
         tasks.append(self._background.run(greet(self), "the greeting failed"))
-        if self._parts.is_stopping():
-            self.request_stop(current_principal())
+        if (told := self._parts.told()) is not None:
+            self.ending.request(current_principal(), told)
         try:
-            await self._ending.stop.wait()
-            if self._ending.following is None:
-                await self._drain()
-            else:
-                await self._book_up()
+            await self.ending.stop.wait()
+            await self._end()
         finally:
             admin.should_exit = True
             await asyncio.wait([admin_task], timeout=END_MARGIN_SECONDS)
@@ -176,24 +177,16 @@ class RunningServer:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._channel.close()
             await self._let_go()
-        return self._ending.following
+        return self.ending.following
 
     async def serving(self) -> bool:
         """Wait until every worker is connected and every model that shall run has a ready replica; False: stopped."""
-        while not self._ending.stop.is_set():
+        while not self.ending.stop.is_set():
             if self._is_serving():
                 return True
             self._changed.clear()
             await self._changed.wait()
         return False
-
-    async def create_default_key(self, name: str) -> str:
-        """The first key of all; empty where there are keys already."""
-        if self._keys:
-            return ""
-        principal = current_principal()
-        made = await self.act(lambda office: office.create_key(NewKey(name), principal), keys_changed=True)
-        return str(made.key)
 
     # What the admin API asks for.
 
@@ -217,7 +210,7 @@ class RunningServer:
             "pid": os.getpid(),
             "url": self.url,
             "up_seconds": round(self._clock.monotonic() - self._started, 3),
-            "stopping": self.was_told_to_stop(),
+            "stopping": self.ending.told is not None,
             "spec": None if self.spec_desk is None else self.spec_desk.status(),
             "refused_keys": self._refused.reasons,
             "scaling": self._scaling.rows(),
@@ -263,11 +256,7 @@ class RunningServer:
 
     def request_stop(self, principal: str) -> None:
         """Begin to drain and stop; a server that hands over leaves that to its successor."""
-        self._ending.request(principal)
-
-    def was_told_to_stop(self) -> bool:
-        """Whether it shall stop, or whoever comes after it."""
-        return self._ending.was_told_to_stop()
+        self.ending.request(principal)
 
     @property
     def url(self) -> str:
@@ -339,9 +328,9 @@ class RunningServer:
 
     def _admin_server(self) -> "AdminServer":
         # Imported late: the HTTP framework takes longer to load than a worker takes to start.
-        from swell.server.admin import AdminServer
+        from swell.server.admin import AdminServer, application
 
-        return AdminServer(self, self._parts.state.admin_socket)
+        return AdminServer(application(self), self._parts.state.admin_socket)
 
     # Running.
 
@@ -399,7 +388,7 @@ class RunningServer:
         )
 
     def _unserved(self, model: str) -> Unserved | None:
-        if self.was_told_to_stop():
+        if self.ending.told is Way.DOWN:
             return ending(self._fleet.replicas, model)
         return self._money.spending.unserved(model)
 
@@ -462,18 +451,24 @@ class RunningServer:
     # Ending.
 
     def _hurry(self) -> None:
-        self._background.run(self._draining.hurry(), "stopping at once failed")
+        self._background.run(self._draining.hurry(self.ending.way), "stopping at once failed")
 
-    async def _drain(self) -> None:
+    async def _end(self) -> None:
         self._scaling.stop()
-        self._publish()  # who is held for a replica that will not come is told so
-        await self._draining.drain(self._parts.spec.server.timeouts.drain_seconds, self._parts.model_workloads)
-        await self._book_up()
-        await self._money.alerts.finish()
+        if self.ending.way is Way.LOST:
+            self._channel.close()  # gateways on other machines look for the server that leads
+        if self.ending.way is not Way.APPLY:
+            if self.ending.way is Way.DOWN:
+                self._publish()  # who is held for a replica that will not come is told so
+            seconds = self._parts.spec.server.timeouts.drain_seconds
+            await self._draining.drain(self.ending, seconds, self._parts.model_workloads)
+        if self.ending.way is not Way.LOST:
+            await self._book_up()
+        if self.ending.way is Way.DOWN:
+            await self._money.alerts.finish()
 
     async def _book_up(self) -> None:
         """What is known and not stored yet. Where that fails, a successor finds it in the spools, as after a kill."""
-        self._scaling.stop()
         await self._intake.everything()
         await self._trail_step(0.0)
         await self._money.runs.step()
