@@ -1,4 +1,4 @@
-"""Looking at a Postgres store that another server has: who that is, and whose the store is. Nothing is locked or written.
+"""Looking at a Postgres store that another server has: who that is, and whose it is. Nothing is locked or written.
 
 One connection, made when it is first needed and again after it was lost. It waits in the event loop, so that whoever
 waits can be told to end at any moment.
