@@ -7,7 +7,7 @@ import pytest
 
 from swell.errors import StateError
 from swell.server.state_directory import StateDirectory
-from swell.server.store_marks import INSTALLATION, PEPPER, check_marks, join, pepper_mark
+from swell.server.store_marks import INSTALLATION, PEPPER, check, check_marks, join, pepper_mark
 from swell.testing.memory_store import MemoryStore
 
 ONE, OTHER = b"1" * 32, b"2" * 32
@@ -79,3 +79,14 @@ def test_a_mark_tells_nothing_of_the_pepper_and_fits_into_63_bits() -> None:
     found = {pepper_mark(bytes([number]) * 32) for number in range(200)}
     assert len(found) == 200
     assert all(0 <= mark < 2**63 for mark in found)
+
+
+def test_a_command_that_comes_first_marks_nothing_and_one_that_comes_later_is_of_the_installation(make: Make) -> None:
+    store, first, second = MemoryStore(), make("a"), make("b")
+    check(store, second, OTHER, FILE)
+    assert marks(store) == {}
+    join(store, first, ONE, FILE)
+    check(store, second, ONE, FILE)
+    assert second.installation() == first.installation()
+    with pytest.raises(StateError, match="name it in SWELL_PEPPER_FILE"):
+        check(store, second, OTHER, FILE)

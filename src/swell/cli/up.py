@@ -42,7 +42,7 @@ def up(
     from swell.server.up import Wishes, serve
 
     wishes = Wishes(state, file, host, port, workers, log_level, ha=ha)
-    serve(wishes, Machine(hide_key=hide_key) if as_json else Person(state, hide_key=hide_key))
+    serve(wishes, Machine(hide_key=hide_key) if as_json else Person(state, hide_key=hide_key, ha=ha))
 
 
 class Machine:
@@ -88,8 +88,9 @@ class Machine:
 class Person:
     """Progress bars, and lines to copy."""
 
-    def __init__(self, state: Path, *, hide_key: bool) -> None:
+    def __init__(self, state: Path, *, hide_key: bool, ha: bool = False) -> None:
         self._hide_key = hide_key
+        self._ha = ha
         self._option = "" if state == DEFAULT_STATE_PATH else f" --state {state}"
 
     @contextmanager
@@ -124,7 +125,10 @@ class Person:
         print(f"\n  curl{trust} {url}/v1/chat/completions \\")
         print(f'    -H "Authorization: Bearer {key or "$OPENAI_API_KEY"}" -H "Content-Type: application/json" \\')
         print(f"""    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'\n""")
-        print(f"Stop with Ctrl-C or: swell down{self._option}", flush=True)
+        stop = (
+            "Leave the rest to the next server with Ctrl-C, stop everything with" if self._ha else "Stop with Ctrl-C or"
+        )
+        print(f"{stop}: swell down{self._option}", flush=True)
 
     def changed(self, file: Path | None) -> None:
         """Another spec is served now."""

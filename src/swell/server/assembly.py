@@ -27,7 +27,7 @@ from swell.server.publish import Served
 from swell.server.standby import StoreWatch
 from swell.server.state_directory import StateDirectory
 from swell.server.store_choice import chosen_store, remember_store
-from swell.server.store_marks import PEPPER, check_pepper, join
+from swell.server.store_marks import check, join
 from swell.spec import AnyPlace, ContainerSpec, KubernetesSpec, ModelSpec, Places, Spec
 from swell.spec.providers import places_from_json, places_to_json
 
@@ -240,7 +240,7 @@ def open_store(state: StateDirectory) -> Store:
         from swell.adapters.stores.postgres_location import locate
     store = open_postgres(locate(chosen.url, chosen.password))
     try:
-        check_pepper(store.mark(PEPPER), secrets.pepper, secrets.pepper_file)
+        check(store, state, secrets.pepper, secrets.pepper_file)
     except BaseException:
         store.close()
         raise

@@ -25,8 +25,16 @@ def pepper_mark(pepper: bytes) -> int:
     return int.from_bytes(hmac.digest(pepper, _LABEL, "sha256")[:8]) >> 1
 
 
-def check_pepper(known: int | None, pepper: bytes, file: Path) -> None:
-    """Raises StateError where the store is marked with another pepper."""
+def check(store: Store, state: StateDirectory, pepper: bytes, file: Path) -> None:
+    """Take over the installation's id. Raises StateError where the store is marked as another's."""
+    _check_pepper(store.mark(PEPPER), pepper, file)
+    known = store.mark(INSTALLATION)
+    if known is not None and not state.has_installation():
+        state.keep_installation(_as_id(known))
+    _check_installation(known, state)
+
+
+def _check_pepper(known: int | None, pepper: bytes, file: Path) -> None:
     if known is not None and known != pepper_mark(pepper):
         raise StateError(
             f"the key pepper {file} is not the one that the keys in this store were made with; bring the file "
@@ -37,19 +45,15 @@ def check_pepper(known: int | None, pepper: bytes, file: Path) -> None:
 
 def check_marks(marks: Mapping[str, int], state: StateDirectory, pepper: bytes, file: Path) -> None:
     """Raises StateError where a server with this state directory could not use the store."""
-    check_pepper(marks.get(PEPPER), pepper, file)
+    _check_pepper(marks.get(PEPPER), pepper, file)
     _check_installation(marks.get(INSTALLATION), state)
 
 
 def join(store: Store, state: StateDirectory, pepper: bytes, file: Path) -> None:
-    """Mark a store that nobody has marked; take over its installation's id. Raises StateError for another's store."""
-    check_pepper(store.set_mark(PEPPER, pepper_mark(pepper)), pepper, file)
-    known = store.mark(INSTALLATION)
-    if known is None:
-        known = store.set_mark(INSTALLATION, _as_mark(state.installation()))
-    elif not state.has_installation():
-        state.keep_installation(_as_id(known))
-    _check_installation(known, state)
+    """The same, and mark a store that nobody has marked."""
+    check(store, state, pepper, file)
+    store.set_mark(PEPPER, pepper_mark(pepper))
+    store.set_mark(INSTALLATION, _as_mark(state.installation()))
 
 
 def _check_installation(known: int | None, state: StateDirectory) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import uvloop
 
 from swell.clock import SystemClock
-from swell.errors import RetryLater, StoreLost, SwellError
+from swell.errors import RetryLater, StoreInUse, StoreLost, SwellError
 from swell.observe.logs import log_to_file, stop_logging
 from swell.ports.alert_sink import AlertSink
 from swell.ports.store import Store
@@ -111,18 +111,19 @@ def serve(wishes: Wishes, audience: Audience) -> None:
             require_free_port(spec.server.host, spec.server.port)
         first = NextSpec(spec, wanted_file(wishes), _prepare(spec, state, audience.fetching))
         assembly.remember_spec(state, spec)
-        uvloop.run(
-            _lead_by_turns(wishes, state, audience, first) if wishes.ha else _alone(wishes, state, audience, first)
-        )
+        if wishes.ha:
+            uvloop.run(_lead_by_turns(wishes, state, audience, first))
+        else:
+            _serve_alone(wishes, state, audience, first)
         # All has ended well; a late signal must not make it look otherwise.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _alone(wishes: Wishes, state: StateDirectory, audience: Audience, first: NextSpec) -> None:
+def _serve_alone(wishes: Wishes, state: StateDirectory, audience: Audience, first: NextSpec) -> None:
     store = assembly.open_server_store(state)
     try:
-        await _Succession(wishes, state, store, audience).serve(first)
+        uvloop.run(_Succession(wishes, state, store, audience).serve(first))
     finally:
         store.close()
 
@@ -150,7 +151,7 @@ async def _lead_by_turns(wishes: Wishes, state: StateDirectory, audience: Audien
             if turn.told() is not None:
                 return
             audience.trouble("Another server leads now. This one waits again.")
-        except (StoreLost, RetryLater) as error:
+        except (StoreInUse, StoreLost, RetryLater) as error:
             _log.exception("this server could not lead")
             if turn.told() is not None:
                 return
@@ -234,7 +235,7 @@ class _Succession:
             try:
                 server = self._server = RunningServer(self._parts(following, before), self._audience.trouble)
                 current, following = following, await server.run(self._announce(following))
-            except StoreLost:
+            except (StoreInUse, StoreLost):
                 raise
             except SwellError as error:
                 _log.exception("a changed spec cannot be served")
