@@ -195,5 +195,5 @@ def test_what_could_not_be_taken_over_is_refused(swell_up: SwellUp) -> None:
     url = "server: {store: {url: postgresql://swell@127.0.0.1:9/swell}}"
     of_this_machine = swell_up(f"models: [{{name: m, source: m.gguf}}]\n{url}", "--ha", ready=False)
     assert ended(of_this_machine) == 2
-    assert "models[0].provider: is process" in of_this_machine.output
+    assert "models[0].provider: is here, whose replicas are processes" in of_this_machine.output
     assert "kind container or kubernetes" in of_this_machine.output
