@@ -330,8 +330,13 @@ def test_whether_a_store_is_still_ones_own_is_told_apart(
     postgres: PostgresServer, database: str, open_database: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_connection, "BUSY_TIMEOUT_SECONDS", 0.1)
+    beginning = open_database(database)
+    postgres.end_sessions(database)
     leader = open_database(database)
     leader.next_epoch()
+    with pytest.raises(StoreLost, match="another server has used the store"):
+        beginning.confirm()
+    beginning.close()
     leader.confirm()
     postgres.end_sessions(database)
     leader.confirm()

@@ -51,24 +51,26 @@ class Draining:
 
         `ending` is asked again once the workers have ended: a command may have come, or another server.
         """
-        if ending.way is not Way.LOST:  # else its entries are another server's, and its replicas are too
-            self._fleet.want([w for w in self._fleet.workloads if w.kind != GATEWAY_WORKER])
+        self._fleet.want([w for w in self._fleet.workloads if w.kind != GATEWAY_WORKER])
         for replica in self._fleet.replicas:  # at once: a listener has no routes that must settle first
             if replica.kind == GATEWAY_WORKER and replica.handle is not None:
                 provider = self._providers[replica.provider]
                 await provider.stop(replica.handle, grace_seconds=replica.stop_grace_seconds)
         await self._until(
-            lambda: not any(self._is_there(replica, ending.way) for replica in self._fleet.replicas),
+            lambda: not any(r.kind == GATEWAY_WORKER and self._runs(r, ending.way) for r in self._fleet.replicas),
             worker_seconds + STOP_MARGIN_SECONDS + END_MARGIN_SECONDS,
             GATEWAY_WORKER,
         )
         if ending.way is Way.DOWN:
             await self._end_replicas(models)
 
-    def _is_there(self, replica: Replica, way: Way | None) -> bool:
-        if replica.kind != GATEWAY_WORKER or way is not Way.LOST or replica.handle is None:
-            return replica.kind == GATEWAY_WORKER and way is not Way.LOST
-        return self._providers[replica.provider].status(replica.handle).presence is Presence.RUNNING
+    def _runs(self, worker: Replica, way: Way | None) -> bool:
+        """Of a server that was ousted the fleet keeps who has ended: it cannot take their entries out of the store."""
+        if way is not Way.LOST:
+            return True
+        if worker.handle is None:
+            return False
+        return self._providers[worker.provider].status(worker.handle).presence is Presence.RUNNING
 
     async def _end_replicas(self, models: Sequence[Workload]) -> None:
         self._fleet.want([])

@@ -33,6 +33,7 @@ _SERVER, _MIGRATION = 0x5E11, 0x5E12  # the two locks, each beside a number for 
 _COUNT = (
     "INSERT INTO counters VALUES (%s, 1) ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value"
 )
+_EPOCH = "SELECT value FROM counters WHERE name = 'epoch'"
 _WRITES, _SESSIONS = "writes", "sessions"  # counters: transactions that wrote, processes that opened the store
 _SCHEMA = "hashtext(coalesce(current_schema(), ''))"
 # What was acknowledged must be on a disk. Who asks for even more than that gets it.
@@ -76,6 +77,8 @@ class PostgresDatabase:
                 self._migrate()
             with self.writing() as connection:
                 self._session = connection.exec_driver_sql(_COUNT, (_SESSIONS,)).scalar_one()
+                epoch = connection.exec_driver_sql(_EPOCH).scalar()
+            self.guard(epoch or 0)  # what is read from now on is worth nothing either, once another server begins
         except BaseException:
             self.close()
             raise
@@ -208,10 +211,11 @@ class PostgresDatabase:
     def _require_own_epoch(self, connection: "psycopg.Connection[Any]") -> None:
         if self._epoch is None:
             return
-        row = connection.execute("SELECT value FROM counters WHERE name = 'epoch'").fetchone()
-        if row is None or row[0] != self._epoch:
+        row = connection.execute(_EPOCH.encode()).fetchone()
+        if (0 if row is None else row[0]) != self._epoch:
             self._fence = StoreLost(
-                f"another server has used the store at {self.shown} meanwhile; stop this one with swell down"
+                f"another server has used the store at {self.shown} meanwhile, so what this process knows of it is worth "
+                "nothing; end it and start it again"
             )
             raise self._fence
 
