@@ -214,7 +214,7 @@ class PostgresDatabase:
         row = connection.execute(_EPOCH.encode()).fetchone()
         if (0 if row is None else row[0]) != self._epoch:
             self._fence = StoreLost(
-                f"another server has used the store at {self.shown} meanwhile, so what this process knows of it is worth "
+                f"another server has used the store at {self.shown} meanwhile, so what this process knows is worth "
                 "nothing; end it and start it again"
             )
             raise self._fence
