@@ -8,6 +8,8 @@ DEV := .venv/.installed-dev
 NODE_TESTS := tests/sdk/node
 NODE := $(NODE_TESTS)/node_modules/.installed
 PYTEST_ARGS ?=
+# Two at once, each file in one of them: most tests wait for processes. More than that starves those that watch time.
+PARALLEL := -n 2 --dist loadfile
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header \
 	--no-annotate --python-version 3.11 --upgrade
 
@@ -22,7 +24,7 @@ up: $(LOCAL) ## install what is missing, then serve the models of swell.yaml (or
 
 test: $(DEV) $(if $(shell command -v npm),$(NODE)) ## lint, types and every test that needs no root
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest --cov --cov-report=term -rs $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term -rs $(PYTEST_ARGS)
 
 coverage: $(DEV) $(if $(shell command -v npm),$(NODE)) ## the tests again, measuring the processes they start as well
 	@$(BIN)/python -m pytest --cov --cov-config=tests/processes.coveragerc --cov-report=term $(PYTEST_ARGS)

@@ -125,6 +125,9 @@ def test_partitions_and_sharing() -> None:
     shared = node_placement(Needs(accelerator="L4-SHARED"), Platform.GENERIC)
     assert _labels(shared) == {"nvidia.com/gpu.product": ("NVIDIA-L4-SHARED",)}
     assert asked_for("H100-MIG-3g.40gb").memory_gib == 40.0
+    assert [asked_for(name).kind for name in ("h100-MIG-1g.10gb", "L4-SHARED", "4xh100")] == [
+        "H100-MIG-1g.10gb", "L4-SHARED", "H100",
+    ]  # fmt: skip
 
 
 def test_a_cpu_replica_goes_anywhere() -> None:

@@ -176,11 +176,6 @@ class BudgetBook:
         """These were not stored after all."""
         self._dirty |= {(lease.limit, lease.incarnation) for lease in leases}
 
-    def holders(self, name: str) -> tuple[str, ...]:
-        """Workers that hold something of a limit."""
-        account = self._accounts.get(name)
-        return tuple(account.granted) if account else ()
-
     def overdrawn(self) -> list[str]:
         """Limits whose cap was lowered below what is spent and held: what lies idle shall come back."""
         return self._accounts.overdrawn()

@@ -16,6 +16,7 @@ from swell.control.workload import Workload
 from swell.policy.scaling.funded import BINDING as BUDGET
 from swell.policy.scaling.funded import span
 from swell.server.alert_episodes import Finding
+from swell.server.model_alert_words import replica_count, roughly
 from swell.spec import ModelSpec
 from swell.spec.replicas import MAX_REPLICAS
 from swell.state.alerts import money_values
@@ -86,7 +87,7 @@ class CapacityWatch:
             if lasts and run.decision is not None and run.since is not None:
                 found.append(_exceeded(self._models[model], run.decision, now - run.since))
             elif now - calm_since >= BOUND_CALM_SECONDS:
-                text = f"For {_span(BOUND_CALM_SECONDS)} it needed no more than it may have."
+                text = f"For {roughly(BOUND_CALM_SECONDS)} it needed no more than it may have."
                 found.append(Finding("capacity", model, "resolved", "has enough replicas again", text))
         return found
 
@@ -116,7 +117,7 @@ class ReadyWatch:
                 found.append(_none_ready(workload, own, now - state.none_since))
             elif _lasts(state.ready_since, now, READY_SECONDS) or _lasts(state.unwanted_since, now, UNWANTED_SECONDS):
                 what = "A replica has been ready" if is_ready else "No replica was wanted"
-                span = _span(READY_SECONDS if is_ready else UNWANTED_SECONDS)
+                span = roughly(READY_SECONDS if is_ready else UNWANTED_SECONDS)
                 found.append(Finding("replicas", workload.name, "resolved", "is served again", f"{what} for {span}."))
         return found
 
@@ -148,19 +149,19 @@ def _exceeded(model: ModelSpec, decision: Decision, seconds: float) -> Finding:
         does, bound, advice = _over_budget(model, decision)
         values |= _budget_values(decision)
     elif model.scales:
-        does, bound = f"needs more than its {_replicas(model.replicas.max)}", "replicas.max allows"
+        does, bound = f"needs more than its {replica_count(model.replicas.max)}", "replicas.max allows"
         advice = f"To allow more, raise replicas.max in swell.yaml; {enough} would carry this"
         values |= {"bound": "replicas.max", "replicas_max": model.replicas.max}
     else:
         fixed = model.replicas.max
-        does = f"needs more than its {_replicas(fixed)}, whose number is fixed"
-        bound = f"the fixed {_replicas(fixed)} carr{'ies' if fixed == 1 else 'y'}"
+        does = f"needs more than its {replica_count(fixed)}, whose number is fixed"
+        bound = f"the fixed {replica_count(fixed)} carr{'ies' if fixed == 1 else 'y'}"
         advice = f"To let Swell add replicas, give a range in swell.yaml, such as replicas: {fixed}..{enough}"
         values |= {"bound": "fixed", "replicas_max": fixed}
     is_told_why = decision.binding == BUDGET or model.scales  # nothing is decided of a fixed number
     why = ". Why each number was chosen: swell status --why" if is_told_why else ""
     text = (
-        f"For {_span(seconds)} more was needed than {bound}: {needed}. "
+        f"For {roughly(seconds)} more was needed than {bound}: {needed}. "
         f"{inputs.get('queued', 0.0):.0f} requests wait now.\n{advice}{why}"
     )
     return Finding("capacity", model.name, "warning", does, text, values)
@@ -168,7 +169,7 @@ def _exceeded(model: ModelSpec, decision: Decision, seconds: float) -> Finding:
 
 def _over_budget(model: ModelSpec, decision: Decision) -> tuple[str, str, str]:
     """What a title, and two sentences about a budget that binds say."""
-    has = f"{_replicas(decision.replicas)} of {dict(decision.inputs).get('without_budget', 0.0):.0f}"
+    has = f"{replica_count(decision.replicas)} of {dict(decision.inputs).get('without_budget', 0.0):.0f}"
     does = f"needs more than its infrastructure budget pays for: it has {has}"
     fund = decision.fund
     if fund is None:
@@ -203,18 +204,7 @@ def _none_ready(workload: Workload, own: list[Replica], seconds: float) -> Findi
         workload.name,
         "critical",
         "has no replica that is ready",
-        f"None of {workload.count} wanted was ready for {_span(seconds)}.{why} Requests for it fail.\n"
+        f"None of {workload.count} wanted was ready for {roughly(seconds)}.{why} Requests for it fail.\n"
         f"Swell goes on trying. What is wrong: {where}; swell status",
         {"wanted": workload.count, "failures": times, "none_ready_seconds": int(seconds)},
     )
-
-
-def _replicas(count: int) -> str:
-    return "1 replica" if count == 1 else f"{count} replicas"
-
-
-def _span(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return "a minute" if minutes <= 1 else f"{minutes} minutes"
-    return f"{minutes // 60} hours"

@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from swell.errors import UserError
 from swell.ports.provider import Fetch, Needs
 from swell.spec import Engine, KubernetesSpec, ModelSpec
+from swell.state.accelerators import asked_for
 
 MODELS = "/models"  # the cache, inside a Pod
 PYTHON = "python3"  # of images with Swell in them
 FETCH_MODULE = "swell.adapters.sources.fetch"
-_COUNTED = re.compile(r"(\d+)x(.+)")
 _HUB = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?", re.ASCII)
 
 
@@ -87,5 +87,8 @@ def _accelerator(model: ModelSpec) -> tuple[int, str]:
     """How many of which: the first that the model names. Others are for pools of their own."""
     if not model.accelerators:
         return 0, ""
-    counted = _COUNTED.fullmatch(model.accelerators[0])
-    return (int(counted[1]), counted[2]) if counted else (1, model.accelerators[0])
+    try:
+        asked = asked_for(model.accelerators[0])
+    except UserError as error:
+        raise UserError(f"model {model.name}: {error}") from error
+    return asked.count, asked.kind

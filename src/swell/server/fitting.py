@@ -59,7 +59,7 @@ def candidates(
     found = []
     for name in every if names is None else names:
         asked = asked_for(name)
-        label = f"{asked.count}x{asked.accelerator.name}" if asked.count > 1 else name.removeprefix("1x")
+        label = f"{asked.count}x{asked.kind}" if asked.count > 1 else asked.kind
         arithmetic = fit(shape, asked, context_tokens=context_tokens, kv_bits=kv_bits)
         found.append(Candidate(label, arithmetic, _usd(asked.accelerator.name, asked.count, listed)))
     return sorted(found, key=lambda each: (not each.fit.fits, each.usd_per_hour is None, each.usd_per_hour or 0.0))

@@ -5,31 +5,24 @@ file over a restart, so that a server that restarts often still sees six hours. 
 counted, nor what the file lacks (up to KEEP_SECONDS): both can make an alert late, and none false.
 """
 
-import asyncio
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from swell.clock import Clock
 from swell.metering.burn_rates import CALM_SECONDS, Burn, MissLog, burning, is_calm
-from swell.security.private_files import replace_private
 from swell.server.alert_episodes import Finding
+from swell.server.kept_counts import KeptCounts, read_counts, write_counts
 from swell.spec import ModelSpec
 from swell.state.messages import Load, ModelLoad
 
 KEEP_SECONDS = 60.0  # between two writings of what was counted
 VERSION = 1
+COUNTED = "objectives"
 
-_log = logging.getLogger(__name__)
 
-
-class _Kept(msgspec.Struct, frozen=True):
+class _Kept(KeptCounts, frozen=True, kw_only=True):
     """The file: by model, the age of each minute in seconds when it was written, and its counts."""
 
-    version: int
-    at_unix: float
     counts: dict[str, list[tuple[float, int, int]]]
 
 
@@ -82,16 +75,10 @@ class ObjectiveWatch:
 
     def restore(self) -> None:
         """Take up what an earlier server counted; a file that cannot be read is as good as none."""
-        try:
-            kept = msgspec.json.decode(self._file.read_bytes(), type=_Kept)
-        except FileNotFoundError:
+        found = read_counts(self._file, _Kept, VERSION, self._clock.unix(), COUNTED)
+        if found is None:
             return
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            _log.warning("what was counted of objectives could not be read", extra={"reason": str(error)})
-            return
-        away = self._clock.unix() - kept.at_unix
-        if kept.version != VERSION or away < 0:  # a clock that was set back: how old it is, nobody knows
-            return
+        kept, away = found
         now = self._clock.monotonic()
         for model in kept.counts.keys() & self._logs.keys():
             aged = [(age + away, judged, missed) for age, judged, missed in kept.counts[model]]
@@ -104,11 +91,7 @@ class ObjectiveWatch:
             return
         self._keep_at = now + KEEP_SECONDS
         counts = {model: log.kept(now) for model, log in self._logs.items()}
-        content = msgspec.json.encode(_Kept(VERSION, self._clock.unix(), counts))
-        try:
-            await asyncio.to_thread(replace_private, self._file, content)
-        except OSError as error:
-            _log.warning("what was counted of objectives could not be kept", extra={"reason": str(error)})
+        await write_counts(self._file, _Kept(version=VERSION, at_unix=self._clock.unix(), counts=counts), COUNTED)
 
 
 def _promised(load: ModelLoad) -> tuple[int, int]:

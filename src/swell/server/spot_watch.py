@@ -5,8 +5,6 @@ notice on, or from where it is seen without one. An episode lasts while losses g
 over restarts. What is lost while no server runs is found gone by the next one and counted by none.
 """
 
-import asyncio
-import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,17 +16,17 @@ from swell.clock import Clock
 from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER, Workload
 from swell.ports.provider import Loss
-from swell.security.private_files import replace_private
 from swell.server.alert_episodes import Finding
+from swell.server.kept_counts import KeptCounts, read_counts, write_counts
+from swell.server.model_alert_words import replica_count, roughly
 from swell.spec import ModelSpec
 
 CALM_SECONDS = 1800.0  # without a loss or a refusal, and it is over
 MAX_PLACES_TOLD = 5  # accelerators and zones in one alert
 MAX_PLACES = 1000  # counted apart, of one model; what comes beyond is counted without its name
 VERSION = 1
+COUNTED = "spot losses"
 _ELSEWHERE = ("", "")
-
-_log = logging.getLogger(__name__)
 
 _Place = tuple[str, str]  # accelerator, zone
 
@@ -41,11 +39,9 @@ class _KeptModel(msgspec.Struct, frozen=True):
     counts: list[tuple[str, str, str, int]]
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _Kept(KeptCounts, frozen=True, kw_only=True):
     """The file: `known` are the replicas whose loss is counted and that are there yet."""
 
-    version: int
-    at_unix: float
     known: list[str]
     models: dict[str, _KeptModel]
 
@@ -99,16 +95,10 @@ class SpotWatch:
 
     def restore(self) -> None:
         """Take up what an earlier server counted; a file that cannot be read is as good as none."""
-        try:
-            kept = msgspec.json.decode(self._file.read_bytes(), type=_Kept)
-        except FileNotFoundError:
+        found = read_counts(self._file, _Kept, VERSION, self._clock.unix(), COUNTED)
+        if found is None:
             return
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            _log.warning("what was counted of spot losses could not be read", extra={"reason": str(error)})
-            return
-        away = self._clock.unix() - kept.at_unix
-        if kept.version != VERSION or away < 0:  # a clock that was set back: how old it is, nobody knows
-            return
+        kept, away = found
         now = self._clock.monotonic()
         self._known = set(kept.known)
         for name in kept.models.keys() & self._models.keys():
@@ -125,11 +115,8 @@ class SpotWatch:
         self._is_changed = False
         now = self._clock.monotonic()
         models = {name: _kept(tally, now) for name, tally in self._tallies.items()}
-        content = msgspec.json.encode(_Kept(VERSION, self._clock.unix(), sorted(self._known), models))
-        try:
-            await asyncio.to_thread(replace_private, self._file, content)
-        except OSError as error:
-            _log.warning("what was counted of spot losses could not be kept", extra={"reason": str(error)})
+        kept = _Kept(version=VERSION, at_unix=self._clock.unix(), known=sorted(self._known), models=models)
+        await write_counts(self._file, kept, COUNTED)
 
     def _count(self, replica: Replica, now: float) -> None:
         tally = self._tallies.get(replica.serves)
@@ -155,7 +142,8 @@ def _losing(model: ModelSpec, tally: _Tally, own: Iterable[Replica], wanted: int
     ready = [replica for replica in own if replica.routable]
     spot = sum(replica.machine.market == "spot" for replica in ready)
     others = len(ready) - spot
-    left = f"{_replicas(others)} that {'is' if others == 1 else 'are'} not on spot stand{'s' if others == 1 else ''} in"
+    stand = "that is not on spot stands in" if others == 1 else "that are not on spot stand in"
+    left = f"{replica_count(others)} {stand}"
     spec = model.bought_on_spot
     advice = "lower spot.max_fraction or raise spot.ondemand_base in swell.yaml" if spec else "set spot in swell.yaml"
     return Finding(
@@ -163,7 +151,7 @@ def _losing(model: ModelSpec, tally: _Tally, own: Iterable[Replica], wanted: int
         model.name,
         "warning",
         f"loses spot machines: {_counted(tally)}",
-        f"In {_span(now - tally.begun)}: {_places(tally)}. Now {_replicas(len(ready))} of {wanted} wanted "
+        f"In {roughly(now - tally.begun)}: {_places(tally)}. Now {replica_count(len(ready))} of {wanted} wanted "
         f"{'is' if len(ready) == 1 else 'are'} ready, {spot} of them on spot"
         f"{f'; {left}' if others else ', and nothing stands in'}.\n"
         f"Swell asks for others by itself. To depend less on spot, {advice}. What happens: swell status",
@@ -172,9 +160,9 @@ def _losing(model: ModelSpec, tally: _Tally, own: Iterable[Replica], wanted: int
 
 
 def _calm(model: str, tally: _Tally | None) -> Finding:
-    text = f"For {_span(CALM_SECONDS)} no machine was taken and no order refused."
+    text = f"For {roughly(CALM_SECONDS)} no machine was taken and no order refused."
     if tally is not None:
-        text += f" Over {_span(tally.last - tally.begun)} before: {_places(tally)}."
+        text += f" Over {roughly(tally.last - tally.begun)} before: {_places(tally)}."
     values = {} if tally is None else _values(tally)
     return Finding("spot_loss", model, "resolved", "loses no spot machines any more", text, values)
 
@@ -206,14 +194,3 @@ def _places(tally: _Tally) -> str:
         found.append(f"{what}: {there}")
     more = len(sums) - len(found)
     return "; ".join(found) + (f"; and {more} more places" if more else "")
-
-
-def _replicas(count: int) -> str:
-    return "1 replica" if count == 1 else f"{count} replicas"
-
-
-def _span(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return "a minute" if minutes <= 1 else f"{minutes} minutes"
-    return f"{minutes // 60} hours"

@@ -113,6 +113,12 @@ class Asked:
     is_shared: bool = False  # time-sliced
 
     @property
+    def kind(self) -> str:
+        """One of them, as it is asked for: `4xh100` asks for `H100`."""
+        partition = f"-MIG-{self.mig}" if self.mig else "-SHARED" if self.is_shared else ""
+        return f"{self.accelerator.name}{partition}"
+
+    @property
     def memory_gib(self) -> float:
         """What one of them holds. A profile's own name says it; sharers of a time-sliced one see all of it."""
         return float(self.mig.partition(".")[2].removesuffix("gb")) if self.mig else self.accelerator.memory_gib

@@ -2,9 +2,12 @@
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine.interfaces import IsolationLevel
 
 from swell.adapters.stores.postgres_errors import STATEMENT_SECONDS
 from swell.adapters.stores.postgres_location import PostgresLocation
@@ -23,6 +26,19 @@ _SETTINGS = (
     "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false),"
     " set_config('client_connection_check_interval', %s, false)"
 )
+
+
+def engine_on(connect: "Callable[[], psycopg.Connection[Any]]", isolation: IsolationLevel) -> Engine:
+    """SQLAlchemy on one connection of that kind, made anew where it was lost."""
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=connect,
+        pool_size=1,
+        max_overflow=0,
+        pool_pre_ping=True,
+        isolation_level=isolation,
+        hide_parameters=True,  # an error's text must not carry key digests, nor what was asked for
+    )
 
 
 def process_name() -> str:

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from swell.adapters.stores.postgres_connection import check_server, connected, prepare, process_name
+from swell.adapters.stores.postgres_connection import check_server, connected, engine_on, prepare, process_name
 from swell.adapters.stores.postgres_errors import explain
 from swell.adapters.stores.postgres_location import PostgresLocation
 from swell.adapters.stores.schema import HEAD
@@ -61,15 +61,7 @@ class PostgresDatabase:
         self._is_asking = False  # somebody waits for what became of it
         self._was_done = False
         self._fence: StoreLost | None = None  # why nothing may be done with the store any more
-        self._engine: Engine | None = create_engine(
-            "postgresql+psycopg://",
-            creator=self._connect,
-            pool_size=1,
-            max_overflow=0,
-            pool_pre_ping=True,
-            isolation_level="READ COMMITTED",
-            hide_parameters=True,  # an error's text must not carry key digests
-        )
+        self._engine: Engine | None = engine_on(self._connect, "READ COMMITTED")
         try:
             with self.reading() as connection:
                 revision = _revision(connection)

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from swell.adapters.stores.postgres_connection import connected, prepare, process_name
+from swell.adapters.stores.postgres_connection import connected, engine_on, prepare, process_name
 from swell.adapters.stores.postgres_errors import RETRY_SECONDS, explain
 from swell.adapters.stores.postgres_location import PostgresLocation
 from swell.adapters.stores.usage_reads import UsageReadRows
@@ -36,15 +36,7 @@ class PostgresReading:
 
     def __init__(self, location: PostgresLocation) -> None:
         self._location = location
-        self._engine: Engine | None = create_engine(
-            "postgresql+psycopg://",
-            creator=self._connect,
-            pool_size=1,
-            max_overflow=0,
-            pool_pre_ping=True,
-            isolation_level="REPEATABLE READ",
-            hide_parameters=True,  # an error's text must not carry what was asked for
-        )
+        self._engine: Engine | None = engine_on(self._connect, "REPEATABLE READ")
         self._lock = threading.Lock()
         self._running: psycopg.Connection[Any] | None = None
         self._is_interrupted = False

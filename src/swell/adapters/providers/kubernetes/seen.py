@@ -68,11 +68,6 @@ class PodSeen:
     accelerator: str  # as Swell names it
     waiting: str
 
-    @property
-    def is_claimed(self) -> bool:
-        """Whether what it says of whose it is holds for the container that runs now."""
-        return bool(self.child_id) and self.child_run == self.run
-
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSeen:
