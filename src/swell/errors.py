@@ -4,6 +4,8 @@
     ├── UserError            the user must change something: exit code 2, never retried
     │   ├── SpecError        swell.yaml is wrong at a named path
     │   ├── StateError       the state directory is locked, unreadable or of another version
+    │   │   ├── StoreInUse   another server or command has the store open
+    │   │   └── StoreLost    another one has used it since this one last did: what this one knows is worth nothing
     │   ├── SourceError      a model source cannot be had: missing, pickled, wrong checksum
     │   └── KeyFormatError   a key is mistyped (its checksum does not match)
     ├── RetryLater           worth trying again after `retry_after_seconds`
@@ -38,6 +40,14 @@ class SpecError(UserError):
 
 class StateError(UserError):
     """The state directory cannot be used as it is."""
+
+
+class StoreInUse(StateError):
+    """Another server or command has the store open."""
+
+
+class StoreLost(StateError):
+    """The store was another server's meanwhile, so nothing may be done any more by what this one knows of it."""
 
 
 class SourceError(UserError):

@@ -1,5 +1,7 @@
 """The fleet, fault by fault, on a make-believe machine."""
 
+from pathlib import Path
+
 import pytest
 from fleet_world import ServerKilledError, World
 
@@ -272,6 +274,21 @@ async def test_a_workload_without_health_path_is_ready_when_it_runs(world: World
     await world.steps(3)
     assert world.only().phase is Phase.READY
     assert world.only().address is None
+
+
+@pytest.mark.parametrize(("port", "moves"), [(None, False), (8000, True)])
+async def test_a_server_elsewhere_keeps_the_logs_of_what_it_adopts_in_its_own_folder(
+    world: World, tmp_path: Path, port: int | None, moves: bool
+) -> None:
+    world.machine.binding = Binding(port=port)
+    world.fleet.want([world.workload()])
+    await world.steps(4)
+    (before,) = world.fleet.replicas
+    await world.restart(world.workload(log_dir=tmp_path / "elsewhere"))
+    (after,) = world.fleet.replicas
+    assert after.child_id == before.child_id
+    folder = tmp_path / "elsewhere" if moves else before.log_path.parent
+    assert after.log_path == folder / before.log_path.name
 
 
 async def test_a_restarted_server_adopts_at_once_what_answers(world: World) -> None:

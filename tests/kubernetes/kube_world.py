@@ -12,6 +12,7 @@ from kube_children import METRICS, SETTINGS
 
 from swell.adapters.providers.kubernetes import names, objects
 from swell.adapters.providers.kubernetes.api import ApiProblem, Change, Kind, Page
+from swell.adapters.providers.kubernetes.confirmed import ConfirmedApi
 from swell.adapters.providers.kubernetes.pacing import Pace
 from swell.adapters.providers.kubernetes.provider import KubernetesProvider
 from swell.clock import ManualClock
@@ -21,7 +22,7 @@ from swell.control.replica import Replica
 from swell.control.workload import REPLICA, HealthCheck, Slot, Workload
 from swell.errors import AlreadyGone
 from swell.ports.engine import LaunchCommand
-from swell.ports.provider import Needs
+from swell.ports.provider import Confirm, Needs, unquestioned
 from swell.state.records import ProcessRecord
 from swell.testing.cluster import Controllers, FakeCluster, Refused
 
@@ -171,7 +172,7 @@ class MemoryIntents:
 class World:
     """A cluster, a store, and a server that can be killed and started again. `async with` it."""
 
-    def __init__(self, *, nodes: int = 4, pace: Pace | None = None) -> None:
+    def __init__(self, *, nodes: int = 4, pace: Pace | None = None, confirm: Confirm = unquestioned) -> None:
         self.clock = ManualClock()
         self.cluster = FakeCluster(self.clock)
         self.controllers = Controllers(self.cluster, names.WORKLOAD)
@@ -180,6 +181,7 @@ class World:
         self.doom = Doom()
         self.intents = MemoryIntents(self.doom)
         self.pace = pace
+        self.confirm = confirm
         self.wanted: tuple[Workload, ...] = ()
         self._sleepers: list[tuple[float, asyncio.Event]] = []
         self.begin()
@@ -188,7 +190,8 @@ class World:
         """A server that knows nothing yet."""
         self.doom.is_dead = False
         self.api = DirectApi(self.cluster, self.doom)
-        self.provider = KubernetesProvider(self.api, SETTINGS, clock=self.clock, pace=self.pace, pause=self._pause)
+        api = ConfirmedApi(self.api, self.confirm)
+        self.provider = KubernetesProvider(api, SETTINGS, clock=self.clock, pace=self.pace, pause=self._pause)
         self.fleet = Fleet(providers={"cluster": self.provider}, intents=self.intents, ask=_nobody, clock=self.clock)
 
     async def __aenter__(self) -> "World":

@@ -7,7 +7,13 @@ from swell.adapters.providers.kubernetes import client
 from swell.adapters.providers.kubernetes.api import Kind
 
 PROVIDER = Path(client.__file__).parent
-BETWEEN = {"api.py", "client.py", "pacing.py", "watch.py"}  # pass on what they are asked for, whatever it is
+BETWEEN = {
+    "api.py",
+    "client.py",
+    "confirmed.py",
+    "pacing.py",
+    "watch.py",
+}  # pass on what they are asked for, whatever it is
 # What an API server wants to be allowed for each method of ClusterApi; an apply may make what is not there.
 VERBS = {
     "pages": {"list"},

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kube_world import World
 
 from swell.adapters.providers.kubernetes import names
+from swell.errors import AtCapacity
 from swell.ports.provider import Presence
 from swell.state.replica import Phase
 from swell.testing.cluster import Refused
@@ -42,6 +43,33 @@ async def test_what_does_not_change_is_not_written(world: World) -> None:
     before = world.api.writes, world.provider.api.reads
     await world.steps(40, seconds=2.0)
     assert (world.api.writes, world.provider.api.reads) == before
+
+
+async def test_a_server_that_does_not_surely_lead_writes_nothing_whatever_it_was_told_and_goes_on_when_it_does() -> (
+    None
+):
+    doubt = AtCapacity("another server may lead", retry_after_seconds=1.0)
+    leads = True
+
+    async def confirm() -> None:
+        if not leads:
+            raise doubt
+
+    async with World(confirm=confirm) as world:
+        world.want(world.workload("chat", 3), world.workload("code", 2))
+        await world.steps(20)
+        assert len(world.ready()) == 5
+        leads, before = False, world.api.writes
+        (name,) = (each for each in world.cluster.objects["deployments"] if "chat" in each)
+        world.cluster.patch("deployments", name, {"spec": {"replicas": 4}})  # which the other one did
+        world.want(world.workload("chat", 1))
+        await world.steps(60)
+        assert world.api.writes == before
+        assert len(world.pods("chat")) == 4
+        assert len(world.pods("code")) == 2
+        leads = True
+        await world.steps(200)
+        assert (len(world.pods("chat")), len(world.pods("code"))) == (1, 0)
 
 
 async def test_the_replica_that_the_plan_chose_is_the_one_that_goes(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swell.adapters.providers.container_api import DockerApi
 from swell.adapters.providers.container_body import (
     ContainerPlace,
     container_name,
@@ -168,3 +169,16 @@ def test_a_gpu_is_one_replicas_at_a_time() -> None:
         free_devices(PLACE, 2, {"0", "2"})
     with pytest.raises(LaunchFailed, match="needs 4 GPUs and here has 3"):
         free_devices(PLACE, 4, ())
+
+
+async def test_a_daemon_is_asked_for_changes_only_where_that_is_confirmed(tmp_path: Path) -> None:
+    async def doubt() -> None:
+        raise AtCapacity("another server may lead", retry_after_seconds=1.0)
+
+    api = DockerApi(tmp_path / "nobody.sock", doubt)
+    for method, path in (("POST", "/containers/c/kill"), ("DELETE", "/containers/c")):
+        with pytest.raises(AtCapacity, match="another server may lead"):
+            await api.call(method, path)
+    with pytest.raises(AtCapacity, match="does not answer"):
+        await api.call("GET", "/containers/json")
+    await api.close()

@@ -1,8 +1,12 @@
 """The budgets of a running server: slots of rolling windows follow one another, and nothing that counts is lost."""
 
+from pathlib import Path
+
+import pytest
 from alert_world import START_UNIX, AlertWorld
 
 from swell.server.budget_rows import budget_rows, ledger_rows
+from swell.server.budgets import BudgetDesk
 from swell.state.budgets import LATE_SLOTS, SLOTS
 from swell.units import NANOS_PER_USD
 
@@ -62,3 +66,17 @@ async def test_after_a_long_sleep_only_what_counts_is_read_and_kept() -> None:
         assert world.budgets.is_due
         await world.budgets.refresh()
         assert world.spend(1000)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_what_another_servers_worker_was_leased_stays_spent_while_its_spool_is_elsewhere(
+    tmp_path: Path, is_shared: bool
+) -> None:
+    async with AlertWorld(budget=ROLLING) as world:
+        assert world.spend(400)
+        await world.budgets.save()
+        leases = world.store.list_leases()
+        assert len(leases) == 1
+        following = BudgetDesk(world.spec, world.store, world.writer, world.clock, is_shared=is_shared)
+        await following.begin(tmp_path, ())
+        assert world.store.list_leases() == (leases if is_shared else [])

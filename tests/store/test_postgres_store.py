@@ -1,9 +1,12 @@
 """What is particular to Postgres: the schema, months as partitions, who may be in it, what its errors mean."""
 
+import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -16,7 +19,8 @@ from swell.adapters.stores import migrate, postgres_connection, schema
 from swell.adapters.stores.partitions import OTHER
 from swell.adapters.stores.postgres import PostgresStore, open_postgres
 from swell.adapters.stores.postgres_location import locate
-from swell.errors import AtCapacity, StateError, SwellError
+from swell.adapters.stores.postgres_watch import PostgresWatch
+from swell.errors import AtCapacity, StateError, StoreInUse, StoreLost, SwellError
 from swell.state.records import SpoolPosition, UsageFilter
 from swell.testing.postgres_server import PASSWORD, USER, PostgresServer
 from swell.testing.store_suite import audit_entry, key_record, usage_change
@@ -320,3 +324,68 @@ def test_a_migrated_store_opens_without_alembic(postgres: PostgresServer, databa
         f"open_postgres(locate({postgres.url(database)!r})).close(); sys.exit('alembic' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
+
+
+def test_whether_a_store_is_still_ones_own_is_told_apart(
+    postgres: PostgresServer, database: str, open_database: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_connection, "BUSY_TIMEOUT_SECONDS", 0.1)
+    beginning = open_database(database)
+    postgres.end_sessions(database)
+    leader = open_database(database)
+    leader.next_epoch()
+    with pytest.raises(StoreLost, match="another server has used the store"):
+        beginning.confirm()
+    beginning.close()
+    leader.confirm()
+    postgres.end_sessions(database)
+    leader.confirm()
+    postgres.end_sessions(database)
+    command = open_database(database)
+    with pytest.raises(StoreInUse, match="is in use by swell"):
+        leader.confirm()
+    command.close()
+    leader.confirm()
+    postgres.end_sessions(database)
+    other = open_database(database)
+    other.next_epoch()
+    for _ in range(2):
+        with pytest.raises(StoreLost, match="another server has used the store"):
+            leader.confirm()
+    other.close()
+    with pytest.raises(StoreLost, match="another server has used the store"):
+        leader.append_audit(audit_entry("late"))
+
+
+async def test_one_that_watches_is_told_who_has_it_and_its_marks_and_keeps_nobody_waiting(
+    postgres: PostgresServer, open_database: Open
+) -> None:
+    fresh = postgres.new_database()
+    watch = PostgresWatch(locate(postgres.url(fresh)))
+    assert await watch.look() == ("", {}), "a database without tables"
+    store = open_database(fresh)
+    store.set_mark("whose", -(2**63))
+    leader, marks = await watch.look()
+    assert re.fullmatch(rf"swell \S+ {os.getpid()} \(this machine\)", leader)
+    assert marks == {"whose": -(2**63)}
+    postgres.end_sessions(fresh)
+    with pytest.raises(AtCapacity):
+        await watch.look()
+    assert await watch.look() == ("", {"whose": -(2**63)})
+    await watch.close()
+    await watch.close()
+    store.close()
+    postgres.drop(fresh)
+
+
+def test_postgres_gives_up_a_client_whose_machine_is_gone_within_half_a_minute(
+    postgres: PostgresServer, database: str
+) -> None:
+    store = open_postgres(locate(postgres.url_of_port(database), PASSWORD))
+    assert isinstance(store, PostgresStore)
+    with closing(store), store._database.reading() as connection:
+        shown = {
+            name: connection.exec_driver_sql(f"SHOW {name}").scalar_one()
+            for name in ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+        }
+    assert list(shown.values()) == ["10", "5", "3", "25000"], "what the socket has, which Postgres reads back"

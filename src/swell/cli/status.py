@@ -23,10 +23,13 @@ def status(
 
     with server(state) as running:
         seen = running.status()
-        if why:
+        if why and not seen.get("waiting"):
             seen["decisions"] = running.decisions(model, limit)
     if as_json:
         print_json(seen)
+        return
+    if seen.get("waiting"):
+        print(f"Swell {seen['version']} waits (process {seen['pid']}): {seen['leader']} leads.")
         return
     print(f"Swell {seen['version']} serves {seen['url']} (process {seen['pid']}, up {_length(seen['up_seconds'])})")
     replicas = [_replica_row(replica) for replica in seen["replicas"]]

@@ -28,14 +28,21 @@ def up(
     hide_key: Annotated[
         bool, typer.Option("--hide-key", help="Do not show the key: for a place where output is collected.")
     ] = False,
+    ha: Annotated[
+        bool,
+        typer.Option("--ha", help="One of several servers over one Postgres store: wait until no other one leads."),
+    ] = False,
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve, in the foreground, until Ctrl-C or `swell down`; both drain and stop everything."""
+    """Serve, in the foreground, until Ctrl-C or `swell down`; both drain and stop everything.
+
+    With --ha, Ctrl-C and SIGTERM leave replicas running for the next server that leads.
+    """
     from swell.server.up import Wishes, serve
 
-    wishes = Wishes(state, file, host, port, workers, log_level)
-    serve(wishes, Machine(hide_key=hide_key) if as_json else Person(state, hide_key=hide_key))
+    wishes = Wishes(state, file, host, port, workers, log_level, ha=ha)
+    serve(wishes, Machine(hide_key=hide_key) if as_json else Person(state, hide_key=hide_key, ha=ha))
 
 
 class Machine:
@@ -51,6 +58,10 @@ class Machine:
 
     def starting(self, models: list[str]) -> None:
         """Silent."""
+
+    def waiting(self, leader: str) -> None:
+        """Who leads."""
+        print_json({"waiting": True, "leader": leader})
 
     def serving(self, greeting: "Greeting") -> None:
         """Base URL and key."""
@@ -78,8 +89,9 @@ class Machine:
 class Person:
     """Progress bars, and lines to copy."""
 
-    def __init__(self, state: Path, *, hide_key: bool) -> None:
+    def __init__(self, state: Path, *, hide_key: bool, ha: bool = False) -> None:
         self._hide_key = hide_key
+        self._ha = ha
         self._option = "" if state == DEFAULT_STATE_PATH else f" --state {state}"
 
     @contextmanager
@@ -94,6 +106,10 @@ class Person:
     def starting(self, models: list[str]) -> None:
         """What is waited for."""
         print(f"Waiting for {', '.join(models)} to be ready; see: swell logs{self._option}", flush=True)
+
+    def waiting(self, leader: str) -> None:
+        """Who leads."""
+        print(f"Waiting: {leader} leads. This server takes over when that one has ended.", flush=True)
 
     def serving(self, greeting: "Greeting") -> None:
         """Base URL, key, and a line to copy."""
@@ -117,7 +133,10 @@ class Person:
         print(f"\n  curl{trust} {url}/v1/chat/completions \\")
         print(f'    -H "Authorization: Bearer {key or "$OPENAI_API_KEY"}" -H "Content-Type: application/json" \\')
         print(f"""    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'\n""")
-        print(f"Stop with Ctrl-C or: swell down{self._option}", flush=True)
+        stop = (
+            "Leave the rest to the next server with Ctrl-C, stop everything with" if self._ha else "Stop with Ctrl-C or"
+        )
+        print(f"{stop}: swell down{self._option}", flush=True)
 
     def changed(self, file: Path | None) -> None:
         """Another spec is served now."""

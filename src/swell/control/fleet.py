@@ -144,6 +144,10 @@ class Fleet:
                 provider = self._providers[replica.provider]
             except (ValueError, KeyError):
                 continue
+            workload = self._workloads.get(replica.workload)
+            if workload is not None and provider.binding.port is not None:
+                # One with a network of its own has its log copied: to this server, which may not be the one before.
+                replica = replace(replica, log_path=workload.log_path(replica.ordinal))
             handle = await provider.adopt(replica.child_id, replica.log_path, replica.handle)
             if handle is None:
                 await self._intents.remove_process(record.process_id)

@@ -24,7 +24,7 @@ Contract for every implementation, checked by `swell.testing.provider_suite`:
   raised.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +35,14 @@ from swell.state.replica_runs import RunMarket
 
 MARKER = "SWELL_CHILD"  # variable in a child's environment that holds its id
 LOG_TAIL_BYTES = 2048
+
+Confirm = Callable[[], Awaitable[None]]
+"""What a place that several servers know of is changed after: returns where this one may, and raises AtCapacity where
+another one may decide by now."""
+
+
+async def unquestioned() -> None:
+    """`Confirm` where there is one server alone."""
 
 
 @dataclass(frozen=True)

@@ -323,5 +323,15 @@ class Store(
     def next_epoch(self) -> int:
         """A number higher than every one returned before, over restarts too; from 1."""
 
+    def mark(self, name: str) -> int | None:
+        """The number that `set_mark` has kept under a name."""
+
+    def set_mark(self, name: str, value: int) -> int:
+        """Keep a number of 63 bits under a name for good; the one that is kept, which may be an earlier one."""
+
+    def confirm(self) -> None:
+        """Return where the store is this process's own at this moment. Raises StoreLost where it was another server's
+        since `next_epoch`, StoreInUse while another one has it and AtCapacity where nobody can tell."""
+
     def close(self) -> None:
         """Let go of the database. Calling it twice is fine."""

@@ -208,6 +208,26 @@ def application(platform: Platform) -> Starlette:
     )
 
 
+def waiting_application(status: Callable[[], dict[str, Any]], stop: Callable[[], None]) -> Starlette:
+    """What a server answers that waits for another one: what it does, and an end to that. For all else the one that
+    leads must be asked."""
+
+    async def waits(request: Request) -> Response:
+        return _json(status())
+
+    async def end(request: Request) -> Response:
+        stop()
+        return _json({"stopping": True}, 202)
+
+    async def refuse(request: Request) -> Response:
+        raise UserError(f"this server waits: {status()['leader']} leads; ask that one, on its machine")
+
+    rest = Route("/{rest:path}", _told(refuse), methods=["GET", "POST"])
+    return Starlette(
+        routes=[Route("/api/status", _told(waits)), Route("/api/stop", _told(end), methods=["POST"]), rest]
+    )
+
+
 def _usage_routes(platform: Platform) -> list[Route]:
     async def usage(request: Request) -> Response:
         query = await _body(request, UsageQuery)
@@ -385,12 +405,12 @@ class _PeerProtocol(HttpToolsProtocol):
 
 
 class AdminServer(uvicorn.Server):
-    """Serves the application on a Unix socket inside the server's own event loop."""
+    """Serves an application on a Unix socket inside the server's own event loop."""
 
-    def __init__(self, platform: Platform, path: Path) -> None:
+    def __init__(self, served: Starlette, path: Path) -> None:
         super().__init__(
             uvicorn.Config(
-                application(platform),
+                served,
                 http=_PeerProtocol,
                 ws="none",
                 lifespan="off",

@@ -88,6 +88,10 @@ class Administration:
         self.store.insert_key(record, self._audit(principal, "key.create", key_id, detail))
         return ShownKey(key_id, text, record.name, record.tenant, record.expires_at_unix)
 
+    def create_first_key(self, name: str, principal: str) -> str:
+        """The text of the first key of all; empty where there are keys already."""
+        return "" if self.store.list_keys() else self.create_key(NewKey(name), principal).key
+
     def rotate_key(self, key_id: str, grace_seconds: float, principal: str) -> ShownKey:
         """Give the key a new secret; the old one works for `grace_seconds` more."""
         if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:

@@ -12,7 +12,7 @@ from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
 from swell.errors import AtCapacity, LaunchFailed, StateError, UserError
 from swell.ports.alert_sink import AlertSink
-from swell.ports.provider import Provider
+from swell.ports.provider import Confirm, Provider, unquestioned
 from swell.ports.store import Store
 from swell.security.keys import engine_key
 from swell.security.private_files import replace_private
@@ -24,8 +24,10 @@ from swell.server.live_pools import LivePool
 from swell.server.parts import Providers
 from swell.server.places import contained
 from swell.server.publish import Served
+from swell.server.standby import StoreWatch
 from swell.server.state_directory import StateDirectory
 from swell.server.store_choice import chosen_store, remember_store
+from swell.server.store_marks import check, join
 from swell.spec import AnyPlace, ContainerSpec, KubernetesSpec, ModelSpec, Places, Spec
 from swell.spec.providers import places_from_json, places_to_json
 
@@ -140,8 +142,9 @@ def _fetch(spec: ModelSpec, progress: Progress) -> Path:
     return cache.ensure(spec.source or "", sha256=spec.sha256, progress=progress).path
 
 
-def providers(state: StateDirectory, on_exit: Callable[[str], None]) -> Providers:
+def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Confirm = unquestioned) -> Providers:
     """What runs children, in the places that `remember_spec` keeps. `on_exit` is told the id of one that has ended.
+    What outlives this machine's processes is changed only after `confirm`.
 
     Nothing is asked of a place before there is something to start or to adopt there.
     """
@@ -155,11 +158,11 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None]) -> Provider
         if isinstance(place, ContainerSpec):
             from swell.adapters.providers.container import ContainerProvider  # late: most installations have none
 
-            containers = ContainerProvider(_container_place(place, state), on_exit)
+            containers = ContainerProvider(_container_place(place, state), on_exit, confirm)
             by_name[place.name] = containers
             closes.append(containers.close)
         elif isinstance(place, KubernetesSpec):
-            pods = _kubernetes(place, state, on_exit)
+            pods = _kubernetes(place, state, on_exit, confirm)
             by_name[place.name] = pods
             closes.append(pods.close)
 
@@ -170,13 +173,16 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None]) -> Provider
     return Providers(by_name, close)
 
 
-def _kubernetes(place: KubernetesSpec, state: StateDirectory, on_exit: Callable[[str], None]) -> "KubernetesProvider":
+def _kubernetes(
+    place: KubernetesSpec, state: StateDirectory, on_exit: Callable[[str], None], confirm: Confirm
+) -> "KubernetesProvider":
     """Raises UserError where there are no credentials, or the package is missing."""
     try:
         from swell.adapters.providers.kubernetes.client import LightkubeApi, find_config
     except ImportError as error:
         raise UserError(f"replicas on Kubernetes need a package more; run: {KUBERNETES_INSTALL}") from error
     from swell.adapters.providers.accelerators import Platform, Toleration
+    from swell.adapters.providers.kubernetes.confirmed import ConfirmedApi
     from swell.adapters.providers.kubernetes.provider import KubernetesProvider
     from swell.adapters.providers.kubernetes.settings import ClusterSettings, ModelVolume
 
@@ -194,7 +200,7 @@ def _kubernetes(place: KubernetesSpec, state: StateDirectory, on_exit: Callable[
         node_selector=place.node_selector,
         tolerations=tuple(Toleration(each.key, each.value) for each in place.tolerations),
     )
-    return KubernetesProvider(api, settings, clock=SystemClock(), on_exit=on_exit)
+    return KubernetesProvider(ConfirmedApi(api, confirm), settings, clock=SystemClock(), on_exit=on_exit)
 
 
 def _container_place(place: ContainerSpec, state: StateDirectory) -> "ContainerPlace":
@@ -232,7 +238,36 @@ def open_store(state: StateDirectory) -> Store:
     with _needing_psycopg():
         from swell.adapters.stores.postgres import open_postgres
         from swell.adapters.stores.postgres_location import locate
-    return open_postgres(locate(chosen.url, chosen.password))
+    store = open_postgres(locate(chosen.url, chosen.password))
+    try:
+        check(store, state, secrets.pepper, secrets.pepper_file)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def open_server_store(state: StateDirectory) -> Store:
+    """The same for a server, whose state directory becomes one of the store's. Raises StateError or AtCapacity."""
+    store = open_store(state)
+    try:
+        if chosen_store(state.root, os.environ) is not None:
+            join(store, state, *pepper(state))
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def store_watch(state: StateDirectory) -> StoreWatch:
+    """What tells who has the store that several servers share. Raises StateError."""
+    chosen = chosen_store(state.root, os.environ)
+    if chosen is None:
+        raise StateError(f"the store of {state.root} is a file, which nobody else can have")
+    with _needing_psycopg():
+        from swell.adapters.stores.postgres_location import locate
+        from swell.adapters.stores.postgres_watch import PostgresWatch
+    return PostgresWatch(locate(chosen.url, chosen.password))
 
 
 def examine_database(state: StateDirectory) -> tuple[str, str] | None:

@@ -33,8 +33,17 @@ class BudgetDesk:
     """Made once per server. Everything is called on the event loop but what says that it is not."""
 
     def __init__(
-        self, spec: Spec, store: Store, writer: Writer, clock: Clock, keys: Callable[[], Sequence[KeyRecord]] = tuple
+        self,
+        spec: Spec,
+        store: Store,
+        writer: Writer,
+        clock: Clock,
+        keys: Callable[[], Sequence[KeyRecord]] = tuple,
+        *,
+        is_shared: bool = False,
     ) -> None:
+        """`is_shared`: other servers' workers write spools elsewhere."""
+        self._is_shared = is_shared
         self._spec = spec
         self._store = store
         self._writer = writer
@@ -55,7 +64,8 @@ class BudgetDesk:
         leases = await self._writer.call(self._store.list_leases)
         self.book = BudgetBook(leases)
         gone = {lease.incarnation for lease in leases} - set(living)
-        ended = [incarnation for incarnation in sorted(gone) if not (spools / incarnation).is_dir()]
+        # What another server's worker was leased is spent until its spool is read, by whoever has the spool.
+        ended = [] if self._is_shared else [each for each in sorted(gone) if not (spools / each).is_dir()]
         self.book_ends(await self._writer.call(lambda: self.end(ended)))
 
     @property

@@ -1,4 +1,7 @@
-"""How a server's children end: gateway workers first, so that they finish what they serve, then the replicas."""
+"""How a server's children end: gateway workers first, so that they finish what they serve, then the replicas.
+
+A server that leaves ends its gateway workers alone, and one that was ousted does so without the store.
+"""
 
 import asyncio
 import logging
@@ -6,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from swell.control.fleet import Fleet
+from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER, Workload
-from swell.ports.provider import Provider
+from swell.ports.provider import Presence, Provider
+from swell.server.ending import Ending, Way
 from swell.server.gateway_workload import STOP_MARGIN_SECONDS
 from swell.server.views import place
 
@@ -35,28 +40,44 @@ class Draining:
         self._has_workers = has_workers
         self._say = say
 
-    async def hurry(self) -> None:
-        """Let everything have HURRIED_SECONDS and no more."""
+    async def hurry(self, way: Way | None) -> None:
+        """Let everything that ends have HURRIED_SECONDS and no more."""
         for replica in self._fleet.replicas:
-            if replica.handle is not None:
+            if replica.handle is not None and (way is Way.DOWN or replica.kind == GATEWAY_WORKER):
                 await self._providers[replica.provider].stop(replica.handle, grace_seconds=HURRIED_SECONDS)
 
-    async def drain(self, worker_seconds: float, models: Sequence[Workload]) -> None:
-        """Returns when nothing runs any more, or when the time for it is over; then what is left was named."""
+    async def drain(self, ending: Ending, worker_seconds: float, models: Sequence[Workload]) -> None:
+        """Returns when nothing runs any more that shall end, or the time for it is over; then what is left was named.
+
+        `ending` is asked again once the workers have ended: a command may have come, or another server.
+        """
         self._fleet.want([w for w in self._fleet.workloads if w.kind != GATEWAY_WORKER])
         for replica in self._fleet.replicas:  # at once: a listener has no routes that must settle first
             if replica.kind == GATEWAY_WORKER and replica.handle is not None:
                 provider = self._providers[replica.provider]
                 await provider.stop(replica.handle, grace_seconds=replica.stop_grace_seconds)
         await self._until(
-            lambda: all(r.kind != GATEWAY_WORKER for r in self._fleet.replicas),
+            lambda: not any(r.kind == GATEWAY_WORKER and self._runs(r, ending.way) for r in self._fleet.replicas),
             worker_seconds + STOP_MARGIN_SECONDS + END_MARGIN_SECONDS,
+            GATEWAY_WORKER,
         )
+        if ending.way is Way.DOWN:
+            await self._end_replicas(models)
+
+    def _runs(self, worker: Replica, way: Way | None) -> bool:
+        """Of a server that was ousted the fleet keeps who has ended: it cannot take their entries out of the store."""
+        if way is not Way.LOST:
+            return True
+        if worker.handle is None:
+            return False
+        return self._providers[worker.provider].status(worker.handle).presence is Presence.RUNNING
+
+    async def _end_replicas(self, models: Sequence[Workload]) -> None:
         self._fleet.want([])
         longest = max((w.drain_seconds + w.stop_grace_seconds for w in models), default=0.0)
         await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
 
-    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+    async def _until(self, condition: Callable[[], bool], seconds: float, kind: str = "") -> None:
         try:
             async with asyncio.timeout(seconds):
                 while not condition():
@@ -66,6 +87,6 @@ class Draining:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), UNTIL_POLL_SECONDS)
         except TimeoutError:
-            left = [place(replica) for replica in self._fleet.replicas]
+            left = [place(replica) for replica in self._fleet.replicas if kind in ("", replica.kind)]
             _log.error("not everything ended in time", extra={"count": len(left), "reason": ", ".join(left)})
             self._say(f"Not everything ended in time: {', '.join(left)}")

@@ -33,7 +33,7 @@ class MoneyDesks:
     ) -> None:
         spec, store, clock = parts.spec, parts.store, parts.clock
         self._clock = clock
-        self.budgets = BudgetDesk(spec, store, writer, clock, keys)
+        self.budgets = BudgetDesk(spec, store, writer, clock, keys, is_shared=parts.is_shared)
         self.spending = SpendingDesk(spec, store, writer, clock)
         self.overrides = Overrides(lambda: spec, store, clock)
         self.alerts = AlertDesk(

@@ -7,8 +7,9 @@ from pathlib import Path
 from swell.clock import Clock
 from swell.control.workload import Workload
 from swell.ports.alert_sink import AlertSink
-from swell.ports.provider import Provider
+from swell.ports.provider import Confirm, Provider
 from swell.ports.store import Store
+from swell.server.ending import Way
 from swell.server.live_pools import NO_POOLS, PoolsByModel
 from swell.server.publish import Served
 from swell.server.scaling import MakeScaler, swell_scaler
@@ -33,7 +34,7 @@ class Parts:
     state: StateDirectory
     store: Store
     pepper: bytes
-    providers: Callable[[Callable[[str], None]], Providers]
+    providers: Callable[[Callable[[str], None], Confirm], Providers]
     models: Sequence[Served]
     model_workloads: Sequence[Workload]
     gateway: Workload
@@ -41,6 +42,12 @@ class Parts:
     sinks: Sequence[AlertSink] = ()
     file: Path | None = None  # that the spec was read from
     change: Change | None = None  # how to another spec; None: not while it runs
-    is_stopping: Callable[[], bool] = lambda: False  # it was told to stop before it began
+    told: Callable[[], Way | None] = lambda: None  # how it shall end, where it was told so before it began
+    is_shared: bool = False  # the store, by several servers, of which one leads
     make_scaler: MakeScaler = swell_scaler
     pools: PoolsByModel = field(default_factory=lambda: NO_POOLS)  # of models whose replicas may be of several kinds
+
+    @property
+    def on_signal(self) -> Way:
+        """How the server ends when its machine or its Pod does."""
+        return Way.LEAVE if self.is_shared else Way.DOWN

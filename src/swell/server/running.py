@@ -16,14 +16,15 @@ from swell.control.probe import HttpAsk
 from swell.errors import SwellError
 from swell.metering.ingest import SpoolReader
 from swell.metering.leases import EXPECT_SECONDS, LeaseBook
-from swell.server.administration import Administration, NewKey, current_principal
+from swell.server.administration import Administration, current_principal
 from swell.server.background import Background
 from swell.server.budgets import TURN_SECONDS
 from swell.server.channel import ControlChannel
 from swell.server.draining import END_MARGIN_SECONDS, Draining
-from swell.server.ending import Ending
+from swell.server.ending import Ending, Way
 from swell.server.gateways import Gateways
 from swell.server.intake import Intake
+from swell.server.leadership import Leadership
 from swell.server.ledger_desk import LedgerDesk
 from swell.server.loops import Loop
 from swell.server.model_watch import model_watch
@@ -98,14 +99,16 @@ class RunningServer:
         self._background = Background()
         self._roll = WorkerRoll(parts, self._writer, self._background, self._gateways.remote, self._intake.everything)
         self._changed = asyncio.Event()
-        self._ending = Ending(self._changed, self._troubles.say, self._audit, self._hurry)
+        self.ending = Ending(self._changed, self._troubles.say, self._audit, self._hurry, on_signal=parts.on_signal)
+        lost = self.ending.lose
+        self._leadership = Leadership(parts.store, self._writer, parts.clock, lost, is_shared=parts.is_shared)
         self.spec_desk: SpecDesk | None = None
         if parts.change is not None:
-            hand_over = self._ending.hand_over
+            hand_over = self.ending.hand_over
             self.spec_desk = SpecDesk(parts.spec, parts.file, parts.change, parts.clock, hand_over)
         spec = parts.spec.server
         self._ask = HttpAsk()
-        self._providers = parts.providers(lambda child_id: self._fleet.wake())
+        self._providers = parts.providers(lambda child_id: self._fleet.wake(), self._leadership.confirm)
         self._fleet = Fleet(
             providers=self._providers.by_name,
             intents=StoredIntents(parts.store, self._writer),
@@ -122,23 +125,11 @@ class RunningServer:
             self._troubles.say,
         )
         self._watch = model_watch(
-            parts, self._fleet, self._money.alerts.book, lambda: self._roll.living, self._ending.stop
+            parts, self._fleet, self._money.alerts.book, lambda: self._roll.living, self.ending.stop
         )
         self._channel: ControlChannel
         self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
-        self._scaling = Scaling(
-            [model.spec for model in parts.models],
-            self._fleet,
-            parts.clock,
-            loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
-            living=lambda: self._roll.living,
-            make_scaler=parts.make_scaler,
-            decided=self._trail.wake.set,
-            saw=self._watch.decided,
-            memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
-            spending=self._money.spending,
-            pools=parts.pools,
-        )
+        self._scaling = self._make_scaling()
 
     async def run(self, greet: Callable[["RunningServer"], Coroutine[Any, Any, None]]) -> NextSpec | None:
         """Serve until told to stop; returns when everything has ended. Raises UserError where it cannot begin.
@@ -147,7 +138,7 @@ class RunningServer:
         runs on; a successor adopts it.
         """
         loop = asyncio.get_running_loop()
-        self._ending.listen()
+        self.ending.listen()
         try:
             await self._take_over()
         except BaseException:
@@ -160,6 +151,7 @@ class RunningServer:
             self._trail,
             *self._money.loops,
             *self._watch.loops,
+            *self._leadership.loops,
             Loop("budgets", self._budgets_step, TURN_SECONDS, self._clock),
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]
@@ -169,14 +161,11 @@ class RunningServer:
         admin_task = loop.create_task(admin.run_on_socket(), name="admin")
         tasks.append(admin_task)
         tasks.append(self._background.run(greet(self), "the greeting failed"))
-        if self._parts.is_stopping():
-            self.request_stop(current_principal())
+        if (told := self._parts.told()) is not None:
+            self.ending.request(current_principal(), told)
         try:
-            await self._ending.stop.wait()
-            if self._ending.following is None:
-                await self._drain()
-            else:
-                await self._book_up()
+            await self.ending.stop.wait()
+            await self._end()
         finally:
             admin.should_exit = True
             await asyncio.wait([admin_task], timeout=END_MARGIN_SECONDS)
@@ -186,24 +175,16 @@ class RunningServer:
             self._gateways.close()
             self._channel.close()
             await self._let_go()
-        return self._ending.following
+        return self.ending.following
 
     async def serving(self) -> bool:
         """Wait until every worker is connected and every model that shall run has a ready replica; False: stopped."""
-        while not self._ending.stop.is_set():
+        while not self.ending.stop.is_set():
             if self._is_serving():
                 return True
             self._changed.clear()
             await self._changed.wait()
         return False
-
-    async def create_default_key(self, name: str) -> str:
-        """The first key of all; empty where there are keys already."""
-        if self._keys:
-            return ""
-        principal = current_principal()
-        made = await self.act(lambda office: office.create_key(NewKey(name), principal), keys_changed=True)
-        return str(made.key)
 
     # What the admin API asks for.
 
@@ -227,7 +208,7 @@ class RunningServer:
             "pid": os.getpid(),
             "url": self.url,
             "up_seconds": round(self._clock.monotonic() - self._started, 3),
-            "stopping": self.was_told_to_stop(),
+            "stopping": self.ending.told is not None,
             "spec": None if self.spec_desk is None else self.spec_desk.status(),
             "refused_keys": self._refused.reasons,
             "scaling": self._scaling.rows(),
@@ -274,11 +255,7 @@ class RunningServer:
 
     def request_stop(self, principal: str) -> None:
         """Begin to drain and stop; a server that hands over leaves that to its successor."""
-        self._ending.request(principal)
-
-    def was_told_to_stop(self) -> bool:
-        """Whether it shall stop, or whoever comes after it."""
-        return self._ending.was_told_to_stop()
+        self.ending.request(principal)
 
     @property
     def url(self) -> str:
@@ -286,6 +263,22 @@ class RunningServer:
         return gateway_url(self._parts.spec.server)
 
     # Beginning.
+
+    def _make_scaling(self) -> Scaling:
+        parts = self._parts
+        return Scaling(
+            [model.spec for model in parts.models],
+            self._fleet,
+            parts.clock,
+            loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
+            living=lambda: self._roll.living,
+            make_scaler=parts.make_scaler,
+            decided=self._trail.wake.set,
+            saw=self._watch.decided,
+            memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
+            spending=self._money.spending,
+            pools=parts.pools,
+        )
 
     async def _take_over(self) -> None:
         """Adopt what runs, check the port, and be ready to answer the workers before any is started."""
@@ -337,9 +330,9 @@ class RunningServer:
 
     def _admin_server(self) -> "AdminServer":
         # Imported late: the HTTP framework takes longer to load than a worker takes to start.
-        from swell.server.admin import AdminServer
+        from swell.server.admin import AdminServer, application
 
-        return AdminServer(self, self._parts.state.admin_socket)
+        return AdminServer(application(self), self._parts.state.admin_socket)
 
     # Running.
 
@@ -390,7 +383,7 @@ class RunningServer:
         )
 
     def _unserved(self, model: str) -> Unserved | None:
-        if self.was_told_to_stop():
+        if self.ending.told is Way.DOWN:
             return ending(self._fleet.replicas, model)
         return self._money.spending.unserved(model)
 
@@ -458,18 +451,25 @@ class RunningServer:
     # Ending.
 
     def _hurry(self) -> None:
-        self._background.run(self._draining.hurry(), "stopping at once failed")
+        self._background.run(self._draining.hurry(self.ending.way), "stopping at once failed")
 
-    async def _drain(self) -> None:
+    async def _end(self) -> None:
         self._scaling.stop()
-        self._publish()  # who is held for a replica that will not come is told so
-        await self._draining.drain(self._parts.spec.server.timeouts.drain_seconds, self._parts.model_workloads)
-        await self._book_up()
-        await self._money.alerts.finish()
+        if self.ending.way is Way.LOST:
+            self._gateways.close()  # they look for the server that leads
+            self._channel.close()
+        if self.ending.way is not Way.APPLY:
+            if self.ending.way is Way.DOWN:
+                self._publish()  # who is held for a replica that will not come is told so
+            seconds = self._parts.spec.server.timeouts.drain_seconds
+            await self._draining.drain(self.ending, seconds, self._parts.model_workloads)
+        if self.ending.way is not Way.LOST:
+            await self._book_up()
+        if self.ending.way is Way.DOWN:
+            await self._money.alerts.finish()
 
     async def _book_up(self) -> None:
         """What is known and not stored yet. Where that fails, a successor finds it in the spools, as after a kill."""
-        self._scaling.stop()
         await self._intake.everything()
         await self._trail_step(0.0)
         await self._money.runs.step()

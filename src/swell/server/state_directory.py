@@ -75,16 +75,29 @@ class StateDirectory:
         """Where replicas were run by this server and those before it."""
         return self.root / "places.json"
 
+    @property
+    def installation_file(self) -> Path:
+        """Where the installation's id is."""
+        return self.root / "installation"
+
+    def has_installation(self) -> bool:
+        """Whether it has an id already."""
+        return self.installation_file.exists()
+
     def installation(self) -> str:
-        """What tells this state directory from every other, wherever it lies. Raises StateError."""
-        path = self.root / "installation"
+        """What tells this installation from every other, wherever it lies; made on first use. Raises StateError."""
+        self.keep_installation(secrets.token_hex(_INSTALLATION_BYTES))
+        return read_private(self.installation_file, "the installation's id").decode("ascii", "replace").strip()
+
+    def keep_installation(self, identity: str) -> None:
+        """Be of that installation, unless it is of one already. Raises StateError."""
+        path = self.installation_file
         try:
-            create_private(path, secrets.token_hex(_INSTALLATION_BYTES).encode())
+            create_private(path, identity.encode())
         except OSError as error:
             raise StateError(
                 f"cannot write {path}: {error.strerror}; make room there, or choose another --state"
             ) from error
-        return read_private(path, "the installation's id").decode("ascii", "replace").strip()
 
     @property
     def default_key(self) -> Path:

@@ -37,6 +37,11 @@ def remember_store(root: Path, spec: StoreSpec | None, environ: Mapping[str, str
         note.unlink(missing_ok=True)
 
 
+def is_shared(spec: StoreSpec | None, environ: Mapping[str, str]) -> bool:
+    """Whether servers on several machines can use what a server with this entry goes by."""
+    return spec is not None or bool(environ.get(URL_VARIABLE) or environ.get(URL_FILE_VARIABLE))
+
+
 def chosen_store(root: Path, environ: Mapping[str, str]) -> PostgresChoice | None:
     """The database, or None for the file. Raises StateError where a secret cannot be had, without repeating one."""
     url, file = environ.get(URL_VARIABLE), environ.get(URL_FILE_VARIABLE)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,25 +14,32 @@ from typing import Any, Protocol
 import uvloop
 
 from swell.clock import SystemClock
-from swell.errors import SwellError
+from swell.errors import RetryLater, StoreInUse, StoreLost, SwellError
 from swell.observe.logs import log_to_file, stop_logging
 from swell.ports.alert_sink import AlertSink
 from swell.ports.store import Store
 from swell.security.private_files import replace_private
 from swell.server import assembly
+from swell.server.administration import current_principal
+from swell.server.ending import Way
 from swell.server.gateway_workload import gateway_workload
 from swell.server.listener import Listener, prepare_listener
 from swell.server.parts import Parts
 from swell.server.port import require_free_port
 from swell.server.posted_rates import offers_of
 from swell.server.running import RunningServer
-from swell.server.spec_change import Change, NextSpec
+from swell.server.several import require_movable
+from swell.server.spec_change import Change, NextSpec, digest_of
+from swell.server.spec_diff import check_change
+from swell.server.standby import Standby
 from swell.server.state_directory import StateDirectory
+from swell.server.store_marks import check_marks
 from swell.spec import ModelSpec, Spec, default_spec, load_spec, with_server
 
 DEFAULT_FILE = Path("swell.yaml")
 DEFAULT_KEY_NAME = "default"
 PATIENCE_SECONDS = 2.0  # before a person is told what is waited for
+RETRY_SECONDS = 2.0  # before a server that could not lead looks again
 LOCK_WAIT_SECONDS = 1.0  # a command that works on the store for a moment is no reason to refuse
 
 _log = logging.getLogger(__name__)
@@ -47,6 +55,7 @@ class Wishes:
     port: int | None = None
     workers: int | None = None
     log_level: str = "INFO"
+    ha: bool = False  # one of several servers over one store
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,9 @@ class Audience(Protocol):
 
     def starting(self, models: list[str]) -> None:
         """It takes longer than PATIENCE_SECONDS until the models are ready."""
+
+    def waiting(self, leader: str) -> None:
+        """Another server leads; only where there are several."""
 
     def serving(self, greeting: Greeting) -> None:
         """Clients can come now."""
@@ -97,18 +109,74 @@ def serve(wishes: Wishes, audience: Audience) -> None:
     state = StateDirectory(wishes.state.absolute())
     state.create()
     with state.locked(wait_seconds=LOCK_WAIT_SECONDS), _logging(state, spec, wishes.log_level):
-        if spec.server.workers and not any(state.workers.iterdir()):
+        if spec.server.workers and not wishes.ha and not any(state.workers.iterdir()):
             require_free_port(spec.server.host, spec.server.port)
         first = NextSpec(spec, wanted_file(wishes), _prepare(spec, state, audience.fetching))
         assembly.remember_spec(state, spec)
-        store = assembly.open_store(state)
+        if wishes.ha:
+            uvloop.run(_lead_by_turns(wishes, state, audience, first))
+        else:
+            _serve_alone(wishes, state, audience, first)
+        # All has ended well; a late signal must not make it look otherwise.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _serve_alone(wishes: Wishes, state: StateDirectory, audience: Audience, first: NextSpec) -> None:
+    store = assembly.open_server_store(state)
+    try:
+        uvloop.run(_Succession(wishes, state, store, audience).serve(first))
+    finally:
+        store.close()
+
+
+async def _lead_by_turns(wishes: Wishes, state: StateDirectory, audience: Audience, first: NextSpec) -> None:
+    """Wait, lead, and wait again after another server took over, until told to end."""
+    pepper, pepper_file = assembly.pepper(state)
+    current, pause = first, 0.0
+    while True:
+        standby = Standby(
+            assembly.store_watch(state),
+            lambda marks: check_marks(marks, state, pepper, pepper_file),
+            lambda: assembly.open_server_store(state),
+            audience,
+            state.admin_socket,
+        )
+        standby.listen()
+        store = await standby.wait(pause)
+        if store is None:
+            return
+        turn = _Succession(wishes, state, store, audience, standby.told_how)
         try:
-            uvloop.run(_Succession(wishes, state, store, audience).serve(first))
-            # All has ended well; a late signal must not make it look otherwise.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)
+            current = await asyncio.to_thread(_latest, wishes, state, current, audience)
+            await turn.serve(current)
+            if turn.told() is not None:
+                return
+            audience.trouble("Another server leads now. This one waits again.")
+        except (StoreInUse, StoreLost, RetryLater) as error:
+            _log.exception("this server could not lead")
+            if turn.told() is not None:
+                return
+            audience.trouble(f"This server could not lead, and waits again: {error}")
         finally:
             store.close()
+        pause = RETRY_SECONDS
+
+
+def _latest(wishes: Wishes, state: StateDirectory, known: NextSpec, audience: Audience) -> NextSpec:
+    """What the file says by now, which may be long after it was read; as it was known where that cannot be served."""
+    try:
+        spec = wanted_spec(wishes)
+        if digest_of(spec) == digest_of(known.spec):
+            return known
+        check_change(known.spec, spec)
+        offers_of(spec)
+        following = NextSpec(spec, wanted_file(wishes), _prepare(spec, state, _silently))
+        assembly.remember_spec(state, spec)
+    except SwellError as error:
+        audience.trouble(f"The file has changed and cannot be served, so what it said before is: {error}")
+        return known
+    return following
 
 
 def _prepare(
@@ -132,16 +200,28 @@ def wanted_spec(wishes: Wishes) -> Spec:
     """The file's spec, or the default one, with what the command line overrides."""
     file = wanted_file(wishes)
     spec = load_spec(file) if file else default_spec()
-    if (wishes.host, wishes.port, wishes.workers) == (None, None, None):
-        return spec
-    origin = f"{file or 'the default spec'} with the command line"
-    return with_server(spec, origin=origin, host=wishes.host, port=wishes.port, workers=wishes.workers)
+    if (wishes.host, wishes.port, wishes.workers) != (None, None, None):
+        origin = f"{file or 'the default spec'} with the command line"
+        spec = with_server(spec, origin=origin, host=wishes.host, port=wishes.port, workers=wishes.workers)
+    if wishes.ha:
+        require_movable(spec, os.environ)
+    return spec
 
 
 class _Succession:
     """One server after another, in one process and event loop: a changed spec is served by a successor."""
 
-    def __init__(self, wishes: Wishes, state: StateDirectory, store: Store, audience: Audience) -> None:
+    def __init__(
+        self,
+        wishes: Wishes,
+        state: StateDirectory,
+        store: Store,
+        audience: Audience,
+        told: Callable[[], Way | None] = lambda: None,
+    ) -> None:
+        """`told`: how the first server shall end, where it was told so before it began."""
+        self._told = told
+        self._server: RunningServer | None = None
         self._wishes = wishes
         self._state = state
         self._store = store
@@ -149,20 +229,26 @@ class _Succession:
 
     async def serve(self, first: NextSpec) -> None:
         """Returns when a server ends without a successor. Where one cannot begin, the one before goes on."""
-        server = RunningServer(self._parts(first), self._audience.trouble)
+        server = self._server = RunningServer(self._parts(first), self._audience.trouble)
         current, following = first, await server.run(self._greet(first))
         while following is not None:
             assembly.remember_spec(self._state, following.spec)
             before = server
             try:
-                server = RunningServer(self._parts(following, before), self._audience.trouble)
+                server = self._server = RunningServer(self._parts(following, before), self._audience.trouble)
                 current, following = following, await server.run(self._announce(following))
+            except (StoreInUse, StoreLost):
+                raise
             except SwellError as error:
                 _log.exception("a changed spec cannot be served")
                 self._audience.trouble(f"The changed spec cannot be served, and the one before goes on: {error}")
                 parts = self._parts(current, before, problem=str(error))
-                server = RunningServer(parts, self._audience.trouble)
+                server = self._server = RunningServer(parts, self._audience.trouble)
                 following = await server.run(self._announce(current))
+
+    def told(self) -> Way | None:
+        """How the newest server was told to end; None where another one leads."""
+        return self._told() if self._server is None else self._server.ending.told
 
     def _parts(self, of: NextSpec, before: RunningServer | None = None, problem: str = "") -> Parts:
         spec, prepared = of.spec, of.prepared
@@ -180,7 +266,8 @@ class _Succession:
             sinks=prepared.sinks,
             file=of.file,
             change=Change(self._read, self._prepare, problem),
-            is_stopping=(lambda: False) if before is None else before.was_told_to_stop,
+            told=self._told if before is None else lambda: before.ending.told,
+            is_shared=self._wishes.ha,
         )
 
     def _read(self, file: Path) -> Spec:
@@ -195,7 +282,9 @@ class _Succession:
         state, audience = self._state, self._audience
 
         async def greet(server: RunningServer) -> None:
-            key = await server.create_default_key(DEFAULT_KEY_NAME)
+            principal = current_principal()
+            made = server.act(lambda office: office.create_first_key(DEFAULT_KEY_NAME, principal), keys_changed=True)
+            key = await made
             if key:
                 # The one key that nobody asked for, kept so that a newcomer can be shown it again.
                 replace_private(state.default_key, key.encode())

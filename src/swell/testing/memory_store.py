@@ -50,6 +50,7 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
         self._audit: list[AuditEntry] = []
         self._decisions: dict[str, DecisionRecord] = {}
         self._epoch = 0
+        self._marks: dict[str, int] = {}
         self._failures: list[SwellError | None] = []
         self._is_closed = False
 
@@ -235,6 +236,18 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
         with self._call():
             self._epoch += 1
             return self._epoch
+
+    def mark(self, name: str) -> int | None:
+        with self._call():
+            return self._marks.get(name)
+
+    def set_mark(self, name: str, value: int) -> int:
+        with self._call():
+            return self._marks.setdefault(name, value)
+
+    def confirm(self) -> None:
+        with self._call():
+            return
 
     def close(self) -> None:
         self._is_closed = True

@@ -361,6 +361,19 @@ class StoreSuite:
     def test_epochs_only_rise(self, store: Store) -> None:
         assert [store.next_epoch() for _ in range(3)] == [1, 2, 3]
 
+    def test_a_mark_is_set_once_and_stays(self, store: Store) -> None:
+        assert store.mark("whose") is None
+        assert store.set_mark("whose", 2**63 - 1) == 2**63 - 1
+        assert store.set_mark("whose", 5) == 2**63 - 1
+        assert store.mark("whose") == 2**63 - 1
+        assert store.mark("other") is None
+        assert store.next_epoch() == 1, "a mark is no count"
+
+    def test_a_store_that_is_ones_own_is_confirmed(self, store: Store) -> None:
+        store.confirm()
+        store.next_epoch()
+        store.confirm()
+
     def test_a_closed_store_says_so(self, store: Store) -> None:
         store.close()
         store.close()

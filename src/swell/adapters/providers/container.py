@@ -29,7 +29,7 @@ from swell.adapters.providers.container_rooms import Room
 from swell.adapters.providers.container_watch import Watch
 from swell.errors import LaunchFailed, SwellError
 from swell.ports.engine import Address
-from swell.ports.provider import Binding, ChildHandle, ChildSpec, ChildStatus, Presence
+from swell.ports.provider import Binding, ChildHandle, ChildSpec, ChildStatus, Confirm, Presence, unquestioned
 
 ACCEPT_SECONDS = 0.5  # that a start waits to hear whether its container can be made
 LOG_SETTLE_SECONDS = 2.0  # after an end, for its last words
@@ -74,10 +74,15 @@ class ContainerProvider:
     `on_exit` is called with a child's id when it is gone, so that a loop can look at once.
     """
 
-    def __init__(self, place: ContainerPlace, on_exit: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        place: ContainerPlace,
+        on_exit: Callable[[str], None] | None = None,
+        confirm: Confirm = unquestioned,
+    ) -> None:
         self._place = place
         self._on_exit = on_exit
-        self._api = DockerApi(place.socket)
+        self._api = DockerApi(place.socket, confirm)
         self._images = Images(self._api)
         self._room = Room(place, self._api)
         self._watch = Watch(place, self._api, died=self._died, listed=self._listed)

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from swell.errors import AtCapacity, LaunchFailed
+from swell.ports.provider import Confirm, unquestioned
 
 CONNECT_SECONDS = 2.0
 CALL_SECONDS = 20.0  # a container is created in 0.2 s and started in 0.5 s on a quiet machine
@@ -38,8 +39,9 @@ class RefusedError(Exception):
 class DockerApi:
     """A daemon behind `socket`. All raise AtCapacity where it does not answer, RefusedError where it says no."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, confirm: Confirm = unquestioned) -> None:
         self._socket = socket
+        self._confirm = confirm
         self._away_until = 0.0  # on the event loop's clock
         self._away = ""
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=8)
@@ -56,6 +58,8 @@ class DockerApi:
         """
         if asyncio.get_running_loop().time() < self._away_until:
             raise self._at_capacity(self._away)
+        if method != "GET":
+            await self._confirm()
         try:
             async with asyncio.timeout(CALL_SECONDS + CONNECT_SECONDS):
                 answer = await self._client.request(method, path, params=params, json=body)

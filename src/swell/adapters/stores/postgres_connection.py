@@ -16,6 +16,12 @@ from swell.ports.store import BUSY_TIMEOUT_SECONDS
 
 OLDEST_VERSION = 14  # older ones do not notice during a statement that their client is gone
 GONE_CHECK_MS = 2_000  # how soon a statement ends whose client has died, and its lock with it
+# Postgres's own side of a connection whose client's machine is gone: it ends after half a minute, and with it the lock.
+# Without these the operating system would take two hours. A Unix socket needs none.
+_GONE_MACHINE = (
+    "SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),"
+    " set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '25000', false)"
+)
 _SETTINGS = (
     "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false),"
     " set_config('client_connection_check_interval', %s, false)"
@@ -51,9 +57,10 @@ def prepare(connection: "psycopg.Connection[Any]", shown: str) -> None:
     check_server(connection, shown)
     milliseconds = (round(BUSY_TIMEOUT_SECONDS * 1000), STATEMENT_SECONDS * 1000, GONE_CHECK_MS)
     connection.execute(_SETTINGS, tuple(map(str, milliseconds)))
+    connection.execute(_GONE_MACHINE.encode())
 
 
-def check_server(connection: "psycopg.Connection[Any]", shown: str) -> None:
+def check_server(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]", shown: str) -> None:
     """Raises StateError where it is too old, or keeps text in another encoding."""
     version = connection.info.server_version // 10_000
     if version < OLDEST_VERSION:

@@ -12,7 +12,7 @@ is done with it,
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from swell.adapters.stores.postgres_errors import explain
 from swell.adapters.stores.postgres_location import PostgresLocation
 from swell.adapters.stores.schema import HEAD
 from swell.clock import SystemClock
-from swell.errors import StateError, SwellError
+from swell.errors import StateError, StoreInUse, StoreLost, SwellError
 
 DOUBT_SECONDS = 20.0  # for a database that crashed in a COMMIT to come back and say what became of it
 DOUBT_POLL_SECONDS = 0.1
@@ -33,6 +33,7 @@ _SERVER, _MIGRATION = 0x5E11, 0x5E12  # the two locks, each beside a number for 
 _COUNT = (
     "INSERT INTO counters VALUES (%s, 1) ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value"
 )
+_EPOCH = "SELECT value FROM counters WHERE name = 'epoch'"
 _WRITES, _SESSIONS = "writes", "sessions"  # counters: transactions that wrote, processes that opened the store
 _SCHEMA = "hashtext(coalesce(current_schema(), ''))"
 # What was acknowledged must be on a disk. Who asks for even more than that gets it.
@@ -41,7 +42,7 @@ _DURABLE = (
     " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,"
     " false)"
 )
-_HOLDER = (
+HOLDER = (
     "SELECT a.application_name, host(a.client_addr) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"  # noqa: S608
     f" WHERE l.locktype = 'advisory' AND l.granted AND l.classid = {_SERVER} AND l.objid = {_SCHEMA}::oid"
     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -59,7 +60,7 @@ class PostgresDatabase:
         self._doubtful: int | None = None  # the count of the transaction whose COMMIT was not answered
         self._is_asking = False  # somebody waits for what became of it
         self._was_done = False
-        self._fence: StateError | None = None  # why nothing may be done with the store any more
+        self._fence: StoreLost | None = None  # why nothing may be done with the store any more
         self._engine: Engine | None = engine_on(self._connect, "READ COMMITTED")
         try:
             with self.reading() as connection:
@@ -68,6 +69,8 @@ class PostgresDatabase:
                 self._migrate()
             with self.writing() as connection:
                 self._session = connection.exec_driver_sql(_COUNT, (_SESSIONS,)).scalar_one()
+                epoch = connection.exec_driver_sql(_EPOCH).scalar()
+            self.guard(epoch or 0)  # what is read from now on is worth nothing either, once another server begins
         except BaseException:
             self.close()
             raise
@@ -176,8 +179,9 @@ class PostgresDatabase:
         try:
             connection.execute(f"SELECT pg_advisory_lock({_SERVER}, {_SCHEMA})".encode())
         except psycopg.errors.LockNotAvailable as error:
+            self._require_own_epoch(connection)  # a server that leads by now is no command that is soon done
             holder = _holder(connection) or "another server"
-            raise StateError(
+            raise StoreInUse(
                 f"the store at {self.shown} is in use by {holder}: one server or command at a time; stop it there with "
                 "swell down, ask that server instead, or give this one a database of its own"
             ) from error
@@ -190,7 +194,7 @@ class PostgresDatabase:
         is_known = known.get(_SESSIONS) == self._session  # nobody else can have counted on
         self._doubtful = None
         if not is_known or (self._was_done and not self._is_asking):  # who stored it was told that it was not
-            self._fence = StateError(
+            self._fence = StoreLost(
                 f"the store at {self.shown} was lost at the end of a transaction and may have kept it after all; stop "
                 "this server with swell down and start it again, so that it reads what is stored"
             )
@@ -199,10 +203,11 @@ class PostgresDatabase:
     def _require_own_epoch(self, connection: "psycopg.Connection[Any]") -> None:
         if self._epoch is None:
             return
-        row = connection.execute("SELECT value FROM counters WHERE name = 'epoch'").fetchone()
-        if row is None or row[0] != self._epoch:
-            self._fence = StateError(
-                f"another server has used the store at {self.shown} meanwhile; stop this one with swell down"
+        row = connection.execute(_EPOCH.encode()).fetchone()
+        if (0 if row is None else row[0]) != self._epoch:
+            self._fence = StoreLost(
+                f"another server has used the store at {self.shown} meanwhile, so what this process knows is worth "
+                "nothing; end it and start it again"
             )
             raise self._fence
 
@@ -224,7 +229,11 @@ def examine(location: PostgresLocation) -> tuple[str, str]:
 
 
 def _holder(connection: "psycopg.Connection[Any]") -> str:
-    row = connection.execute(_HOLDER.encode()).fetchone()
+    return holder_name(connection.execute(HOLDER.encode()).fetchone())
+
+
+def holder_name(row: Sequence[Any] | None) -> str:
+    """What a row of HOLDER stands for; nothing where there is none."""
     return "" if row is None else f"{row[0] or 'another server'} ({row[1] or 'this machine'})"
 
 

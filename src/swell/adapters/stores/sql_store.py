@@ -1,5 +1,7 @@
 """`swell.ports.store.Store` on any database that the row modules know."""
 
+from sqlalchemy import select
+
 from swell.adapters.stores.alert_rows import AlertRows
 from swell.adapters.stores.audit_rows import AuditRows
 from swell.adapters.stores.budget_rows import BudgetRows
@@ -14,6 +16,7 @@ from swell.adapters.stores.schema import counters
 from swell.adapters.stores.usage_rows import UsageRows
 
 EPOCH = "epoch"  # the counter's name
+MARKED = "mark "  # with which the names of marks begin, which are among the counters and do not count
 
 
 class SqlStore(
@@ -37,6 +40,22 @@ class SqlStore(
             statement = insert(connection, counters).values(name=EPOCH, value=1)
             statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + 1})
             return int(connection.execute(statement.returning(counters.c.value)).scalar_one())
+
+    def mark(self, name: str) -> int | None:
+        query = select(counters.c.value).where(counters.c.name == f"{MARKED}{name}")
+        with self._database.reading() as connection:
+            value = connection.execute(query).scalar()
+            return None if value is None else int(value)
+
+    def set_mark(self, name: str, value: int) -> int:
+        named = f"{MARKED}{name}"
+        with self._database.writing() as connection:
+            connection.execute(insert(connection, counters).values(name=named, value=value).on_conflict_do_nothing())
+            return int(connection.execute(select(counters.c.value).where(counters.c.name == named)).scalar_one())
+
+    def confirm(self) -> None:
+        with self._database.reading() as connection:
+            connection.exec_driver_sql("SELECT 1")
 
     def close(self) -> None:
         self._database.close()

@@ -1,0 +1,189 @@
+"""The ways in which a server ends, and what of its children ends with it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from swell.clock import ManualClock
+from swell.control.fleet import Fleet
+from swell.control.probe import Answer
+from swell.control.workload import GATEWAY_WORKER, Slot, Workload
+from swell.errors import StoreLost
+from swell.ports.engine import LaunchCommand
+from swell.server.draining import Draining
+from swell.server.ending import Ending, Way
+from swell.state.records import ProcessRecord
+from swell.testing.fake_provider import FakeMachine, FakeProvider
+
+PATIENCE_SECONDS = 10.0
+
+
+class Intents:
+    """The store's processes, until it is another server's."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, ProcessRecord] = {}
+        self.lost: StoreLost | None = None
+
+    def _check(self) -> None:
+        if self.lost is not None:
+            raise self.lost
+
+    async def record_process(self, process: ProcessRecord) -> None:
+        self._check()
+        self.records[process.process_id] = process
+
+    async def record_started(self, process_id: str, pid: int, start_time: float) -> None:
+        self._check()
+        self.records[process_id] = msgspec.structs.replace(self.records[process_id], pid=pid, start_time=start_time)
+
+    async def remove_process(self, process_id: str) -> None:
+        self._check()
+        self.records.pop(process_id, None)
+
+    async def list_processes(self) -> list[ProcessRecord]:
+        return list(self.records.values())
+
+
+@dataclass
+class Scene:
+    """A fleet of one gateway worker and two replicas, and its end."""
+
+    folder: Path
+    clock: ManualClock = field(default_factory=ManualClock)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    audited: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.machine, self.intents = FakeMachine(self.clock), Intents()
+        self.providers = {"process": FakeProvider(self.machine)}
+        self.fleet = Fleet(providers=self.providers, intents=self.intents, ask=_nobody, clock=self.clock)
+        self.ending = Ending(self.changed, self.said.append, self._audit, lambda: None, on_signal=Way.LEAVE)
+        self.draining = Draining(self.fleet, self.providers, self.changed, lambda: False, self.said.append)
+        self.models = [self._workload("chat", "replica", 2)]
+
+    def _audit(self, act: str, principal: str) -> None:
+        self.audited.append(act)
+
+    def _workload(self, name: str, kind: str, count: int) -> Workload:
+        def launch(slot: Slot) -> LaunchCommand:
+            return LaunchCommand((name, str(slot.port)))
+
+        return Workload(
+            name=name, kind=kind, count=count, provider="process", log_dir=self.folder, fingerprint="v1",
+            launch=launch, drain_seconds=0.5, stop_grace_seconds=1.0,
+        )  # fmt: skip
+
+    async def begin(self) -> None:
+        self.fleet.want([*self.models, self._workload("gateway", GATEWAY_WORKER, 1)])
+        await self.fleet.adopt()
+        await self.steps(3)
+
+    async def steps(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.clock.advance(0.25)
+            await self.fleet.step(self.clock.monotonic())
+            self.changed.set()
+            await asyncio.sleep(0)
+
+    async def drained(self) -> None:
+        """What the fleet's loop does beside it."""
+        task = asyncio.ensure_future(self.draining.drain(self.ending, 5.0, self.models))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not task.done():
+                await self.steps()
+        await task
+
+    def living(self) -> list[str]:
+        """Workloads of what runs on the machine."""
+        kinds = {replica.child_id: replica.workload for replica in self.fleet.replicas}
+        return sorted(kinds.get(child_id, "?") for child_id in self.machine.living)
+
+
+async def _nobody(url: str, key: str) -> Answer:
+    return Answer(None, "nobody listens")
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    made = Scene(tmp_path)
+    await made.begin()
+    assert made.living() == ["chat", "chat", "gateway"]
+    yield made
+    await made.fleet.close()
+
+
+async def test_down_ends_everything(scene: Scene) -> None:
+    scene.ending.request("a person")
+    assert scene.ending.way is Way.DOWN
+    await scene.drained()
+    assert scene.living() == []
+    assert scene.intents.records == {}
+    assert scene.audited == ["down"]
+
+
+async def test_one_that_leaves_ends_its_workers_and_the_next_one_finds_the_replicas(scene: Scene) -> None:
+    scene.ending.request("a signal", Way.LEAVE)
+    await scene.drained()
+    assert scene.living() == ["chat", "chat"]
+    kept = set(scene.intents.records)
+    assert len(kept) == 2
+    following = Fleet(
+        providers={"process": FakeProvider(scene.machine)}, intents=scene.intents, ask=_nobody, clock=scene.clock
+    )
+    following.want(scene.models)
+    await following.adopt()
+    assert {replica.child_id for replica in following.replicas} == kept
+    assert all(replica.routable for replica in following.replicas)
+    await following.close()
+
+
+async def test_a_command_that_comes_while_it_leaves_ends_the_replicas_too(scene: Scene) -> None:
+    scene.ending.request("a signal", Way.LEAVE)
+    scene.ending.request("a person")
+    scene.ending.request("another signal", Way.LEAVE)
+    assert scene.ending.way is Way.DOWN
+    await scene.drained()
+    assert scene.living() == []
+    assert scene.audited == ["leave", "down"]
+
+
+async def test_one_that_was_ousted_ends_its_workers_without_the_store_and_nothing_else(scene: Scene) -> None:
+    before = dict(scene.intents.records)
+    scene.intents.lost = StoreLost("another server has used the store")
+    scene.ending.lose()
+    assert (scene.ending.way, scene.ending.told) == (Way.LOST, None)
+    await scene.drained()
+    assert [name for name in scene.living() if name != "gateway"] == ["chat", "chat"]
+    assert "gateway" not in scene.living()
+    assert scene.intents.records == before
+    assert scene.audited == []
+
+
+async def test_being_ousted_while_it_drains_keeps_the_replicas(scene: Scene) -> None:
+    scene.ending.request("a person")
+    scene.ending.lose()
+    await scene.drained()
+    assert scene.living() == ["chat", "chat"]
+    assert scene.ending.told is Way.DOWN, "it does not wait to lead again"
+
+
+async def test_hurrying_ends_what_ends_anyway(scene: Scene) -> None:
+    graces: dict[str, float] = {}
+    stop = scene.providers["process"].stop
+
+    async def noted(handle: Any, *, grace_seconds: float) -> None:
+        graces[handle.child_id] = grace_seconds
+        await stop(handle, grace_seconds=grace_seconds)
+
+    scene.providers["process"].stop = noted  # type: ignore[method-assign]
+    await scene.draining.hurry(Way.LEAVE)
+    assert len(graces) == 1
+    await scene.draining.hurry(Way.DOWN)
+    assert len(graces) == 3
