@@ -132,8 +132,7 @@ class GatewayHost:
             tasks = [task for task in tasks if not task.done()]
             tasks.append(asyncio.create_task(self._retire(end)))
             end = asyncio.Event()
-            workers = self._wishes.workers or settings.workers
-            tasks += [asyncio.create_task(self._keep(each, settings, end)) for each in range(workers)]
+            tasks += [asyncio.create_task(self._keep(each, settings, end)) for each in range(settings.workers)]
         await self._wait(self._wishes.leave_seconds)
         end.set()
         await asyncio.gather(*tasks)
@@ -202,7 +201,7 @@ class GatewayHost:
             worker_id=ordinal,
             incarnation=incarnation,
             host=wishes.host,
-            port=wishes.port or settings.port,
+            port=settings.port,
             control_socket="",
             spool_dir=str(self._state.spool / incarnation),
             pepper_file=str(self._pepper_file),
@@ -227,6 +226,10 @@ class GatewayHost:
     def _told(self, settings: GatewaySettings) -> None:
         """What the server says at the beginning of each connection, and again after each change of its spec."""
         self._reading.set()  # a server is there again
+        wishes = self._wishes  # what the command line says goes first, and then the server's word changes nothing
+        settings = msgspec.structs.replace(
+            settings, port=wishes.port or settings.port, workers=wishes.workers or settings.workers
+        )
         if settings == self._settings:
             return
         replace_private(self._pepper_file, settings.pepper)
