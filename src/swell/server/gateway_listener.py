@@ -6,6 +6,7 @@ workers, or the calls of the reader of its spools.
 
 import asyncio
 import logging
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -53,7 +54,8 @@ class GatewayListener:
         self._streams: set[asyncio.StreamWriter] = set()
         self._sessions: set[asyncio.StreamWriter] = set()  # of those that report
         self._waiting: dict[int, asyncio.Future[None]] = {}  # for usage, by token
-        self._token = 0
+        self._token = secrets.randbits(48)  # an answer to a server before this one is none to this one
+        self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, host: str, port: int, context: ssl.SSLContext) -> None:
@@ -68,6 +70,11 @@ class GatewayListener:
                 "choose another one with server.gateways"
             ) from error
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is no longer listened to."""
+        return self._is_closed
+
     async def collect(self) -> None:
         """Have every gateway send up what its spools have; those that take longer than COLLECT_SECONDS are left."""
         waiting = []
@@ -76,13 +83,16 @@ class GatewayListener:
             self._waiting[self._token] = done = asyncio.get_running_loop().create_future()
             writer.write(encode_gateway_message(UsageWanted(self._token)))
             waiting.append((self._token, done))
-        if waiting:
-            await asyncio.wait([done for _, done in waiting], timeout=COLLECT_SECONDS)
-        for token, _ in waiting:
-            del self._waiting[token]
+        try:
+            if waiting:
+                await asyncio.wait([done for _, done in waiting], timeout=COLLECT_SECONDS)
+        finally:
+            for token, _ in waiting:
+                del self._waiting[token]
 
     def close(self) -> None:
-        """Stop listening and close what is open."""
+        """Stop listening and close what is open; a connection whose handshake is under way is closed after it."""
+        self._is_closed = True
         if self._server is not None:
             self._server.close()
         for task in self._tasks:
@@ -161,6 +171,9 @@ class _Chooser(asyncio.Protocol):
         self._listener = listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._listener.is_closed:  # whoever speaks to it would hear nothing of what its successor says
+            transport.close()
+            return
         _keep_alive(transport)
         tls = transport.get_extra_info("ssl_object")
         chosen = self._listener.protocol(None if tls is None else tls.selected_alpn_protocol())

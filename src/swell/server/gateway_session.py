@@ -67,6 +67,8 @@ class GatewaySession:
                 if problem != self._problem:  # the same again says nothing new
                     _log.warning("the server does not answer; it is asked again", extra={"reason": problem})
                 self._problem = problem
+            except Exception:  # whatever it was: without this connection nothing is served for long
+                _log.exception("the connection to the server failed and is made again")
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def usage_sent(self, token: int) -> None:
@@ -85,7 +87,7 @@ class GatewaySession:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._listen(reader))
                 both.create_task(self._report(self._writer))
-        except* (OSError, EOFError, ValueError, msgspec.MsgspecError) as errors:
+        except* Exception as errors:
             raise errors.exceptions[0] from None
         finally:
             self._writer.close()
