@@ -43,6 +43,7 @@ STOP_MARGIN_SECONDS = 5.0  # beyond a worker's own drain, before it is killed
 LAST_USAGE_SECONDS = 15.0  # at the end, for the server to take what is left
 MAX_WANTED = 64  # reports that wait for what the spools have; older ones have given up
 _INCARNATION_BYTES = 6
+_RUN_BYTES = 8
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class GatewayHost:
     def __init__(self, wishes: GatewayWishes, state: StateDirectory) -> None:
         self._wishes = wishes
         self._state = state
-        hello = GatewayHello(state.installation(), wishes.name, __version__)
+        hello = GatewayHello(state.installation(), wishes.name, __version__, secrets.token_hex(_RUN_BYTES))
         self._usage = RemoteUsage(wishes.control, hello)
         self._reader = SpoolReader(state.spool, self._usage)
         self._session = GatewaySession(
