@@ -272,7 +272,7 @@ async def test_asking_for_usage_that_is_given_up_leaves_nothing(bench: Bench) ->
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while not condition():  # noqa: ASYNC110 - turns of the loop are cheap
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0)
 
 
 def is_accepted(port: int) -> bool:

@@ -103,8 +103,8 @@ class SpoolReader:
                 failures[folder.name] = error
         if failures and len(failures) == len(folders) and self._done == Ingested():
             raise next(iter(failures.values()))
-        for name, error in failures.items():
-            _log.error("a spool cannot be read; the others are", extra={"incarnation": name, "reason": str(error)})
+        for name, failure in failures.items():
+            _log.error("a spool cannot be read; the others are", extra={"incarnation": name, "reason": str(failure)})
             self._failed[name] = FAILED_STEPS
         done, self._done = self._done, Ingested()
         return done
