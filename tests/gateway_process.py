@@ -99,12 +99,12 @@ class GatewayProcess:
         self._process.kill()
         self._process.wait(STOP_SECONDS)
 
-    def stop(self) -> int:
+    def stop(self, seconds: float = 2 * STOP_SECONDS) -> int:
         """SIGTERM, and wait until it has drained; its exit status."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(2 * STOP_SECONDS)
+        return self._process.wait(seconds)
 
     def wait(self) -> int:
         """Wait until it has ended by itself; its exit status."""

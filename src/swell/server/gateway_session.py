@@ -17,6 +17,7 @@ from swell.state.gateway_messages import (
     GatewaySettings,
     ReportHeard,
     ToGateway,
+    TurnedAway,
     UsageSent,
     UsageWanted,
     decode_to_gateway,
@@ -65,8 +66,10 @@ class GatewaySession:
             except (OSError, EOFError, ValueError, msgspec.MsgspecError, StateError) as error:
                 problem = str(error) or type(error).__name__
                 if problem != self._problem:  # the same again says nothing new
-                    _log.warning("the server does not answer; it is asked again", extra={"reason": problem})
+                    _log.warning("no server can be served for yet; it is asked again", extra={"reason": problem})
                 self._problem = problem
+            except Exception:  # whatever it was: without this connection nothing is served for long
+                _log.exception("the connection to the server failed and is made again")
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def usage_sent(self, token: int) -> None:
@@ -79,13 +82,15 @@ class GatewaySession:
         try:
             await _send(self._writer, self._hello)
             settings = await _received(reader)
+            if isinstance(settings, TurnedAway):
+                raise StateError(settings.problem)
             if not isinstance(settings, GatewaySettings):
                 raise ValueError("the server began with something else than settings")
             self._told(settings)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._listen(reader))
                 both.create_task(self._report(self._writer))
-        except* (OSError, EOFError, ValueError, msgspec.MsgspecError) as errors:
+        except* Exception as errors:
             raise errors.exceptions[0] from None
         finally:
             self._writer.close()

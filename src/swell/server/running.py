@@ -172,8 +172,7 @@ class RunningServer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._gateways.close()
-            self._channel.close()
+            self._stop_listening()
             await self._let_go()
         return self.ending.following
 
@@ -313,8 +312,12 @@ class RunningServer:
         await self._roll.account_for("")
         if self._roll.living:
             await self._find_endpoints()
-        await self._channel.open(parts.state.control_socket)
-        await self._gateways.open(self._channel)
+        try:
+            await self._channel.open(parts.state.control_socket)
+            await self._gateways.open(self._channel)
+        except BaseException:
+            self._stop_listening()
+            raise
         self._audit("up", current_principal())
         _log.info("the server serves", extra={"port": parts.spec.server.port, "version": __version__})
 
@@ -456,8 +459,7 @@ class RunningServer:
     async def _end(self) -> None:
         self._scaling.stop()
         if self.ending.way is Way.LOST:
-            self._gateways.close()  # they look for the server that leads
-            self._channel.close()
+            self._stop_listening()  # they look for the server that leads
         if self.ending.way is not Way.APPLY:
             if self.ending.way is Way.DOWN:
                 self._publish()  # who is held for a replica that will not come is told so
@@ -473,6 +475,11 @@ class RunningServer:
         await self._intake.everything()
         await self._trail_step(0.0)
         await self._money.runs.step()
+
+    def _stop_listening(self) -> None:
+        """No worker may stay with a server that tells it nothing any more."""
+        self._gateways.close()
+        self._channel.close()
 
     async def _let_go(self) -> None:
         await self._fleet.close()
