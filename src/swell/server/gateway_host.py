@@ -240,6 +240,7 @@ class GatewayHost:
         )
         if settings == self._settings:
             return
+        _log.info("the server has said how to serve", extra={"host": wishes.host, "port": settings.port})
         replace_private(self._pepper_file, settings.pepper)
         self._settings = settings
         self._changed.set()
