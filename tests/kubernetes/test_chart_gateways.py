@@ -214,6 +214,30 @@ def test_rights_are_those_of_one_server() -> None:
     assert "serviceAccountName" not in gateway
 
 
+def test_before_an_uninstall_a_last_server_ends_what_several_have_run() -> None:
+    objects = objects_of(VALUES["several"])
+    server, last = container(workload(objects, "server")), container(workload(objects, "let-go"))
+    python, flag, program = last["command"]
+    assert (python, flag) == ("python3", "-c")
+    assert program == (renew.CHART / "files" / "end_servers.py").read_text().strip()
+    namespace, name, seconds, *arguments = last["args"]
+    assert (namespace, name, arguments) == ("serving", workload(objects, "server")["metadata"]["name"], server["args"])
+    drains = [model.drain_seconds for model in spec_of(objects).models]
+    assert float(seconds) > max(drains) + 3 * END_MARGIN_SECONDS
+    assert workload(objects, "let-go")["spec"]["activeDeadlineSeconds"] > float(seconds)
+    for each in ("env", "image", "resources", "securityContext", "volumeMounts"):
+        assert last[each] == server[each], each
+    assert not {"ports", "livenessProbe", "readinessProbe", "startupProbe"} & last.keys()
+    pod = workload(objects, "let-go")["spec"]["template"]["spec"]
+    assert (pod["restartPolicy"], pod["serviceAccountName"], pod["automountServiceAccountToken"]) == (
+        "Never", "swell", True,
+    )  # fmt: skip
+    (rule,) = one(objects, "Role", "swell-let-go")["rules"]
+    assert (rule["resources"], rule["resourceNames"], rule["verbs"]) == (["deployments/scale"], ["swell"], ["patch"])
+    (subject,) = one(objects, "RoleBinding", "swell-let-go")["subjects"]
+    assert subject["name"] == pod["serviceAccountName"]
+
+
 def test_cert_manager_is_asked_for_both_sides_of_one_authority() -> None:
     objects = objects_of(VALUES["several"])
     made = {each["spec"]["secretName"]: each["spec"] for each in objects if each["kind"] == "Certificate"}

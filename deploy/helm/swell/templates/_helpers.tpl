@@ -93,20 +93,26 @@ app.kubernetes.io/component: replica
 {{- dict "namespaces" (uniq $found) | toJson -}}
 {{- end -}}
 
-{{- /* Gateway workers drain first, then replicas; 60 s are what the server adds to both, and a reserve. One of several
-       has neither to wait for. */ -}}
-{{- define "swell.graceSeconds" -}}
-{{- if not (kindIs "invalid" .Values.terminationGracePeriodSeconds) -}}
-{{- .Values.terminationGracePeriodSeconds | int64 -}}
-{{- else if .Values.highAvailability.enabled -}}
-60
-{{- else -}}
+{{- /* Gateway workers drain first, then replicas; 60 s are what the server adds to both, and a reserve. */ -}}
+{{- define "swell.endSeconds" -}}
+{{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
 {{- $timeouts := default dict (include "swell.server" . | fromJson).timeouts -}}
 {{- $longest := 30.0 -}}
 {{- range .Values.spec.models -}}
 {{- $longest = maxf $longest (default 30.0 .drain_seconds) -}}
 {{- end -}}
 {{- addf (default 30.0 $timeouts.drain_seconds) $longest 60.0 | ceil | int64 -}}
+{{- else -}}
+{{- .Values.terminationGracePeriodSeconds | int64 -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* One of several leaves its replicas to the next one, and has none of its own to drain. */ -}}
+{{- define "swell.graceSeconds" -}}
+{{- if and .Values.highAvailability.enabled (kindIs "invalid" .Values.terminationGracePeriodSeconds) -}}
+60
+{{- else -}}
+{{- include "swell.endSeconds" . -}}
 {{- end -}}
 {{- end -}}
 

@@ -176,3 +176,23 @@ spec:
     {{- toYaml . | nindent 4 }}
     {{- end }}
 {{- end -}}
+
+{{- /* The same as the last one of several, which ends what they have run. */ -}}
+{{- define "swell.lastServer" -}}
+{{- $pod := include "swell.serverPod" . | fromYaml -}}
+{{- $metadata := $pod.metadata -}}
+{{- $_ := set $metadata.labels "app.kubernetes.io/component" "let-go" -}}
+{{- $_ := set $metadata "annotations" (dict "kubectl.kubernetes.io/default-container" "let-go") -}}
+{{- $spec := $pod.spec -}}
+{{- $_ := set $spec "restartPolicy" "Never" -}}
+{{- $_ := unset $spec "topologySpreadConstraints" -}}
+{{- $server := first $spec.containers -}}
+{{- range list "startupProbe" "livenessProbe" "readinessProbe" "ports" -}}
+{{- $_ := unset $server . -}}
+{{- end -}}
+{{- $_ := set $server "name" "let-go" -}}
+{{- $_ := set $server "command" (list "python3" "-c" (.Files.Get "files/end_servers.py" | trim)) -}}
+{{- $seconds := add (include "swell.endSeconds" . | int64) 120 | toString -}}
+{{- $_ := set $server "args" (concat (list .Release.Namespace (include "swell.fullname" .) $seconds) $server.args) -}}
+{{- toYaml $pod -}}
+{{- end -}}
