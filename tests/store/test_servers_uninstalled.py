@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,14 @@ from threading import Thread
 
 import pytest
 import trustme
-from test_servers_over_one_store import TAKEN_SECONDS, Scene, ended, scene, status
+from test_servers_over_one_store import TAKEN_SECONDS, Scene, ended, paused, scene, status
 
-from swell_process import wait_until
+from swell_process import SwellProcess, wait_until
 
 pytestmark = [pytest.mark.services, pytest.mark.process]
 
-PROGRAM = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "swell" / "files" / "end_servers.py"
+FILES = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "swell" / "files"
+PROGRAM = FILES / "end_servers.py"
 __all__ = ["scene"]  # a fixture
 
 
@@ -58,6 +60,20 @@ def api_server(account: Path, answer: int = 200) -> Iterator[tuple[dict[str, str
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_one_that_leads_and_one_that_waits_are_ready_and_one_that_stands_still_is_not(scene: Scene) -> None:
+    first, second = scene.up(), scene.waiting()
+    wait_until(lambda: status(second).get("waiting"), seconds=TAKEN_SECONDS, what="it answers commands")
+
+    def asked(server: SwellProcess) -> int:
+        words = [sys.executable, "-SI", str(FILES / "answers.py"), str(server.state / "admin.sock"), "1"]
+        return subprocess.run(words, check=False, timeout=60).returncode
+
+    assert (asked(first), asked(second)) == (0, 0)
+    with paused(second):
+        assert (asked(first), asked(second)) == (0, 1)
+    assert (asked(first), asked(second)) == (0, 0)
 
 
 def test_all_leave_and_the_last_one_ends_everything(scene: Scene, tmp_path: Path) -> None:
