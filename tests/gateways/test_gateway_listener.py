@@ -4,10 +4,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-import psutil
 import pytest
 
 from swell.clock import ManualClock, SystemClock
@@ -22,10 +22,11 @@ from swell.security.control_tls import (
     control_client_context,
     control_server_context,
 )
-from swell.server import gateway_listener
+from swell.server import gateway_listener, gateway_session
 from swell.server.channel import ControlChannel
 from swell.server.frames import read_frame
 from swell.server.gateway_listener import GatewayListener
+from swell.server.gateway_session import GatewaySession
 from swell.server.publish import Picture, Publication
 from swell.server.remote_gateways import SURELY_THERE_SECONDS, RemoteGateways
 from swell.server.writer import Writer
@@ -47,7 +48,7 @@ from swell.state.gateway_messages import (
 )
 from swell.state.messages import LENGTH, Hello, encode_message
 from swell.state.records import SpoolPosition
-from swell.state.worker import Bounds, Timeouts
+from swell.state.worker import Bounds, ControlServer, Timeouts
 from swell.testing.memory_store import MemoryStore
 
 WAIT_SECONDS = 5.0
@@ -102,15 +103,15 @@ class Bench:
             publication=publication, leases=LeaseBook(), clock=self.clock, is_known=lambda _: True
         )
         self.listener = GatewayListener(self.gateways, self.channel, SETTINGS)
-        self._folder = folder
+        self.folder = folder
         self._lines: list[Line] = []
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        files = ensure_local_certificate(self._folder / "ca", [SERVER_NAME], SystemClock().unix())
-        made = make_client_certificate(self._folder / "ca", "east", SystemClock().unix())
-        (self._folder / "crt").write_bytes(made.certificate)
-        (self._folder / "key").write_bytes(made.private_key)
+        files = ensure_local_certificate(self.folder / "ca", [SERVER_NAME], SystemClock().unix())
+        made = make_client_certificate(self.folder / "ca", "east", SystemClock().unix())
+        (self.folder / "crt").write_bytes(made.certificate)
+        (self.folder / "key").write_bytes(made.private_key)
         assert files.ca is not None
         context = control_server_context(files.ca, files.certificate, files.private_key)
         await self.listener.open("127.0.0.1", 0, context)
@@ -130,7 +131,7 @@ class Bench:
 
     def context(self, protocol: str) -> ssl.SSLContext:
         """What a gateway shows."""
-        folder = self._folder
+        folder = self.folder
         return control_client_context(folder / "ca" / "ca.pem", folder / "crt", folder / "key", protocol)
 
     async def line(self, protocol: str, hello: GatewayHello | None = None) -> Line:
@@ -244,20 +245,66 @@ async def test_who_asks_and_reads_no_answer_is_let_go(bench: Bench, monkeypatch:
     line.pause()
     line.send_raw(encode_gateway_message(AskPosition("w")) * 100_000)
     await until(lambda: not bench.listener._streams)
+    assert await (await bench.line(USAGE, WEST)).ask(AskPosition("w")) == Answer(), "others are answered"
 
 
 async def test_a_connection_that_was_being_made_when_the_server_ended_is_closed(bench: Bench) -> None:
-    plain = socket.create_connection(("127.0.0.1", bench.port))
-    plain.setblocking(False)
-    await until(lambda: is_accepted(bench.port))
-    bench.listener.close()
-    bench.channel.close()
-    context = bench.context(CONTROL)
-    reader, writer = await asyncio.open_connection(sock=plain, ssl=context, server_hostname=SERVER_NAME)
-    writer.write(encode_message(Hello(0, "w1", 1, 0, 0)))
+    reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
+    coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = bench.context(CONTROL).wrap_bio(coming, going, server_hostname=SERVER_NAME)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    writer.write(going.read())
     async with asyncio.timeout(WAIT_SECONDS):
-        assert await reader.read() == b""
+        coming.write(await reader.read(65_536))  # so the server has accepted it
+        bench.listener.close()
+        bench.channel.close()
+        await _finish(tls, coming, reader)
+        tls.write(encode_message(Hello(0, "w1", 1, 0, 0)))
+        writer.write(going.read())
+        with suppress(ConnectionError):
+            while await reader.read(65_536):
+                pass  # what TLS says at its end
+    assert bench.channel.connected() == {}
     writer.close()
+
+
+async def _finish(tls: ssl.SSLObject, coming: ssl.MemoryBIO, reader: asyncio.StreamReader) -> None:
+    while True:
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            coming.write(await reader.read(65_536))
+        else:
+            return
+
+
+async def test_an_address_of_the_servers_name_that_says_nothing_is_passed_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = asyncio.Event()
+    folder = bench.folder
+    control = ControlServer(
+        (("servers.example", 7443),), str(folder / "ca" / "ca.pem"), str(folder / "crt"), str(folder / "key")
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
+        addresses = [silent.getsockname(), ("127.0.0.1", bench.port)]
+
+        async def resolved(name: str, port: int, **_: object) -> list[tuple[object, ...]]:
+            assert (name, port) == ("servers.example", 7443)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
+        monkeypatch.setattr(gateway_session, "CONNECT_SECONDS", 0.2)
+        session = GatewaySession(
+            control, EAST, living=lambda: ("w1",), told=lambda settings: told.set(), wanted=lambda token: None
+        )
+        task = asyncio.ensure_future(session.run())
+        async with asyncio.timeout(WAIT_SECONDS):
+            await told.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert told.is_set()
 
 
 async def test_asking_for_usage_that_is_given_up_leaves_nothing(bench: Bench) -> None:
@@ -273,9 +320,3 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while not condition():  # noqa: ASYNC110 - turns of the loop are cheap
             await asyncio.sleep(0)
-
-
-def is_accepted(port: int) -> bool:
-    """Whether no connection waits to be accepted there."""
-    found = [each for each in psutil.Process().net_connections() if each.laddr and each.laddr.port == port]
-    return any(each.status == psutil.CONN_ESTABLISHED for each in found)

@@ -180,7 +180,7 @@ class _Chooser(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._listener.is_closed:  # whoever speaks to it would hear nothing of what its successor says
-            transport.close()
+            cast(asyncio.Transport, transport).abort()
             return
         _keep_alive(transport)
         tls = transport.get_extra_info("ssl_object")

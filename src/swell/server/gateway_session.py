@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from swell.errors import StateError
+from swell.gateway.server_addresses import server_addresses
 from swell.security.control_tls import GATEWAY, SERVER_NAME, control_client_context
 from swell.server.frames import read_frame
 from swell.state.gateway_messages import (
@@ -118,12 +119,12 @@ class GatewaySession:
         control, reason = self._control, OSError("no address was given")
         files = Path(control.ca_file), Path(control.certificate_file), Path(control.private_key_file)
         context = control_client_context(*files, GATEWAY)  # read each time: certificates are renewed
-        for host, port in control.addresses:
+        async for host, port in server_addresses(control):
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     return await asyncio.open_connection(host, port, ssl=context, server_hostname=SERVER_NAME)
             except OSError as error:
-                reason = error
+                reason = OSError(f"{host}:{port}: {error.strerror or error or 'it does not answer'}")
         raise reason
 
 
