@@ -169,7 +169,9 @@ class Site:
         """A command beside a server, in its container; what it printed."""
         options = {"Cmd": list(command), "AttachStdout": True, "Tty": True}
         made = self.docker.ask("POST", f"/containers/{self.running[server]}/exec", json=options)["Id"]
-        told = self.docker.read("POST", f"/exec/{made}/start", json={"Detach": False, "Tty": True}, timeout=STOP_SECONDS)
+        told = self.docker.read(
+            "POST", f"/exec/{made}/start", json={"Detach": False, "Tty": True}, timeout=STOP_SECONDS
+        )
         return told.decode(errors="replace")
 
     def swell(self, server: str, *words: str) -> Any:

@@ -31,9 +31,7 @@ SOME = 6  # requests that are waited for, to see that a gateway serves
 
 
 @pytest.fixture
-def site(
-    docker: DockerDaemon, build_image: Callable[[str], str], model_file: Path, tmp_path: Path
-) -> Iterator[Site]:
+def site(docker: DockerDaemon, build_image: Callable[[str], str], model_file: Path, tmp_path: Path) -> Iterator[Site]:
     assert model_file.exists()
     images = Images(*(build_image(name) for name in ("server", "gateway", "engine-llama.cpp")))
     try:
