@@ -1,7 +1,7 @@
 """Clients of several gateways, as they come in a cluster: a balancer chooses for new connections, and nobody retries.
 
-Only whoever finds that a kept connection was closed before anything of a request was sent takes a new one, as every HTTP
-client does. All else that fails is a failed request: a refused connection, a cut answer, any status but 200.
+Only whoever finds that a kept connection was closed before anything of a request was sent takes a new one, as every
+HTTP client does. All else that fails is a failed request: a refused connection, a cut answer, any status but 200.
 """
 
 import contextlib

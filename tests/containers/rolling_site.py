@@ -1,7 +1,7 @@
 """Two servers of `--ha` and two gateways as containers of one daemon, over a Postgres whose socket they have.
 
-Volumes are as `deploy/compose.ha.yaml` has them: each server and gateway has its own state, the servers share the folder
-of their secrets and that of the gateways' authority, and each gateway has nothing but its own credentials.
+Volumes are as `deploy/compose.ha.yaml` has them: each server and gateway has its own state, the servers share the
+folder of their secrets and that of the gateways' authority, and each gateway has nothing but its own credentials.
 """
 
 import contextlib
@@ -156,7 +156,8 @@ class Site:
         self.ended(name)
 
     def remove(self, name: str) -> None:
-        self.docker.ask("DELETE", f"/containers/{self.running.pop(name)}", params={"force": "1"})
+        """Remove its container, and the volumes that nobody named."""
+        self.docker.ask("DELETE", f"/containers/{self.running.pop(name)}", params={"force": "1", "v": "1"})
 
     def logs(self, container: str) -> str:
         """What it printed."""
@@ -217,8 +218,7 @@ class Site:
     def clear(self) -> None:
         """Nothing of it stays."""
         self.docker.remove_containers({LABEL: self.name})
-        listed = self.docker.ask("GET", "/containers/json", params={"all": "1"}) or ()
-        for each in listed if isinstance(listed, list) else [listed]:
+        for each in self.docker.containers({}):
             if self.name in each["NetworkSettings"]["Networks"]:
                 self.docker.read("DELETE", f"/containers/{each['Id']}", params={"force": "1", "v": "1"})
         self.docker.read("DELETE", f"/networks/{self.name}")

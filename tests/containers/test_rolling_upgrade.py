@@ -1,7 +1,7 @@
 """Every server and every gateway of an installation is replaced under load, and nobody notices.
 
-All of it runs in containers of a real dockerd, with the real engine. Requests are never sent twice (`balanced_load`), so
-that a request that fails for one moment fails the test.
+All of it runs in containers of a real dockerd, with the real engine. Requests are never sent twice (`balanced_load`),
+so that whatever fails for one moment fails the test.
 """
 
 import json
@@ -187,7 +187,7 @@ def test_everything_is_replaced_and_no_request_fails(
     record_property("requests", len(asked))
     for what, seconds in took.items():
         record_property(what, seconds)
-    print(json.dumps({"requests": len(asked), **took}))  # noqa: T201
+    print(json.dumps({"requests": len(asked), **took}))
 
 
 def _leave(site: Site, server: str) -> None:
