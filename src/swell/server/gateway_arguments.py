@@ -83,6 +83,18 @@ def _address(text: str) -> tuple[str, int]:
 
 def main(arguments: Sequence[str]) -> int:
     """As `swell gateway`; 0 after an orderly end, 1 where it failed, 2 for what the user must change."""
+    log_to_stream(sys.stderr)
+    try:
+        run_gateway(gateway_wishes(**vars(gateway_parser().parse_args(arguments))))
+    except SwellError as error:
+        print(f"swell gateway: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    logging.shutdown()
+    return 0
+
+
+def gateway_parser() -> argparse.ArgumentParser:
+    """The options of `swell gateway`, read by the standard library alone."""
     parser = argparse.ArgumentParser(prog="swell gateway", description="Serve as a gateway of a server elsewhere.")
     parser.add_argument("--server", action="append", default=[], dest="servers", help="HOST:PORT; may come again")
     parser.add_argument(
@@ -97,14 +109,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--private-key", type=Path)
     parser.add_argument("--leave-seconds", type=float, default=0.0, help="go on accepting so long after SIGTERM")
     parser.add_argument("--allow-plaintext-off-loopback", action="store_true")
-    log_to_stream(sys.stderr)
-    try:
-        run_gateway(gateway_wishes(**vars(parser.parse_args(arguments))))
-    except SwellError as error:
-        print(f"swell gateway: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    logging.shutdown()
-    return 0
+    return parser
 
 
 if __name__ == "__main__":
