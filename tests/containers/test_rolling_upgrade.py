@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.services, pytest.mark.containers, pytest.mark.model, p
 
 CLIENTS = 4
 LONG_TOKENS = 1_200  # half a minute and more beside the others
+DRAINED_TOKENS = 200  # longer than a gateway goes on accepting, and much shorter than its drain
 SOME = 6  # requests that are waited for, to see that a gateway serves
 
 
@@ -66,7 +67,7 @@ class Rollout:
             self.balancer.put(gateway, site.until_ready(gateway))
         self.replica = self.replica_now()
         self.load = Load(self.balancer, self.key, MODEL, PORT, CLIENTS)
-        self.extra: list[str] = []  # ids of requests beside the load
+        self.beside: list[str] = []  # ids of requests beside the load
 
     def replica_now(self) -> tuple[str, str]:
         """The only one: its container, and since when it runs."""
@@ -74,8 +75,17 @@ class Rollout:
         assert seen["State"]["Running"]
         return seen["Id"], seen["State"]["StartedAt"]
 
-    def client(self) -> Client:
-        return Client(self.balancer, self.key, MODEL, PORT)
+    def stream(self, tokens: int, gateway: str = "") -> "LongStream":
+        """One that has begun, through this gateway or any."""
+        balancer = self.balancer
+        if gateway:
+            balancer = Balancer()
+            balancer.put(gateway, self.site.address(gateway))
+        stream = LongStream(Client(balancer, self.key, MODEL, PORT), tokens)
+        stream.start()
+        assert stream.has_begun.wait(READY_SECONDS)
+        self.beside.append(stream.request_id)
+        return stream
 
     def until_served(self, gateway: str = "") -> None:
         """Wait until some more were answered on new connections, by this gateway or by any."""
@@ -89,11 +99,14 @@ class Rollout:
 
     def replace_gateway(self, gateway: str) -> None:
         """SIGTERM first; the balancer hears of it while the gateway still accepts, as kube-proxy does."""
+        stream = self.stream(DRAINED_TOKENS, gateway)
         with ThreadPoolExecutor(1) as thread:
             stopping = thread.submit(self.site.stop, gateway)
             self.until_served(gateway)
             self.balancer.take_out(gateway)
             assert stopping.result() == 0
+        stream.join()
+        assert stream.problem == "", "it was finished before the gateway ended"
         self.until_served()
         self.site.start_gateway(gateway)
         self.balancer.put(gateway, self.site.until_ready(gateway))
@@ -113,15 +126,16 @@ class Rollout:
 class LongStream(threading.Thread):
     """One answer that takes long; when it ended, and what of it is wrong."""
 
-    def __init__(self, client: Client) -> None:
-        super().__init__()
+    def __init__(self, client: Client, tokens: int) -> None:
+        super().__init__(daemon=True)
         self._client = client
+        self._tokens = tokens
         self.has_begun = threading.Event()
         self.request_id = self.problem = ""
         self.ended = 0.0  # monotonic seconds
 
     def run(self) -> None:
-        with self._client.open(max_tokens=LONG_TOKENS, ignore_eos=True) as (_, self.request_id, answer):
+        with self._client.open(max_tokens=self._tokens, ignore_eos=True) as (_, self.request_id, answer):
             body = answer.readline()
             self.has_begun.set()
             body += answer.read()
@@ -149,9 +163,7 @@ def test_everything_is_replaced_and_no_request_fails(
         for gateway in GATEWAYS:
             timed(f"replace {gateway}", lambda gateway=gateway: rollout.replace_gateway(gateway))  # type: ignore[misc]
         timed("replace the server that waits", lambda: rollout.replace_waiting(second))
-        long = LongStream(rollout.client())
-        long.start()
-        assert long.has_begun.wait(READY_SECONDS)
+        long = rollout.stream(LONG_TOKENS)
         timed("have the leader leave", lambda: _leave(site, first))
         timed("until the next one leads", lambda: rollout.until_leads(second))
         next_leads = time.monotonic()
@@ -171,7 +183,7 @@ def test_everything_is_replaced_and_no_request_fails(
     assert rollout.replica_now() == rollout.replica
     assert all(rollout.load.done(gateway) > 2 * SOME for gateway in GATEWAYS)
 
-    asked = [outcome.request_id for outcome in rollout.load.outcomes] + [long.request_id]
+    asked = [outcome.request_id for outcome in rollout.load.outcomes] + rollout.beside
     for gateway in GATEWAYS:
         assert site.stop(gateway) == 0
     assert site.stop(second) == 0, "the one that waits"
@@ -202,5 +214,5 @@ def _names(site: Site, kind: str) -> set[str]:
 def _containers_made(site: Site, since_unix: int, installation: str) -> int:
     """How many containers of this installation were ever started, by the daemon's own book."""
     filters = json.dumps({"type": ["container"], "event": ["start"], "label": [f"{INSTALLATION}={installation}"]})
-    params = {"since": str(since_unix), "until": str(int(time.time())), "filters": filters}
+    params = {"since": str(since_unix), "until": str(int(time.time()) + 1), "filters": filters}
     return len(site.docker.read("GET", "/events", params=params).splitlines())
