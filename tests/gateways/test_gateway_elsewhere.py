@@ -1,5 +1,9 @@
 """`swell gateway`: real gateways with states of their own, a real server without workers, and a scripted upstream."""
 
+import http.client
+import json
+import os
+import signal
 import socket
 import ssl
 from collections.abc import Callable
@@ -79,6 +83,27 @@ def test_an_ended_gateway_has_told_everything(fleet: Fleet) -> None:
     assert fleet.chat(1) == 200
 
 
+def test_one_that_leaves_says_so_before_it_closes_anything(fleet: Fleet) -> None:
+    east = fleet.gateways[0]
+    east.arguments += ["--leave-seconds", "60"]
+    assert east.stop() == 0
+    east.start()
+    wait_until(east.is_ready, seconds=30, what=east.output)
+    kept, new = (http.client.HTTPConnection("127.0.0.1", east.port, timeout=30) for _ in range(2))
+    try:
+        assert _chat_on(fleet, kept) == (200, None)
+        os.kill(east.pid, signal.SIGTERM)
+        wait_until(lambda: fleet.at(0, "GET", "/readyz")[0] == 503, what="balancers that ask are told")
+        assert fleet.at(0, "GET", "/healthz")[0] == 200
+        assert _chat_on(fleet, kept) == (200, "close"), "so that nobody sends into a connection that is being closed"
+        assert _chat_on(fleet, new) == (200, "close")
+    finally:
+        kept.close()
+        new.close()
+    assert east.stop() == 0, "a second signal hurries it"
+    wait_until(lambda: len(fleet.rows()) == 3, what="all is in the ledger")
+
+
 def test_a_changed_spec_reaches_them(fleet: Fleet, eventually: Callable[..., Any]) -> None:
     before = {each.pid for gateway in fleet.gateways for each in gateway.workers()}
     file = fleet.server.state.parent / "swell.yaml"
@@ -134,6 +159,16 @@ def test_what_it_cannot_begin_with_is_said(fleet: Fleet, tmp_path: Path) -> None
     west.start()
     assert west.wait() == 2
     assert "swell credentials FOLDER" in west.output
+
+
+def _chat_on(fleet: Fleet, connection: http.client.HTTPConnection) -> tuple[int, str | None]:
+    """A short chat there: its status, and what the answer says of the connection."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+    headers = {"authorization": f"Bearer {fleet.server.key}", "content-type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, answer.headers.get("connection")
 
 
 def _first_byte(context: ssl.SSLContext, port: int) -> bytes:

@@ -32,7 +32,7 @@ from swell.server.remote_usage import RemoteUsage
 from swell.server.state_directory import StateDirectory
 from swell.state.gateway_messages import MAX_NAME_CHARS, GatewayHello, GatewaySettings
 from swell.state.usage import LOCK_NAME, SEGMENT_SUFFIX
-from swell.state.worker import ControlServer, WorkerSettings
+from swell.state.worker import LEAVE_SIGNAL, ControlServer, WorkerSettings
 
 READ_SECONDS = 0.25  # between two looks at the spools
 READ_RETRY_MAX_SECONDS = 5.0
@@ -137,9 +137,17 @@ class GatewayHost:
             tasks.append(asyncio.create_task(self._retire(end)))
             end = asyncio.Event()
             tasks += [asyncio.create_task(self._keep(each, settings, end)) for each in range(settings.workers)]
+        self._leave()
         await self._wait(self._wishes.leave_seconds)
         end.set()
         await asyncio.gather(*tasks)
+
+    def _leave(self) -> None:
+        """Balancers are told, and clients one by one with their answers, so that none sends into what is closed."""
+        for process in self._workers.values():
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    process.send_signal(LEAVE_SIGNAL)
 
     async def _retire(self, end: asyncio.Event) -> None:
         """Have the workers of before go, once their successors surely listen."""
