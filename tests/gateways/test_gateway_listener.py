@@ -29,6 +29,7 @@ from swell.server.gateway_listener import GatewayListener
 from swell.server.gateway_session import GatewaySession
 from swell.server.publish import Picture, Publication
 from swell.server.remote_gateways import SURELY_THERE_SECONDS, RemoteGateways
+from swell.server.tls_door import MAX_HANDSHAKES
 from swell.server.writer import Writer
 from swell.state.gateway_messages import (
     Answer,
@@ -115,8 +116,7 @@ class Bench:
         assert files.ca is not None
         context = control_server_context(files.ca, files.certificate, files.private_key)
         await self.listener.open("127.0.0.1", 0, context)
-        assert self.listener._server is not None
-        self.port = self.listener._server.sockets[0].getsockname()[1]
+        self.port = self.listener.port
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -307,6 +307,26 @@ async def test_an_address_of_the_servers_name_that_says_nothing_is_passed_over(
     assert told.is_set()
 
 
+async def test_who_says_nothing_takes_no_more_than_a_few_descriptors_and_nobodys_place(bench: Bench) -> None:
+    east = await bench.reporting(EAST, "w1")
+    before = descriptors()
+    silent = [await asyncio.open_connection("127.0.0.1", bench.port) for _ in range(2 * MAX_HANDSHAKES)]
+    try:
+        assert descriptors() <= before + len(silent) + MAX_HANDSHAKES + 1
+        await bench.reporting(WEST, "w2")
+        assert await east.ask(GatewayReport(("w1",))) == ReportHeard(("w1",))
+    finally:
+        for _, writer in silent:
+            writer.transport.abort()
+
+
+async def test_three_hundred_gateways_that_come_at_once_are_all_heard(bench: Bench) -> None:
+    hellos = [GatewayHello(f"id-{number}", f"gateway {number}", "1", "run") for number in range(300)]
+    await asyncio.gather(*(bench.reporting(hello, f"w-{hello.gateway}") for hello in hellos))
+    assert len(bench.gateways.living()) == len(hellos)
+    assert len(bench.gateways.rows({}, {})) == len(hellos)
+
+
 async def test_asking_for_usage_that_is_given_up_leaves_nothing(bench: Bench) -> None:
     east = await bench.reporting(EAST, "w1")
     asked = asyncio.ensure_future(bench.listener.collect())
@@ -320,3 +340,7 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while not condition():  # noqa: ASYNC110 - turns of the loop are cheap
             await asyncio.sleep(0)
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
