@@ -1,5 +1,6 @@
 """`swell credentials`: what a gateway on another machine proves itself with."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -26,3 +27,7 @@ def credentials(
         return
     typer.echo(f"{folder} holds what one gateway needs. Bring it there, readable by its user alone, and run:")
     typer.echo(f"  swell gateway --credentials {folder} --server HOST:PORT")
+    until = datetime.fromtimestamp(ends, UTC)
+    typer.echo(
+        f"It is good until {until:%Y-%m-%d}. Before that, make another one and put it in its place; nothing restarts."
+    )
