@@ -53,6 +53,7 @@ from swell.state.worker import Bounds, ControlServer, Timeouts
 from swell.testing.memory_store import MemoryStore
 
 WAIT_SECONDS = 5.0
+SILENCE_SECONDS = 900.0
 SETTINGS = GatewaySettings(b"p" * 32, 8080, 1, 0.1, {}, Timeouts(), Bounds())
 EAST, COPY = GatewayHello("id-1", "east", "1", "run-1"), GatewayHello("id-1", "copy", "1", "run-2")
 WEST = GatewayHello("id-2", "west", "1", "run-3")
@@ -97,7 +98,12 @@ class Bench:
         self.store, self.clock, self.writer = MemoryStore(), ManualClock(), Writer()
         self.ingested: list[Ingested] = []
         self.gateways = RemoteGateways(
-            self.store, self.writer, self.clock, max_silence_seconds=900.0, changed=lambda: None, ingested=self._take
+            self.store,
+            self.writer,
+            self.clock,
+            max_silence_seconds=SILENCE_SECONDS,
+            changed=lambda: None,
+            ingested=self._take,
         )
         publication = Publication(1, Picture(1, (), (), ()))
         self.channel = ControlChannel(
@@ -325,6 +331,22 @@ async def test_three_hundred_gateways_that_come_at_once_are_all_heard(bench: Ben
     await asyncio.gather(*(bench.reporting(hello, f"w-{hello.gateway}") for hello in hellos))
     assert len(bench.gateways.living()) == len(hellos)
     assert len(bench.gateways.rows({}, {})) == len(hellos)
+
+
+async def test_of_gateways_that_are_gone_for_good_nothing_is_kept(bench: Bench) -> None:
+    await bench.reporting(EAST, "w1")
+    ended = await bench.reporting(WEST, "w2")
+    await ended.ask(GatewayReport(()))
+    usage = await bench.line(USAGE, WEST)
+    assert isinstance(await usage.ask(FinaliseSpool("w2", damaged=False)), Answer)
+    ended.close()
+    await until(lambda: not bench.gateways._gateways["id-2"].connections)
+    bench.gateways.look()
+    assert set(bench.gateways._gateways) == {"id-1", "id-2"}, "it may come back"
+    bench.clock.advance(SILENCE_SECONDS + 1)
+    bench.gateways.look()
+    assert set(bench.gateways._gateways) == {"id-1"}, "whose spool the ledger does not have in full"
+    assert bench.gateways.living() == set()
 
 
 async def test_asking_for_usage_that_is_given_up_leaves_nothing(bench: Bench) -> None:

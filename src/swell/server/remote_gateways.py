@@ -92,6 +92,10 @@ class RemoteGateways:
         for gateway in silent:
             _log.warning("a gateway is silent and counts as ended", extra={"gateway": gateway.name or gateway.gateway})
             gateway.workers.clear()
+        owners = set(self._owners.values())
+        for gateway in list(self._gateways.values()):  # Pods without a volume are another gateway each time
+            if not (gateway.workers or gateway.connections or gateway.gateway in owners or gateway.heard >= before):
+                del self._gateways[gateway.gateway]
         if silent:
             self._changed()
 
