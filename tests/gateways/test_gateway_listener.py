@@ -29,6 +29,7 @@ from swell.server.gateway_listener import GatewayListener
 from swell.server.gateway_session import GatewaySession
 from swell.server.publish import Picture, Publication
 from swell.server.remote_gateways import SURELY_THERE_SECONDS, RemoteGateways
+from swell.server.tls_door import MAX_HANDSHAKES
 from swell.server.writer import Writer
 from swell.state.gateway_messages import (
     Answer,
@@ -52,6 +53,7 @@ from swell.state.worker import Bounds, ControlServer, Timeouts
 from swell.testing.memory_store import MemoryStore
 
 WAIT_SECONDS = 5.0
+SILENCE_SECONDS = 900.0
 SETTINGS = GatewaySettings(b"p" * 32, 8080, 1, 0.1, {}, Timeouts(), Bounds())
 EAST, COPY = GatewayHello("id-1", "east", "1", "run-1"), GatewayHello("id-1", "copy", "1", "run-2")
 WEST = GatewayHello("id-2", "west", "1", "run-3")
@@ -95,9 +97,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.store, self.clock, self.writer = MemoryStore(), ManualClock(), Writer()
         self.ingested: list[Ingested] = []
-        self.gateways = RemoteGateways(
-            self.store, self.writer, self.clock, max_silence_seconds=900.0, changed=lambda: None, ingested=self._take
-        )
+        self.gateways = self.successor()
         publication = Publication(1, Picture(1, (), (), ()))
         self.channel = ControlChannel(
             publication=publication, leases=LeaseBook(), clock=self.clock, is_known=lambda _: True
@@ -107,6 +107,17 @@ class Bench:
         self._lines: list[Line] = []
         self.port = 0
 
+    def successor(self) -> RemoteGateways:
+        """What a server knows that begins with the store as it is."""
+        return RemoteGateways(
+            self.store,
+            self.writer,
+            self.clock,
+            max_silence_seconds=SILENCE_SECONDS,
+            changed=lambda: None,
+            ingested=self._take,
+        )
+
     async def __aenter__(self) -> Self:
         files = ensure_local_certificate(self.folder / "ca", [SERVER_NAME], SystemClock().unix())
         made = make_client_certificate(self.folder / "ca", "east", SystemClock().unix())
@@ -115,8 +126,7 @@ class Bench:
         assert files.ca is not None
         context = control_server_context(files.ca, files.certificate, files.private_key)
         await self.listener.open("127.0.0.1", 0, context)
-        assert self.listener._server is not None
-        self.port = self.listener._server.sockets[0].getsockname()[1]
+        self.port = self.listener.port
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -307,6 +317,56 @@ async def test_an_address_of_the_servers_name_that_says_nothing_is_passed_over(
     assert told.is_set()
 
 
+async def test_who_says_nothing_takes_no_more_than_a_few_descriptors_and_nobodys_place(bench: Bench) -> None:
+    east = await bench.reporting(EAST, "w1")
+    before = descriptors()
+    silent = [await asyncio.open_connection("127.0.0.1", bench.port) for _ in range(2 * MAX_HANDSHAKES)]
+    try:
+        assert descriptors() <= before + len(silent) + MAX_HANDSHAKES + 1
+        await bench.reporting(WEST, "w2")
+        assert await east.ask(GatewayReport(("w1",))) == ReportHeard(("w1",))
+    finally:
+        for _, writer in silent:
+            writer.transport.abort()
+
+
+async def test_three_hundred_gateways_that_come_at_once_are_all_heard(bench: Bench) -> None:
+    hellos = [GatewayHello(f"id-{number}", f"gateway {number}", "1", "run") for number in range(300)]
+    await asyncio.gather(*(bench.reporting(hello, f"w-{hello.gateway}") for hello in hellos))
+    assert len(bench.gateways.living()) == len(hellos)
+    assert len(bench.gateways.rows({}, {})) == len(hellos)
+
+
+async def test_of_gateways_that_are_gone_for_good_nothing_is_kept(bench: Bench) -> None:
+    await bench.reporting(EAST, "w1")
+    ended = await bench.reporting(WEST, "w2")
+    await ended.ask(GatewayReport(()))
+    usage = await bench.line(USAGE, WEST)
+    assert isinstance(await usage.ask(FinaliseSpool("w2", damaged=False)), Answer)
+    ended.close()
+    await until(lambda: not bench.gateways._gateways["id-2"].connections)
+    await bench.gateways.look()
+    assert set(bench.gateways._gateways) == {"id-1", "id-2"}, "it may come back"
+    bench.clock.advance(SILENCE_SECONDS + 1)
+    await bench.gateways.look()
+    assert set(bench.gateways._gateways) == {"id-1"}, "whose spool the ledger does not have in full"
+    assert bench.gateways.living() == set()
+
+
+async def test_who_was_given_up_is_not_expected_by_the_next_server_until_it_speaks(bench: Bench) -> None:
+    east = await bench.reporting(EAST, "w1")
+    bench.clock.advance(SILENCE_SECONDS + 1)
+    await bench.reporting(WEST, "w2")
+    await bench.gateways.look()
+    following = bench.successor()
+    await following.begin()
+    assert (following.living(), following.unfinished()) == ({"w2"}, {"w1", "w2"})
+    assert await east.ask(GatewayReport(("w1",))) == ReportHeard(("w1",))
+    following = bench.successor()
+    await following.begin()
+    assert following.living() == {"w1", "w2"}
+
+
 async def test_asking_for_usage_that_is_given_up_leaves_nothing(bench: Bench) -> None:
     east = await bench.reporting(EAST, "w1")
     asked = asyncio.ensure_future(bench.listener.collect())
@@ -320,3 +380,7 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while not condition():  # noqa: ASYNC110 - turns of the loop are cheap
             await asyncio.sleep(0)
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -1,5 +1,7 @@
 """Gateways elsewhere, and their server, where something of what they need fails; real processes."""
 
+import os
+import signal
 import socket
 
 import pytest
@@ -55,3 +57,30 @@ def test_what_is_no_usage_does_not_hold_up_a_gateways_end(fleet: Fleet) -> None:
     wait_until(east.is_ready, seconds=30, what=east.output)
     assert east.stop(LEFT_AT_ONCE_SECONDS) == 0
     assert east.spools() == ["0123-1.damaged"]
+
+
+def test_one_without_a_server_for_too_long_is_sent_nothing_by_balancers_until_it_has_one(fleet: Fleet) -> None:
+    file = fleet.server.state.parent / "swell.yaml"
+    file.write_text(file.read_text() + "  timeouts: {snapshot_max_age_seconds: 3}\n")
+    before = {each.pid for each in fleet.gateways[0].workers()}
+    fleet.server.command("apply", "-f", str(file))
+    wait_until(lambda: not before & {each.pid for each in fleet.gateways[0].workers()}, seconds=30)
+    wait_until(fleet.gateways[0].is_ready, seconds=30)
+    os.kill(fleet.server.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: not fleet.gateways[0].is_ready(), seconds=30, what="it says that it cannot serve")
+        assert fleet.chat(0) == 503
+    finally:
+        os.kill(fleet.server.pid, signal.SIGCONT)
+    wait_until(fleet.gateways[0].is_ready, seconds=30)
+    assert fleet.chat(0) == 200
+
+
+def test_a_state_directory_is_one_gateways_and_it_is_said_how_that_one_ends(fleet: Fleet) -> None:
+    east, west = fleet.gateways
+    west.stop()
+    west.arguments[west.arguments.index("--state") + 1] = str(east.state)
+    west.start()
+    assert west.wait() == 2
+    assert f"is in use by process {east.pid}; end it first, with SIGTERM (or choose another" in west.output
+    assert fleet.chat(0) == 200

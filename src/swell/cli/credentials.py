@@ -1,5 +1,6 @@
 """`swell credentials`: what a gateway on another machine proves itself with, and what its server does."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -38,9 +39,15 @@ def credentials(
         ends = make_credentials(directory, folder, name or _GATEWAY, now)
     if as_json:
         print_json({"folder": str(folder), "ends_unix": ends})
-    elif is_server:
+        return
+    until = f"{datetime.fromtimestamp(ends, UTC):%Y-%m-%d}"
+    if is_server:
         typer.echo(f"{folder} holds what the server shows gateways. Bring it there, and name its files in swell.yaml:")
         typer.echo("  server: {gateways: {ca: ca.crt, certificate: tls.crt, private_key: tls.key}}")
-    else:
-        typer.echo(f"{folder} holds what one gateway needs. Bring it there, readable by its user alone, and run:")
-        typer.echo(f"  swell gateway --credentials {folder} --server HOST:PORT")
+        typer.echo(
+            f"It is good until {until}. Before that, make another one, put it in its place, and restart the server."
+        )
+        return
+    typer.echo(f"{folder} holds what one gateway needs. Bring it there, readable by its user alone, and run:")
+    typer.echo(f"  swell gateway --credentials {folder} --server HOST:PORT")
+    typer.echo(f"It is good until {until}. Before that, make another one and put it in its place; nothing restarts.")

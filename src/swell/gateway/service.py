@@ -181,10 +181,11 @@ class Service:
         return route
 
     def _answer_ready(self, client: ClientConnection) -> None:
-        if self.directory.epoch and not self.leaving:
+        if self.directory.epoch and not self.leaving and not self._outdated:
             client.reply(200, b"", b'{"status":"ready"}')
         else:
-            raise Refusal(503, "No snapshot yet, or stopping.", code="not_ready", retry_after_seconds=1)
+            problem = "No snapshot yet, too old a one, or stopping."
+            raise Refusal(503, problem, code="not_ready", retry_after_seconds=1)
 
     def _answer_metrics(self, client: ClientConnection) -> None:
         if self.link is None or not self.link.ask_for_metrics(client):

@@ -37,7 +37,7 @@ def run_worker(settings: WorkerSettings) -> None:
     LEAVE_SIGNAL goes before it where somebody must be told first: /readyz says no, and kept connections end one answer
     at a time, while everybody who comes is still served.
     """
-    _raise_file_limit(settings.bounds.connections)
+    raise_file_limit(2 * settings.bounds.connections + 256)  # each needs one, and mostly one more upstream
     # Requests make no reference cycles that matter; full collections only cost tail latency.
     gc.collect()
     gc.freeze()
@@ -149,9 +149,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _raise_file_limit(connections: int) -> None:
-    """Each connection needs a descriptor, and mostly one more upstream."""
+def raise_file_limit(wanted: int) -> None:
+    """Have as many file descriptors as that, if the machine lets this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + 256
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

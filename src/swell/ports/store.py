@@ -147,8 +147,11 @@ class SpoolStore(Protocol):
 class UsageStore(UsageReads, SpoolStore, Protocol):
     """The usage ledger."""
 
-    def gateway_spools(self) -> dict[str, str]:
-        """The gateway of every spool that has a position and lies on another machine."""
+    def gateway_spools(self, *, given_up: bool = False) -> dict[str, str]:
+        """The gateway of every spool that has a position and lies on another machine; those given up, or the others."""
+
+    def give_up_spools(self, gateway: str) -> None:
+        """Its workers count as ended, until something of a spool is applied again."""
 
     def recent_use(
         self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()

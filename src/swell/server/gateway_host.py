@@ -73,7 +73,7 @@ def run_gateway(wishes: GatewayWishes) -> None:
     )
     state = StateDirectory(wishes.state.absolute())
     state.create()
-    with state.locked():
+    with state.locked(advice="end it first, with SIGTERM"):
         if wishes.port is not None and not _living_before(state):
             require_free_port(wishes.host, wishes.port)
         uvloop.run(GatewayHost(wishes, state).run())

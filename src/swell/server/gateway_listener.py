@@ -19,6 +19,7 @@ from swell.security.control_tls import CONTROL, USAGE
 from swell.server.channel import Connection, ControlChannel
 from swell.server.frames import read_frame
 from swell.server.remote_gateways import RemoteGateways
+from swell.server.tls_door import TlsDoor
 from swell.state.gateway_messages import (
     FromGateway,
     GatewayHello,
@@ -34,14 +35,13 @@ from swell.state.gateway_messages import (
 )
 from swell.state.messages import MAX_MESSAGE_BYTES
 
-HANDSHAKE_SECONDS = 10.0
 HELLO_SECONDS = 5.0
 HELLO_BYTES = 16 * 1024
 UNREAD_SECONDS = 10.0  # for a gateway to read what it is told, once its buffer is full
 SILENT_SECONDS = 30.0  # of a gateway that reports once a second; then its connection is closed
 IDLE_SECONDS = 3600.0  # of a spools' reader, which has nothing to say where nothing is asked
 COLLECT_SECONDS = 2.0  # for the ledger up to now; what a gateway has not sent by then comes later
-MAX_GATEWAY_CONNECTIONS = 512
+MAX_GATEWAY_CONNECTIONS = 2048  # two of each gateway
 KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))  # seconds, seconds, times
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class GatewayListener:
         self._gateways = gateways
         self._channel = channel
         self._settings = settings
-        self._server: asyncio.Server | None = None
+        self._door = TlsDoor(lambda: _Chooser(self))
         self._streams: set[asyncio.StreamWriter] = set()
         self._sessions: set[asyncio.StreamWriter] = set()  # of those that report
         self._waiting: dict[int, asyncio.Future[None]] = {}  # for usage, by token
@@ -65,14 +65,17 @@ class GatewayListener:
     async def open(self, host: str, port: int, context: ssl.SSLContext) -> None:
         """Raises StateError where the port cannot be had."""
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: _Chooser(self), host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
-            )
+            await self._door.open(host, port, context)
         except OSError as error:
             raise StateError(
                 f"gateways cannot be listened to at {host}:{port} ({error.strerror or error}); free the port, or "
                 "choose another one with server.gateways"
             ) from error
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once it does."""
+        return self._door.port
 
     @property
     def is_closed(self) -> bool:
@@ -97,8 +100,7 @@ class GatewayListener:
     def close(self) -> None:
         """Stop listening and close what is open; a connection whose handshake is under way is closed after it."""
         self._is_closed = True
-        if self._server is not None:
-            self._server.close()
+        self._door.close()
         for task in self._tasks:
             task.cancel()
         for stream in list(self._streams):
@@ -120,6 +122,7 @@ class GatewayListener:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, talk: "_Talk") -> None:
         try:
             if len(self._streams) >= MAX_GATEWAY_CONNECTIONS:
+                _log.warning("more gateways than there may be; one is turned away", extra={"count": len(self._streams)})
                 return
             self._streams.add(writer)
             hello = await _receive(reader, HELLO_SECONDS, HELLO_BYTES)

@@ -3,14 +3,17 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from swell.gateway.worker import raise_file_limit
 from swell.metering.ingest import Ingested
-from swell.server.channel import ControlChannel
-from swell.server.gateway_listener import GatewayListener
+from swell.server.channel import MAX_CONNECTIONS, ControlChannel
+from swell.server.gateway_listener import MAX_GATEWAY_CONNECTIONS, GatewayListener
 from swell.server.parts import Parts
 from swell.server.remote_gateways import RemoteGateways
 from swell.server.writer import Writer
 from swell.state.gateway_messages import GatewaySettings
 from swell.state.worker import Bounds, Timeouts
+
+MAX_FILES = MAX_GATEWAY_CONNECTIONS + MAX_CONNECTIONS + 1024  # and what a server needs beside
 
 
 class Gateways:
@@ -44,6 +47,7 @@ class Gateways:
 
         files = server_certificate(spec, self._parts.state, self._parts.clock.unix())
         context = control_server_context(files.ca or Path(), files.certificate, files.private_key)
+        raise_file_limit(MAX_FILES)
         self._listener = GatewayListener(self.remote, channel, self._settings())
         await self._listener.open(spec.host, spec.port, context)
 

@@ -5,6 +5,7 @@ lost connection says nothing, until a gateway has been silent for longer than it
 After a restart those are taken for living whose spools are not finished, until their gateway says otherwise.
 """
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,12 +71,15 @@ class RemoteGateways:
         self._ingested = ingested
         self._gateways: dict[str, _Gateway] = {}
         self._owners: dict[str, str] = {}  # spool: gateway
+        self._given_up: set[str] = set()  # those of them whose workers count as ended
 
     async def begin(self) -> None:
         """Take up what an earlier server knew."""
-        self._owners = await self._writer.call(self._store.gateway_spools)
-        for spool, gateway in self._owners.items():
+        living = await self._writer.call(self._store.gateway_spools)
+        for spool, gateway in living.items():
             self._known(gateway).workers.add(spool)
+        gone = await self._writer.call(lambda: self._store.gateway_spools(given_up=True))
+        self._owners, self._given_up = living | gone, set(gone)
 
     def living(self) -> set[str]:
         """The incarnations that may be serving."""
@@ -85,13 +89,19 @@ class RemoteGateways:
         """The spools of which the ledger may lack something."""
         return set(self._owners)
 
-    def look(self) -> None:
-        """Give up gateways that have been silent for too long."""
+    async def look(self) -> None:
+        """Give up gateways that have been silent for too long, for servers that come after this one as well."""
         before = self._clock.monotonic() - self._max_silence_seconds
         silent = [gateway for gateway in self._gateways.values() if gateway.workers and gateway.heard < before]
         for gateway in silent:
             _log.warning("a gateway is silent and counts as ended", extra={"gateway": gateway.name or gateway.gateway})
             gateway.workers.clear()
+            await self._writer.call(functools.partial(self._store.give_up_spools, gateway.gateway))
+            self._given_up |= self._spools_of(gateway.gateway)
+        owners = set(self._owners.values())
+        for gateway in list(self._gateways.values()):  # Pods without a volume are another gateway each time
+            if not (gateway.workers or gateway.connections or gateway.gateway in owners or gateway.heard >= before):
+                del self._gateways[gateway.gateway]
         if silent:
             self._changed()
 
@@ -131,10 +141,11 @@ class RemoteGateways:
         gateway, problem = hello.gateway, self._is_copy(hello)
         if problem:
             raise SwellError(problem)
-        new = [worker for worker in workers[:MAX_WORKERS] if worker not in self._owners]
+        new = [each for each in workers[:MAX_WORKERS] if each not in self._owners or each in self._given_up]
         if new:
             own = await self._writer.call(lambda: self._note(gateway, new))
             self._owners |= dict.fromkeys(own, gateway)
+            self._given_up -= set(own)
         known = self._known(gateway)
         running = {worker for worker in workers if self._owners.get(worker) == gateway}
         is_new, known.workers = running != known.workers, running
@@ -225,9 +236,8 @@ class RemoteGateways:
         own = []
         for spool in spools:
             position = self._store.spool_position(spool)
-            if position is None:
-                self._store.apply_usage([], SpoolPosition(spool, *NOTED, gateway))
             if position is None or position.gateway == gateway:
+                self._store.apply_usage([], position or SpoolPosition(spool, *NOTED, gateway))
                 own.append(spool)
         return own
 

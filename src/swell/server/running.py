@@ -432,7 +432,7 @@ class RunningServer:
 
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
-        self._gateways.remote.look()
+        await self._gateways.remote.look()
         await self._refresh_budgets()
         await self._budgets.save()
         await roll_usage(self._parts.store, self._writer, self._clock)

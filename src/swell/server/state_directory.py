@@ -157,8 +157,11 @@ class StateDirectory:
             os.close(handle)
 
     @contextmanager
-    def locked(self, *, wait_seconds: float = 0.0) -> Iterator[None]:
-        """Hold the lock, waiting at most `wait_seconds` for it. Raises StateError naming the holder."""
+    def locked(self, *, wait_seconds: float = 0.0, advice: str = "") -> Iterator[None]:
+        """Hold the lock, waiting at most `wait_seconds` for it. Raises StateError naming the holder.
+
+        `advice`: how the holder is ended, where that is not a server.
+        """
         handle = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             tries_left = int(wait_seconds / _LOCK_POLL_SECONDS)
@@ -166,7 +169,8 @@ class StateDirectory:
                 if tries_left <= 0:
                     raise StateError(
                         f"the state directory {self.root} is in use by process {self.holder() or 'unknown'}; "
-                        f"stop it with: swell down --state {self.root} (or choose another directory with --state)"
+                        f"{advice or f'stop it with: swell down --state {self.root}'} "
+                        "(or choose another directory with --state)"
                     )
                 tries_left -= 1
                 time.sleep(_LOCK_POLL_SECONDS)

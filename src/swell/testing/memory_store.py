@@ -46,6 +46,7 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
         self._keys: dict[str, KeyRecord] = {}
         self._usage: dict[str, UsageChange] = {}
         self._positions: dict[str, SpoolPosition] = {}
+        self._given_up: set[str] = set()  # spools
         self._processes: dict[str, ProcessRecord] = {}
         self._audit: list[AuditEntry] = []
         self._decisions: dict[str, DecisionRecord] = {}
@@ -100,6 +101,7 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
                 known = self._usage.get(change.request_id)
                 self._usage[change.request_id] = change if known is None else _merge(known, change)
             self._positions[position.spool] = position
+            self._given_up.discard(position.spool)
 
     def finalise_spool(self, spool: str, *, damaged: bool) -> FinalisedSpool:
         with self._call():
@@ -118,9 +120,14 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
             kept = {name: at for name, at in self._positions.items() if name in existing or at.gateway != gateway}
             self._positions = kept
 
-    def gateway_spools(self) -> dict[str, str]:
+    def gateway_spools(self, *, given_up: bool = False) -> dict[str, str]:
         with self._call():
-            return {name: at.gateway for name, at in self._positions.items() if at.gateway}
+            known = {name: at.gateway for name, at in self._positions.items() if at.gateway}
+            return {name: gateway for name, gateway in known.items() if (name in self._given_up) == given_up}
+
+    def give_up_spools(self, gateway: str) -> None:
+        with self._call():
+            self._given_up |= {name for name, at in self._positions.items() if at.gateway == gateway}
 
     def recent_use(
         self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()

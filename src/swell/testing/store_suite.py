@@ -263,6 +263,11 @@ class StoreSuite:
         assert store.gateway_spools() == {"near": "gw1", "far": "gw2"}
         store.forget_spools([])
         assert (store.spool_position("here"), store.spool_position("near")) == (None, near)
+        store.give_up_spools("gw1")
+        assert store.gateway_spools() == {"far": "gw2"}
+        assert store.gateway_spools(given_up=True) == {"near": "gw1"}
+        store.apply_usage([], near)
+        assert store.gateway_spools() == {"near": "gw1", "far": "gw2"}
         store.forget_spools(["here", "far"], "gw1")
         assert store.gateway_spools() == {"far": "gw2"}
         assert store.spool_position("far") == far

@@ -109,6 +109,7 @@ spool_positions = Table(
     Column("segment", Whole, nullable=False),
     Column("byte_offset", Whole, nullable=False),
     Column("gateway", Words, nullable=False, server_default=text("''")),  # on whose machine it lies; '': the server's
+    Column("given_up", Whole, nullable=False, server_default=text("0")),  # its gateway was silent for too long
 )
 
 budgets = Table(

@@ -30,6 +30,7 @@ class UsageRows(UsageReadRows):
 
     def apply_usage(self, changes: Iterable[UsageChange], position: SpoolPosition) -> None:
         values = {"segment": position.segment, "byte_offset": position.offset, "gateway": position.gateway}
+        values |= {"given_up": 0}  # it speaks
         with self._database.writing() as connection:
             rolled, late = rolled_until(connection), set[int]()
             rows: Iterator[Values] = map(tuple, changes)
@@ -65,10 +66,15 @@ class UsageRows(UsageReadRows):
         with self._database.writing() as connection:
             connection.execute(delete(spool_positions).where(of_gateway, spool_positions.c.spool.not_in(existing)))
 
-    def gateway_spools(self) -> dict[str, str]:
-        query = select(spool_positions.c.spool, spool_positions.c.gateway).where(spool_positions.c.gateway != "")
+    def gateway_spools(self, *, given_up: bool = False) -> dict[str, str]:
+        columns = spool_positions.c
+        query = select(columns.spool, columns.gateway).where(columns.gateway != "", columns.given_up == int(given_up))
         with self._database.reading() as connection:
             return {row.spool: row.gateway for row in connection.execute(query)}
+
+    def give_up_spools(self, gateway: str) -> None:
+        with self._database.writing() as connection:
+            connection.execute(update(spool_positions).where(spool_positions.c.gateway == gateway).values(given_up=1))
 
     def recent_use(
         self, since_unix_ms: int, spool: str | None = None, *, without: Collection[str] = ()

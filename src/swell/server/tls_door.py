@@ -1,0 +1,89 @@
+"""Accepting TLS connections, of which no more than a bounded number has not proved yet who it is.
+
+Whoever reaches the port may connect and say nothing. Each such connection costs a file descriptor, and a server without
+any can neither probe its replicas nor read its store. So where MAX_HANDSHAKES are under way others wait to be accepted,
+and after SLOW_SECONDS the oldest makes room: a gateway's takes milliseconds, even where hundreds come at once.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+
+HANDSHAKE_SECONDS = 10.0
+MAX_HANDSHAKES = 128
+SLOW_SECONDS = 1.0  # after which one makes room for another
+BACKLOG = 2048
+RETRY_SECONDS = 0.5  # after a connection could not be accepted, as where there are no file descriptors
+
+_log = logging.getLogger(__name__)
+
+
+class TlsDoor:
+    """Hands each connection whose handshake is done to a protocol of its own."""
+
+    def __init__(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+        self._protocol = protocol
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._handshakes: dict[asyncio.Task[None], float] = {}  # oldest first, and when each began
+
+    async def open(self, host: str, port: int, context: ssl.SSLContext) -> None:
+        """Listen on every address that `host` stands for. Raises OSError where one cannot be had."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+                listening = socket.create_server(address, family=family, backlog=BACKLOG)
+                listening.setblocking(False)
+                self._sockets.append(listening)
+        except OSError:
+            self.close()
+            raise
+        self._accepting = [loop.create_task(self._accept(each, context)) for each in self._sockets]
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once it does."""
+        return int(self._sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Stop listening, and let go of whoever has not proved yet who it is."""
+        for task in (*self._accepting, *self._handshakes):
+            task.cancel()
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+
+    async def _accept(self, listening: socket.socket, context: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._make_room()
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError as error:
+                _log.warning("gateways cannot be accepted now", extra={"reason": str(error)})
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            task = loop.create_task(self._shake_hands(accepted, context))
+            self._handshakes[task] = loop.time()
+            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+    async def _make_room(self) -> None:
+        while len(self._handshakes) >= MAX_HANDSHAKES:
+            oldest, begun = next(iter(self._handshakes.items()))
+            left = begun + SLOW_SECONDS - asyncio.get_running_loop().time()
+            if left <= 0:
+                oldest.cancel()
+                del self._handshakes[oldest]
+                return
+            await asyncio.wait(self._handshakes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):  # it proved nothing, or gave up
+            await loop.connect_accepted_socket(
+                self._protocol, accepted, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
