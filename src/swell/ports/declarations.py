@@ -1,0 +1,31 @@
+"""Where models and tenants are declared beside the server's file, and where it is written what became of them."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from swell.spec.declared import Declared
+
+
+class Declarations(Protocol):
+    """What there is of them. Use it from one event loop; `close` leaves them as they are.
+
+    `changed` is set when one appears, changes or goes, whatever is written of its status.
+    """
+
+    changed: asyncio.Event
+
+    async def begin(self) -> Sequence[Declared]:
+        """Begin to follow them; what there is. Raises AtCapacity where nobody can tell now, and may be called again."""
+
+    def current(self) -> Sequence[Declared]:
+        """What there is, as far as it is known."""
+
+    def status_of(self, item: Declared) -> Mapping[str, Any]:
+        """What is written of it; empty where it is no more, or nothing is."""
+
+    async def write_status(self, item: Declared, status: Mapping[str, Any]) -> None:
+        """Write what became of it. Raises AtCapacity where that cannot be done now; what is no more is no error."""
+
+    async def close(self) -> None:
+        """Follow them no more; twice is fine."""
