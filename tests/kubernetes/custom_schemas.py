@@ -39,7 +39,7 @@ def closed(schema: Schema) -> Schema:
 
 def values(schema: Schema) -> st.SearchStrategy[Any]:
     """Values that the schema takes: CEL's rules aside, which none of them need obey."""
-    if "anyOf" in schema:
+    if schema.get("anyOf"):
         return st.one_of([values({**schema, "anyOf": None, **each}) for each in schema["anyOf"]])
     match schema["type"]:
         case "object":

@@ -64,11 +64,11 @@ class ResourceCluster:
 
         return asyncio.run_coroutine_threadsafe(acting(), self._loop).result(START_SECONDS)
 
-    def create(self, kind: str, name: str, **spec: Any) -> None:
+    def create(self, kind: str, name: str, /, **spec: Any) -> None:
         """As `kubectl create`."""
         self.do(lambda: self.cluster.create(kind, {"metadata": {"name": name}, "spec": spec}))
 
-    def change(self, kind: str, name: str, **spec: Any) -> None:
+    def change(self, kind: str, name: str, /, **spec: Any) -> None:
         """Give it another spec."""
         self.do(lambda: self.cluster.put(kind, {**self.cluster.get(kind, name), "spec": spec}))
 

@@ -24,8 +24,11 @@ class Declarations(Protocol):
     def status_of(self, item: Declared) -> Mapping[str, Any]:
         """What is written of it; empty where it is no more, or nothing is."""
 
-    async def write_status(self, item: Declared, status: Mapping[str, Any]) -> None:
-        """Write what became of it. Raises AtCapacity where that cannot be done now; what is no more is no error."""
+    async def write_status(self, item: Declared, status: Mapping[str, Any]) -> bool:
+        """Write what became of it; False where somebody else was quicker. What is no more needs none.
+
+        Raises AtCapacity where nothing can be written now.
+        """
 
     async def close(self) -> None:
         """Follow them no more; twice is fine."""

@@ -7,7 +7,7 @@ costs a status alone.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,12 +59,14 @@ class ResourceDesk:
         clock: Clock,
         kept: Path,
         check: Callable[[Spec], None] = lambda spec: None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._declarations = declarations
         self._server = server
         self._clock = clock
         self._kept = kept
         self._check = check
+        self._pause = pause
         self._known: tuple[Declared, ...] = ()
         self._shown: dict[str, Mapping[str, Any]] = {}  # statuses that this desk wrote, by uid
         self._decisions: dict[str, DecisionRecord] = {}
@@ -105,10 +107,10 @@ class ResourceDesk:
         while True:
             await self._change()
             if await self._join():
-                await asyncio.sleep(BETWEEN_SECONDS)
+                await self._pause(BETWEEN_SECONDS)
             else:
                 self._declarations.changed.set()
-                await asyncio.sleep(BUSY_SECONDS)
+                await self._pause(BUSY_SECONDS)
 
     async def _change(self) -> None:
         """Wait for a change, and for quiet after it; or until what could not be had is worth another try."""
@@ -169,8 +171,8 @@ class ResourceDesk:
             if writes == MAX_WRITES:
                 break
             writes += 1
-            await self._declarations.write_status(item, status)
-            self._shown[item.uid] = status
+            if await self._declarations.write_status(item, status):
+                self._shown[item.uid] = status
         for uid in self._shown.keys() - {item.uid for item in items}:
             del self._shown[uid]
 

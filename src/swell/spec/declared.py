@@ -2,7 +2,7 @@
 
 A resource that is wrong is refused by itself, with its reason, and everything else is served. What is wrong with it
 alone is found first; what is wrong with it beside the others is found by its path in what the parser says of the whole.
-Where no path tells, the first resource (by age) with which the whole is wrong is the one that is refused.
+Where no path tells, the one with which the whole is wrong and without which it is not is refused; what is older stays.
 """
 
 import re
@@ -22,7 +22,7 @@ from swell.spec.problems import SpecRefusedError, problems_of
 from swell.spec.tenants import MAX_TENANTS
 from swell.spec.yaml_text import WrittenFloat
 
-MAX_ROUNDS: Final = 64  # of refusing what does not fit; whatever is left then is refused together
+MAX_CHECKS: Final = 500  # of file and resources as a whole; who has not been judged by then is refused
 MAX_PROBLEMS: Final = 5  # of one resource that are told
 
 NAME_TAKEN, INVALID, UNAVAILABLE = "NameTaken", "Invalid", "Unavailable"
@@ -88,6 +88,8 @@ def merge(
 
 
 class _Merging:
+    """Takes resources in halves: a half with which all is well is taken at once, one by itself is refused."""
+
     def __init__(
         self, of_file: Spec, declared: list[Declared], refused: dict[Key, Refusal], check: Callable[[Spec], None]
     ) -> None:
@@ -95,66 +97,86 @@ class _Merging:
         self._declared = declared
         self._check = check
         self._refusals = refused
-        self._names: dict[Key, str] = {}
         self._values: dict[Key, Any] = {}
+        self._names: dict[Key, str] = {}
+        self._owners: dict[tuple[str, str], str] = {}  # of names as clients know them: who of the resources has it
+        self._accepted: list[Declared] = []
+        self._checks = 0
 
     def run(self) -> Wanted:
+        for plural in KINDS:
+            self._owners |= {(plural, each.name): "" for each in getattr(self._of_file, plural)}
         for each in self._declared:
             if each.key not in self._refusals:
-                self._take(each)
-        for _ in range(MAX_ROUNDS):
-            left = [each for each in self._declared if each.key not in self._refusals]
-            found = self._whole(left)
-            if isinstance(found, Spec):
-                return self._wanted(found, left)
-            self._blame(found, left)
-        for each in self._declared:
-            self._refusals.setdefault(each.key, Refusal(INVALID, "too much is wrong with the resources beside it"))
-        return self._wanted(self._of_file, [])
-
-    def _wanted(self, spec: Spec, served: Sequence[Declared]) -> Wanted:
-        names = {each.key: self._names[each.key] for each in served}
+                self._look_at(each)
+        self._accept([each for each in self._declared if each.key not in self._refusals])
+        self._accepted = [each for each in self._accepted if each.key not in self._refusals]
+        spec = self._whole(self._accepted)
+        if not isinstance(spec, Spec):  # what was refused late was needed by others
+            self._refuse(self._accepted, f"cannot be served beside the others: {spec.message}")
+            spec, self._accepted = self._of_file, []
+        names = {each.key: self._names[each.key] for each in self._accepted}
         return Wanted(spec, self._of_file, tuple(self._declared), self._refusals, names)
 
-    def _take(self, item: Declared) -> None:
-        """Look at a resource by itself."""
+    def _look_at(self, item: Declared) -> None:
+        """See what is wrong with a resource by itself, and whether its name is free."""
         values, problem = _values_of(item)
-        if not problem:
+        if problem is None:
             try:
                 checked: Any = TYPES[item.plural].model_validate(values)
-                self._names[item.key], self._values[item.key] = checked.name, values
-                problem = self._clash(item, checked.name)
+                problem = self._own(item, checked.name)
             except ValidationError as error:
                 found = problems_of(error, TYPES[item.plural])
                 problem = Refusal(INVALID, _sentences([_sentence(each.path, each.text) for each in found]))
-        if problem:
+        if problem is None:
+            self._values[item.key], self._names[item.key] = values, checked.name
+        else:
             self._refusals[item.key] = problem
 
-    def _clash(self, item: Declared, name: str) -> Refusal | None:
-        field_name, limit = item.plural, _LIMITS[item.plural]
-        known = getattr(self._of_file, field_name)
-        if any(each.name == name for each in known):
-            kind = KINDS[item.plural].lower()
-            return Refusal(NAME_TAKEN, f"{name!r} is the name of a {kind} in the server's file; choose another")
-        for other in self._declared:
-            if other.key == item.key:
-                break
-            if other.plural == item.plural and self._names.get(other.key) == name and other.key not in self._refusals:
-                return Refusal(
-                    NAME_TAKEN, f"{name!r} is the name of {KINDS[other.plural]} {other.name}, which is older"
-                )
-        taken = sum(key[0] == item.plural and key not in self._refusals for key in self._names)
-        if len(known) + taken > limit:
-            return Refusal(INVALID, f"there are {limit} {field_name} already, which is the most")
+    def _own(self, item: Declared, name: str) -> Refusal | None:
+        kind, owner = KINDS[item.plural], self._owners.get((item.plural, name))
+        if owner == "":
+            return Refusal(NAME_TAKEN, f"{name!r} is a {kind.lower()} of the server's file; choose another name")
+        if owner is not None:
+            return Refusal(NAME_TAKEN, f"{name!r} is the name of {kind} {owner}, which is older; choose another")
+        if sum(plural == item.plural for plural, _ in self._owners) >= _LIMITS[item.plural]:
+            return Refusal(INVALID, f"there are {_LIMITS[item.plural]} {item.plural} already, which is the most")
+        self._owners[item.plural, name] = item.name
         return None
 
-    def _whole(self, left: Sequence[Declared]) -> Spec | SpecError:
+    def _accept(self, group: list[Declared]) -> None:
+        """Accept of these all with whom everything is well, and refuse the others."""
+        while group:
+            if self._checks >= MAX_CHECKS:
+                self._refuse(group, "too much is wrong with the resources beside it to tell whether this one is well")
+                return
+            found = self._whole([*self._accepted, *group])
+            if isinstance(found, Spec):
+                self._accepted += group
+                return
+            if self._blame(found, [*self._accepted, *group]):
+                self._accepted = [each for each in self._accepted if each.key not in self._refusals]
+                group = [each for each in group if each.key not in self._refusals]
+            elif len(group) == 1:
+                self._refuse(group, f"cannot be served beside the others: {found.message}")
+                return
+            else:
+                self._accept(group[: len(group) // 2])
+                group = group[len(group) // 2 :]
+
+    def _refuse(self, group: Sequence[Declared], message: str) -> None:
+        for each in group:
+            self._refusals[each.key] = Refusal(INVALID, message)
+
+    def _whole(self, items: Sequence[Declared]) -> Spec | SpecError:
         """The file with these resources, or what is wrong with that."""
-        if not left:
+        if not items:
             return self._of_file
-        added = {plural: [self._values[each.key] for each in left if each.plural == plural] for plural in KINDS}
+        self._checks += 1
         values: dict[str, Any] = {name: getattr(self._of_file, name) for name in Spec.model_fields}
-        values |= {plural: [*values[plural], *items] for plural, items in added.items()}
+        for plural in KINDS:
+            added = [self._values[each.key] for each in items if each.plural == plural]
+            values[plural] = [*values[plural], *added]
         try:
             spec = check_spec(values, origin="the file with the resources")
             self._check(spec)
@@ -162,12 +184,12 @@ class _Merging:
             return error
         return spec
 
-    def _blame(self, error: SpecError, left: Sequence[Declared]) -> None:
-        """Refuse who is named by a path; where nobody is, the first one with whom it is wrong."""
+    def _blame(self, error: SpecError, items: Sequence[Declared]) -> bool:
+        """Refuse who is named by a path; whether anybody is."""
         by_place: dict[tuple[str, int], Declared] = {}
         for plural in KINDS:
             offset = len(getattr(self._of_file, plural))
-            own = [each for each in left if each.plural == plural]
+            own = [each for each in items if each.plural == plural]
             by_place |= {(plural, offset + i): each for i, each in enumerate(own)}
         found: dict[Key, list[str]] = {}
         for path, text in _problems(error):
@@ -175,18 +197,9 @@ class _Merging:
             item = by_place.get((match[1], int(match[2]))) if match else None
             if match and item is not None:
                 found.setdefault(item.key, []).append(_sentence(path[match.end() :], text))
-        if found:
-            for key, sentences in found.items():
-                self._refusals[key] = Refusal(INVALID, _sentences(sentences))
-            return
-        good, bad = 0, len(left)  # with the first `good` all is well, with the first `bad` it is not
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            if isinstance(self._whole(left[:middle]), Spec):
-                good = middle
-            else:
-                bad = middle
-        self._refusals[left[bad - 1].key] = Refusal(INVALID, f"cannot be served beside the others: {error.message}")
+        for key, sentences in found.items():
+            self._refusals[key] = Refusal(INVALID, _sentences(sentences))
+        return bool(found)
 
 
 def _values_of(item: Declared) -> tuple[Any, Refusal | None]:

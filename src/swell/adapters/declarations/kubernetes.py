@@ -68,16 +68,17 @@ class KubernetesDeclarations:
         seen = self._watched[Kind(item.plural)].views.get(item.name)
         return seen.status if seen is not None and seen.declared.uid == item.uid else {}
 
-    async def write_status(self, item: Declared, status: Mapping[str, Any]) -> None:
+    async def write_status(self, item: Declared, status: Mapping[str, Any]) -> bool:
         await self._confirm()
         try:
             await self._api.write_status(Kind(item.plural), item.name, item.uid, status)
         except ApiProblem as problem:
             if problem.status in (NOT_FOUND, CONFLICT):
-                return
+                return problem.status == NOT_FOUND
             message = f"the cluster's API did not take the status of {item.name}: {problem.message}"
             wait = max(RETRY_SECONDS, problem.retry_after_seconds)
             raise AtCapacity(message, retry_after_seconds=wait) from problem
+        return True
 
     async def close(self) -> None:
         tasks, self._tasks = self._tasks, []
