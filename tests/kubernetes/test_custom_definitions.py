@@ -6,16 +6,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx2
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from control_plane import TOKEN, ControlPlane
 from custom_schemas import NOT_IN_RE2, TYPES, VALUE_RULES, closed, nodes
 
 from swell.errors import SpecError
 from swell.spec import Spec, check_spec
 from swell.spec.custom_resources import GROUP, KINDS, RULES, SERVER_SECRETS, definition
 from swell.spec.custom_resources import TYPES as SPEC_TYPES
+from swell_process import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST, NEWEST = "1.31", "1.37"
@@ -154,3 +157,23 @@ def test_what_the_schema_takes_is_served(plural: str, item: dict[str, Any]) -> N
 def test_what_the_schema_refuses(plural: str, item: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(item, closed(schema_of(plural)["properties"]["spec"]))
+
+
+def test_an_api_server_takes_the_definitions_and_their_rules_hold(control_plane: ControlPlane) -> None:
+    """Structural, with rules that compile at a price that it lets pass; and it refuses what they contradict."""
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    url = control_plane.config.cluster.server
+    with httpx2.Client(base_url=url, verify=False, headers=headers, timeout=30.0) as http:
+        for plural in KINDS:
+            made = http.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=definition(plural))
+            assert made.status_code in (201, 409), made.text
+        for plural, kind in KINDS.items():
+            path = f"/apis/{GROUP}/v1alpha1/namespaces/default/{plural}"
+            wait_until(lambda path=path: http.get(path).status_code == 200, seconds=30.0)
+            refused = [item for several in CONTRADICTIONS.values() for of, item in several if of == plural]
+            taken: list[dict[str, Any]] = [{"endpoints": ["http://127.0.0.1:1"]} if plural == "models" else {}]
+            for expected, items in ((422, refused), (201, taken)):
+                for item in items:
+                    whole = {"apiVersion": f"{GROUP}/v1alpha1", "kind": kind, "metadata": {"name": "it"}, "spec": item}
+                    answer = http.post(path, json=whole, params={"dryRun": "All", "fieldValidation": "Strict"})
+                    assert answer.status_code == expected, answer.text
