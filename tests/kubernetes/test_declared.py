@@ -3,14 +3,16 @@
 import json
 from typing import Any
 
+import jsonschema
 import pytest
-from custom_schemas import values
+from custom_schemas import closed, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swell.errors import SpecError
+from swell.server.resource_status import status_of
 from swell.spec import Spec, check_spec
-from swell.spec.custom_resources import KINDS, MODELS, TENANTS, resource_schema
+from swell.spec.custom_resources import KINDS, MODELS, TENANTS, definition, resource_schema
 from swell.spec.declared import INVALID, NAME_TAKEN, UNAVAILABLE, Declared, Refusal, merge
 from swell.spec.yaml_text import WrittenFloat
 
@@ -122,6 +124,10 @@ def test_what_is_known_to_be_unfit_is_left_out_and_a_check_is_heeded() -> None:
 
 
 SPECS = {plural: values(resource_schema(plural)) for plural in KINDS}
+STATUSES = {
+    plural: closed(definition(plural)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"])
+    for plural in KINDS
+}
 RESOURCES = st.one_of(
     [
         st.builds(
@@ -155,6 +161,11 @@ def test_whatever_a_schema_takes_is_served_or_refused_with_a_reason(items: list[
     assert all(each.message and each.reason in (INVALID, NAME_TAKEN) for each in found.refusals.values())
     assert found.spec.models[:1] == base.models
     assert found.spec.tenants[:1] == base.tenants
+    for each in items:
+        status = status_of(each, found, {}, {}, {}, 0.0)
+        assert status is not None
+        jsonschema.validate(status, STATUSES[each.plural])
+        assert status["conditions"][0]["status"] == str(each.key in found.served)
     served = [name for key, name in found.served.items() if key[0] == MODELS]
     assert sorted(names(found.spec)[0][1:]) == sorted(served)
     assert merge(base, list(reversed(items))) == found, "the order of reading is no matter"

@@ -107,5 +107,6 @@ def _see(kind: Kind, item: Read) -> _Seen:
 
 
 def _out_of_reach(problem: str) -> AtCapacity:
-    message = f"the custom resources cannot be read, for the cluster's API does not answer as it should: {problem}"
+    hint = "their definitions are in deploy/crds, and docs/kubernetes.md says which rights are needed"
+    message = f"the custom resources cannot be read, for the cluster's API says: {problem} ({hint})"
     return AtCapacity(message, retry_after_seconds=RETRY_SECONDS)
