@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resource_cluster import NAMESPACE, ResourceCluster
 
+from resource_cluster import NAMESPACE, ResourceCluster
 from scripted_upstream import UpstreamThread
 from swell_process import SwellUp, wait_until
 
 pytestmark = pytest.mark.process
+
+CHANGING = "the server changes its spec"
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def test_a_model_appears_is_served_is_changed_is_refused_and_is_deleted(
 
     cluster.delete("models", "first")
     wait_until(lambda: server.chat("first").status == 404, what="the first model is gone")
+    assert "Traceback" not in (server.state / "logs" / "server.log").read_text()
     assert server.stop() == 0
 
 
@@ -93,10 +96,14 @@ def test_a_killed_server_and_a_forgetful_cluster(
     since = cluster.status("models", "first")["conditions"]
     lists = cluster.requests("list models")
 
-    server.kill()
+    changes = server.logs().count(CHANGING)
     cluster.create("models", "second", endpoints=[upstream.url])
+    wait_until(lambda: server.logs().count(CHANGING) > changes, what="a successor takes over")
+    server.kill()
+    cluster.create("models", "meanwhile", endpoints=[upstream.url])
     server.start()
-    wait_until(lambda: server.chat("second").status == 200, what="the next server serves what appeared meanwhile")
+    wait_until(lambda: server.chat("meanwhile").status == 200, what="the next server serves what appeared meanwhile")
+    wait_until(lambda: server.chat("second").status == 200, what="and what a successor was to serve")
     wait_until(lambda: cluster.status("models", "second").get("phase") == "Ready")
     assert [each["lastTransitionTime"] for each in cluster.status("models", "first")["conditions"]][:1] == [
         each["lastTransitionTime"] for each in since

@@ -86,6 +86,7 @@ class Serving:
         self._change, self._clock = change, clock
         self.rows: dict[str, list[dict[str, Any]]] = {"replicas": [], "scaling": []}
         self.lines: list[DecisionRecord] = []
+        self.has_begun = True
         self.asked = 0
         self.changes = 0
         self.spec_desk: SpecDesk | None = self._desk(wanted)
@@ -263,6 +264,16 @@ async def test_a_server_that_is_busy_is_asked_again(kept: Path) -> None:
     assert not await world.join()
     server.spec_desk = None
     assert not await world.join()
+
+
+async def test_a_server_that_has_not_begun_is_asked_nothing(kept: Path) -> None:
+    world = World(kept, model("chat"))
+    server = await world.begin()
+    server.has_begun = False
+    world.declared.items.append(model("more"))
+    assert not await world.join()
+    await world.look()
+    assert (server.changes, world.declared.writes) == (0, [])
 
 
 async def test_a_cluster_that_does_not_answer_leaves_what_was_read_last(kept: Path) -> None:

@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 class Server(Protocol):
     """What the desk asks of the server that serves now."""
 
+    has_begun: bool
     spec_desk: SpecDesk | None
 
     def status(self) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class ResourceDesk:
     async def _join(self) -> bool:
         """False: the server is busy, to be asked again."""
         server = self._server()
-        if server is None or server.spec_desk is None:
+        if server is None or not server.has_begun or server.spec_desk is None:
             return False
         self._known = tuple(self._declarations.current())
         try:
@@ -158,7 +159,7 @@ class ResourceDesk:
 
     async def _status_step(self, now: float) -> None:
         server, wanted = self._server(), self._wanted()
-        if server is None or wanted is None:
+        if server is None or not server.has_begun or wanted is None:
             return
         items = self._declarations.current()
         progress = await self._progress(server, wanted)

@@ -103,6 +103,7 @@ class RunningServer:
         self.ending = Ending(self._changed, self._troubles.say, self._audit, self._hurry, on_signal=parts.on_signal)
         lost = self.ending.lose
         self.leadership = Leadership(parts.store, self._writer, parts.clock, lost, is_shared=parts.is_shared)
+        self.has_begun = False  # it has taken over
         self.spec_desk: SpecDesk | None = None
         if parts.change is not None:
             hand_over = self.ending.hand_over
@@ -146,6 +147,7 @@ class RunningServer:
         except BaseException:
             await self._let_go()
             raise
+        self.has_begun = True
         loops = [
             Loop("fleet", lambda now: self._fleet.run(), 0.0, self._clock),
             self._intake.loop,
