@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +19,9 @@ from hypothesis import HealthCheck, settings
 from scripted_upstream import UpstreamThread
 from swell.errors import SourceError
 from swell_process import SwellProcess, SwellUp, choose_free_port, wait_until
+
+if TYPE_CHECKING:
+    from swell.testing.postgres_server import PostgresServer
 
 settings.register_profile("swell", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("swell")
@@ -61,6 +64,17 @@ def shared_upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstre
     """One scripted upstream for a whole file."""
     with UpstreamThread(tmp_path_factory.mktemp("upstream") / "upstream.jsonl") as running:
         yield running
+
+
+@pytest.fixture
+def own_postgres() -> "Iterator[PostgresServer]":
+    """A Postgres that may be killed, for tests marked `services`."""
+    from swell.testing.postgres_server import MISSING, PostgresServer, find_programs
+
+    if find_programs() is None:
+        pytest.skip(MISSING)
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,15 +28,19 @@ class GatewayProcess:
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(
-        cls, server: SwellProcess, folder: Path, *, gateways_port: int, port: int, name: str, workers: int = 1
-    ) -> "GatewayProcess":
-        """A gateway named `name` with credentials of its own, not started yet."""
+    def of(cls, server: SwellProcess, folder: Path, *, gateways_port: int, port: int, name: str) -> "GatewayProcess":
+        """A gateway with one worker and credentials of its own, not started yet."""
         credentials = folder / f"{name}-credentials"
         server.command("credentials", str(credentials), "--name", name)
+        return cls.at([gateways_port], credentials, folder, port=port, name=name)
+
+    @classmethod
+    def at(cls, servers: Sequence[int], credentials: Path, folder: Path, *, port: int, name: str) -> "GatewayProcess":
+        """The same for servers that listen to gateways at these ports."""
+        addresses = [word for each in servers for word in ("--server", f"127.0.0.1:{each}")]
         arguments = [
-            "--server", f"127.0.0.1:{gateways_port}", "--credentials", str(credentials), "--state", str(folder / name),
-            "--port", str(port), "--workers", str(workers), "--name", name,
+            *addresses, "--credentials", str(credentials), "--state", str(folder / name),
+            "--port", str(port), "--workers", "1", "--name", name,
         ]  # fmt: skip
         return cls(folder / name, port, arguments)
 
@@ -94,12 +99,12 @@ class GatewayProcess:
         self._process.kill()
         self._process.wait(STOP_SECONDS)
 
-    def stop(self) -> int:
+    def stop(self, seconds: float = 2 * STOP_SECONDS) -> int:
         """SIGTERM, and wait until it has drained; its exit status."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(2 * STOP_SECONDS)
+        return self._process.wait(seconds)
 
     def wait(self) -> int:
         """Wait until it has ended by itself; its exit status."""

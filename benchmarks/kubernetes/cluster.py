@@ -1,6 +1,7 @@
-"""The cluster of make-believe in a process of its own: `python -m benchmarks.kubernetes.cluster NODES`.
+"""The cluster of make-believe in a process of its own: `python -m benchmarks.kubernetes.cluster NODES [NETWORK]`.
 
-Prints its URL and token, then obeys lines: `crash N`, `delete N`, `pods`, `requests`. Ends with its standard input.
+Prints its URL and token, then obeys lines: `crash N`, `delete N`, `pods`, `names`, `requests`. Ends with its standard
+input. Pods have addresses NETWORK.0.1, NETWORK.0.2 and so on; where that is of loopback, something can answer there.
 """
 
 import asyncio
@@ -15,10 +16,12 @@ STEP_SECONDS = 0.5
 NAMESPACE = "models"
 
 
-async def main(nodes: int) -> None:
+async def main(nodes: int, network: str = "") -> None:
     """Serve until nobody listens any more."""
     cluster = FakeCluster(SystemClock())
     controllers = Controllers(cluster, names.WORKLOAD)
+    if network:
+        controllers.kubelet.address_of = lambda number: f"{network}.{number >> 8}.{number & 255}"
     for number in range(nodes):
         controllers.add_node(f"node-{number}", zone=f"zone-{number % 3}")
     reader = asyncio.StreamReader()
@@ -51,6 +54,8 @@ def _obey(controllers: Controllers, line: list[str]) -> object:
         case ["delete", count]:
             for name in running[7 :: max(1, len(running) // int(count))][: int(count)]:
                 cluster.delete("pods", name)
+        case ["names"]:
+            return sorted(cluster.objects["pods"])
         case ["pods"]:
             claimed = [pod for pod in cluster.objects["pods"].values() if names.CHILD in pod["metadata"]["annotations"]]
             return {"pods": len(running), "claimed": len(claimed), "deployments": len(cluster.objects["deployments"])}
@@ -58,4 +63,4 @@ def _obey(controllers: Controllers, line: list[str]) -> object:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:3]))

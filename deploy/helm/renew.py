@@ -76,9 +76,9 @@ def objects(rendered: dict[str, str]) -> Iterator[Object]:
 
 
 def value_sets() -> dict[str, Object]:
-    """Values that the chart is rendered with: its own, each example's, and those that switch everything on."""
+    """Values that the chart is rendered with: its own, each example's, and those that switch much on."""
     found: dict[str, Object] = {"default": {}}
-    for path in (*sorted(EXAMPLES.glob("*.yaml")), GOLDEN / "everything.values.yaml"):
+    for path in (*sorted(EXAMPLES.glob("*.yaml")), *sorted(GOLDEN.glob("*.values.yaml"))):
         found[path.name.partition(".")[0]] = yaml.safe_load(path.read_text())
     return found
 

@@ -22,7 +22,8 @@ USER = 65532
 LEFT_OUT = ("test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "pydoc_data", "__pycache__")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SYSTEM_FILES = (CERTIFICATES, "/etc/os-release", "/usr/lib/os-release", "/etc/nsswitch.conf")
-OWN_FOLDERS = ("state", "models")  # where volumes are mounted: a new one takes over whose its folder is
+# Where volumes are mounted: a new one takes over whose its folder is. Those below `state` may be several servers' own.
+OWN_FOLDERS = ("state", "state/secrets", "state/control", "models", "credentials")
 ELF = b"\x7fELF"
 
 

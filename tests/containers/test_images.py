@@ -88,18 +88,19 @@ async def test_an_image_holds_what_it_needs_and_no_more(
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
-async def test_a_gateway_starts_at_once_and_without_a_server_says_what_it_lacks(
-    containers: ContainerHarness, build_image: Callable[[str], str]
+async def test_a_gateway_starts_at_once_and_without_credentials_says_what_it_lacks(
+    docker: DockerDaemon, containers: ContainerHarness, build_image: Callable[[str], str]
 ) -> None:
     image = build_image("gateway")
+    entry = tuple(docker.ask("GET", f"/images/{image}/json")["Config"]["Entrypoint"])
     provider = containers.provider()
     begun = time.monotonic()
     child = containers.python("", needs=Needs(image))
-    handle = await provider.start(replace(child, argv=("python3", "-m", "swell.server.gateway_worker")))
+    handle = await provider.start(replace(child, argv=(*entry, "--server", "server:7443")))
     await containers.until(lambda: provider.status(handle).presence is Presence.GONE)
     assert time.monotonic() - begun < START_SECONDS * SLOW_MACHINE
     assert provider.status(handle).exit_code == 2
-    assert "--settings" in await provider.log_tail(handle.log_path)
+    assert "--credentials" in await provider.log_tail(handle.log_path)
 
 
 async def test_a_server_starts_as_nobody_on_a_read_only_disk(

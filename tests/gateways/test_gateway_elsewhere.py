@@ -2,86 +2,22 @@
 
 import http.client
 import json
+import os
+import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_fleet import Fleet
 
-from gateway_process import GatewayProcess
-from scripted_upstream import UpstreamThread
 from swell.security.certificates import make_client_certificate
 from swell.security.control_tls import CONTROL, GATEWAY, SERVER_NAME
-from swell_process import SwellProcess, SwellUp, choose_free_port, wait_until
+from swell_process import wait_until
 
 pytestmark = pytest.mark.process
-
-SPEC = """
-models:
-  - {{name: m, engine: external, endpoints: ["{url}"]}}
-server:
-  workers: 0
-  gateways: {{port: {port}}}
-"""
-
-
-@dataclass
-class Fleet:
-    """A server and its gateways, which serve the same keys."""
-
-    server: SwellProcess
-    gateways: list[GatewayProcess]
-    port: int  # where gateways reach the server
-
-    def at(self, gateway: int, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
-        """One request to that gateway."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.gateways[gateway].port, timeout=30)
-        headers = {"authorization": f"Bearer {self.server.key}", "content-type": "application/json"}
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def chat(self, gateway: int) -> int:
-        """The status of a short chat."""
-        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
-        return self.at(gateway, "POST", "/v1/chat/completions", body)[0]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The ledger."""
-        found: list[dict[str, Any]] = self.server.command("usage")
-        return found
-
-    def known(self) -> dict[str, dict[str, Any]]:
-        """What the server says of its gateways, by name; nothing where it does not run."""
-        return {each["gateway"]: each for each in self.server.command("status", check=False).get("gateways", ())}
-
-
-@pytest.fixture
-def fleet(swell_up: SwellUp, upstream: UpstreamThread, tmp_path: Path) -> Iterator[Fleet]:
-    """Two gateways with a worker each."""
-    port = choose_free_port()
-    server = swell_up(SPEC.format(url=upstream.url, port=port), ready=False, workers=0)
-    wait_until(lambda: "Gateways" in server.output or None, seconds=30, what=server.output)
-    server.create_key()
-    gateways = [
-        GatewayProcess.of(server, tmp_path, gateways_port=port, port=choose_free_port(), name=name)
-        for name in ("east", "west")
-    ]
-    try:
-        for gateway in gateways:
-            gateway.start()
-        for gateway in gateways:
-            wait_until(gateway.is_ready, seconds=30, what=gateway.output)
-        yield Fleet(server, gateways, port)
-    finally:
-        for gateway in gateways:
-            gateway.end()
 
 
 def test_both_serve_and_what_they_served_is_in_one_ledger(fleet: Fleet) -> None:
@@ -147,6 +83,27 @@ def test_an_ended_gateway_has_told_everything(fleet: Fleet) -> None:
     assert fleet.chat(1) == 200
 
 
+def test_one_that_leaves_says_so_before_it_closes_anything(fleet: Fleet) -> None:
+    east = fleet.gateways[0]
+    east.arguments += ["--leave-seconds", "60"]
+    assert east.stop() == 0
+    east.start()
+    wait_until(east.is_ready, seconds=30, what=east.output)
+    kept, new = (http.client.HTTPConnection("127.0.0.1", east.port, timeout=30) for _ in range(2))
+    try:
+        assert _chat_on(fleet, kept) == (200, None)
+        os.kill(east.pid, signal.SIGTERM)
+        wait_until(lambda: fleet.at(0, "GET", "/readyz")[0] == 503, what="balancers that ask are told")
+        assert fleet.at(0, "GET", "/healthz")[0] == 200
+        assert _chat_on(fleet, kept) == (200, "close"), "so that nobody sends into a connection that is being closed"
+        assert _chat_on(fleet, new) == (200, "close")
+    finally:
+        kept.close()
+        new.close()
+    assert east.stop() == 0, "a second signal hurries it"
+    wait_until(lambda: len(fleet.rows()) == 3, what="all is in the ledger")
+
+
 def test_a_changed_spec_reaches_them(fleet: Fleet, eventually: Callable[..., Any]) -> None:
     before = {each.pid for gateway in fleet.gateways for each in gateway.workers()}
     file = fleet.server.state.parent / "swell.yaml"
@@ -202,6 +159,16 @@ def test_what_it_cannot_begin_with_is_said(fleet: Fleet, tmp_path: Path) -> None
     west.start()
     assert west.wait() == 2
     assert "swell credentials FOLDER" in west.output
+
+
+def _chat_on(fleet: Fleet, connection: http.client.HTTPConnection) -> tuple[int, str | None]:
+    """A short chat there: its status, and what the answer says of the connection."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+    headers = {"authorization": f"Bearer {fleet.server.key}", "content-type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, answer.headers.get("connection")
 
 
 def _first_byte(context: ssl.SSLContext, port: int) -> bytes:

@@ -24,9 +24,9 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 class UpstreamProcess:
     """`python -m swell.testing.upstream` on a port of its own."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.name = name
-        self.port = choose_free_port()
+        self.host, self.port = host, port or choose_free_port()
         self.journal_path = folder / f"{name}.jsonl"
         self.journal_path.touch()
         self._output = folder / f"{name}.output"
@@ -34,13 +34,13 @@ class UpstreamProcess:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start it (again) without waiting for it."""
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "swell.testing.upstream", "--port", str(self.port),
+                [sys.executable, "-m", "swell.testing.upstream", "--host", self.host, "--port", str(self.port),
                  "--journal", str(self.journal_path)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=end_with_the_tests,  # noqa: PLW1509 - no threads
             )  # fmt: skip
@@ -51,7 +51,7 @@ class UpstreamProcess:
 
     def stats(self) -> dict[str, Any] | None:
         """Its own counts since it was started; None where it does not answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
         try:
             connection.request("GET", "/_upstream/stats")
             counts: dict[str, Any] = json.loads(connection.getresponse().read())

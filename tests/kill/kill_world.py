@@ -105,7 +105,7 @@ class World:
         self.meter = Meter()
         self.points: list[str] = []
         self._killed: set[int] = set()
-        self.upstreams = [UpstreamProcess(folder, f"upstream-{number}") for number in range(upstreams)]
+        self.upstreams = self.make_upstreams(folder, upstreams)
         for upstream in self.upstreams:
             upstream.start()
         for upstream in self.upstreams:
@@ -116,6 +116,10 @@ class World:
         limits = ("--rpm", "1000000", "--tpm", "1000000000", "--concurrent", "1000")
         self.limited_key: str = self.server.command("keys", "create", "limited", *limits)["key"]
         print(f"seed {seed} (SWELL_KILL_SEED={SEED})")
+
+    def make_upstreams(self, folder: Path, count: int) -> list[UpstreamProcess]:
+        """What answers, not started yet."""
+        return [UpstreamProcess(folder, f"upstream-{number}") for number in range(count)]
 
     def start_server(self, swell_up: StartSwell, upstreams: Sequence[UpstreamProcess], patience: float) -> SwellProcess:
         """The server with its workers."""

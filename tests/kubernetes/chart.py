@@ -40,6 +40,28 @@ def one(objects: list[Object], kind: str, name: str = "") -> Object:
     return found
 
 
+def workload(objects: list[Object], component: str) -> Object:
+    """The only object that makes Pods of that component: server, gateway or let-go."""
+    (found,) = [each for each in workloads(objects) if component_of(each) == component]
+    return found
+
+
+def workloads(objects: list[Object]) -> list[Object]:
+    """All objects that make Pods."""
+    return [each for each in objects if each["kind"] in ("StatefulSet", "Deployment", "Job")]
+
+
+def component_of(owner: Object) -> str:
+    """Of the Pods that it makes."""
+    return str(pod_labels(owner)["app.kubernetes.io/component"])
+
+
+def pod_labels(owner: Object) -> dict[str, str]:
+    """Of the Pods that it makes."""
+    labels: dict[str, str] = owner["spec"]["template"]["metadata"]["labels"]
+    return labels
+
+
 def custom_definitions() -> Iterator[Object]:
     """Definitions of what others bring into a cluster."""
     for path in sorted(CRDS.glob("*.yaml")):

@@ -4,11 +4,12 @@ import re
 from functools import cache
 
 import kubernetes_validate
-from chart import Object, check_custom, custom_schemas, one
+from chart import Object, check_custom, custom_schemas, one, pod_labels, workloads
 from kubernetes_validate import utils
 
 from swell.spec import Spec, parse_spec
 
+MAX_STATEFULSET_NAME = 52  # its Pods carry it with a hash of ten in one label
 OLDEST, NEWEST = "1.31", "1.37"
 LABEL = r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"
 CUSTOM = custom_schemas()
@@ -32,20 +33,27 @@ def check_objects(objects: list[Object]) -> None:
             _check_known(item)
         for value in item["metadata"].get("labels", {}).values():
             assert re.fullmatch(LABEL, value)
-    pods = [item["spec"]["template"] for item in objects if item["kind"] in ("StatefulSet", "Job")]
-    for pod in pods:
-        _check_pod(pod, [each["metadata"]["name"] for each in _claims(objects)])
-    server = one(objects, "StatefulSet")
-    labels = server["spec"]["template"]["metadata"]["labels"]
-    assert server["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    ports = {port["name"] for port in server["spec"]["template"]["spec"]["containers"][0]["ports"]}
-    service = one(objects, "Service")
-    assert service["spec"]["selector"].items() <= labels.items()
-    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    makers = workloads(objects)
+    for owner in makers:
+        _check_pod(owner["spec"]["template"], [each["metadata"]["name"] for each in _claims(owner)])
+        assert owner["kind"] != "StatefulSet" or len(owner["metadata"]["name"]) <= MAX_STATEFULSET_NAME
+        if owner["kind"] != "Job":
+            assert owner["spec"]["selector"]["matchLabels"].items() <= pod_labels(owner).items()
+    for service in (each for each in objects if each["kind"] == "Service"):
+        (behind,) = selected(service["spec"]["selector"], makers)
+        ports = {port["name"] for port in behind["spec"]["template"]["spec"]["containers"][0]["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    for budget in (each for each in objects if each["kind"] == "PodDisruptionBudget"):
+        assert len(selected(budget["spec"]["selector"]["matchLabels"], makers)) == 1
 
 
-def _claims(objects: list[Object]) -> list[Object]:
-    return list(one(objects, "StatefulSet")["spec"].get("volumeClaimTemplates", []))
+def selected(labels: dict[str, str], makers: list[Object]) -> list[Object]:
+    """Whose Pods have these labels."""
+    return [owner for owner in makers if labels.items() <= pod_labels(owner).items()]
+
+
+def _claims(owner: Object) -> list[Object]:
+    return list(owner["spec"].get("volumeClaimTemplates", []))
 
 
 def _check_pod(template: Object, claims: list[str]) -> None:

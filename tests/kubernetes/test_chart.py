@@ -50,11 +50,12 @@ def test_the_schema_of_values_follows_from_that_of_the_spec() -> None:
 
 
 def test_everything_that_the_chart_can_make_is_in_a_golden_file() -> None:
-    rendered = renew.render(VALUES["everything"])
-    assert {name for name, text in rendered.items() if text.strip()} == {
+    rendered = [renew.render(VALUES[name]) for name in ("everything", "several")]
+    assert {name for each in rendered for name, text in each.items() if text.strip()} == {
         path.name for path in (renew.CHART / "templates").iterdir() if not path.name.startswith("_")
     }
-    assert {each["kind"] for each in renew.objects(rendered)} >= {"HTTPRoute", "Ingress", "ServiceMonitor", "Job"}
+    kinds = {each["kind"] for every in rendered for each in renew.objects(every)}
+    assert kinds >= {"HTTPRoute", "Ingress", "ServiceMonitor", "Job", "Deployment", "Certificate"}
 
 
 def _examples() -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ import helm_python
 import httpx2
 import pytest
 import yaml
-from chart import Object, custom_definitions, objects_of, one, renew
+from chart import Object, custom_definitions, objects_of, one, renew, workloads
 from control_plane import TOKEN, ControlPlane
 from kube_harness import RealClusterHarness
 from lightkube import Client
@@ -135,8 +135,8 @@ def test_its_pods_are_let_into_a_namespace_that_allows_little(admin: Admin, name
     namespace = f"restricted-{secrets.token_hex(4)}"
     admin.namespace(namespace, **{"pod-security.kubernetes.io/enforce": "restricted"})
     objects = objects_of(VALUES[name])
-    owners = [each for each in objects if each["kind"] in ("StatefulSet", "Job")]
-    assert len(owners) == 2
+    owners = workloads(objects)
+    assert len(owners) >= 2
     for owner in owners:
         spec = owner["spec"]["template"]["spec"]
         spec.pop("priorityClassName", None)  # of a class that is not here

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from spools import SpoolWriter, Traffic, ledger_of, reserved, settled
 
-from swell.errors import AtCapacity
+from swell.errors import AtCapacity, StateError
 from swell.gateway.spool import Spool
 from swell.metering.collapse import MAX_TOKENS, collapse
-from swell.metering.ingest import Ingested, SpoolReader
+from swell.metering.ingest import FAILED_STEPS, Ingested, SpoolReader
 from swell.state.records import SpoolPosition, UsageFilter
 from swell.state.usage import MAX_RECORD_BYTES, Sent, encode_frame
 from swell.testing.memory_store import MemoryStore
@@ -130,6 +130,50 @@ def test_a_store_that_fails_loses_nothing(root: Path) -> None:
             reader.step()
     read_all(reader)
     assert ledger_of(store) == {"a": ("settled", 7, 9)}
+
+
+def test_a_folder_that_fails_by_itself_holds_up_no_other(root: Path) -> None:
+    store = MemoryStore()
+    bad, good = SpoolWriter(root / "a"), SpoolWriter(root / "b")
+    reader = SpoolReader(root, store)
+    bad.append(reserved("1"))
+    good.append(reserved("2"))
+    store.fail_next(None, StateError("it is another gateway's"))  # None: to forget, and then the first folder's
+    assert reader.step() == Ingested(records=1)
+    assert set(ledger_of(store)) == {"2"}
+    steps = 0
+    while not reader.step().records:
+        steps += 1
+        assert steps <= FAILED_STEPS
+    assert set(ledger_of(store)) == {"1", "2"}
+    bad.die()
+    good.die()
+
+
+def test_where_every_folder_fails_the_reason_is_raised(root: Path) -> None:
+    store = MemoryStore()
+    writer, reader = SpoolWriter(root / "a"), SpoolReader(root, store)
+    writer.append(reserved("1"))
+    store.fail_next(None, StateError("it is broken"))
+    with pytest.raises(StateError, match="it is broken"):
+        reader.step()
+    assert reader.step() == Ingested(records=1)
+    writer.die()
+
+
+def test_what_a_step_did_before_the_store_was_full_is_told_by_the_next(root: Path) -> None:
+    store = MemoryStore()
+    first, second = SpoolWriter(root / "a"), SpoolWriter(root / "b")
+    reader = SpoolReader(root, store)
+    first.append(reserved("1"), settled("1"))
+    second.append(reserved("2"))
+    first.die()
+    store.fail_next(*[None] * 4, FULL)  # to forget, and three calls for the first folder
+    with pytest.raises(AtCapacity):
+        reader.step()
+    assert not (root / "a").exists()
+    assert reader.step().finished == ("a",), "whose leases end now"
+    second.die()
 
 
 @pytest.mark.parametrize("failing_call", range(5))

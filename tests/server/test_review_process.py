@@ -25,13 +25,14 @@ from swell.server.review_ledger import PAGE_ROWS, ReviewLedger
 from swell.server.review_process import ReviewProcess
 from swell.server.review_report import ReviewRequest
 from swell.server.review_usage import traffic_of
-from swell.server.review_worker import NICENESS, OOM_SCORE
+from swell.server.review_worker import NICENESS, OOM_SCORE, answer_to
 from swell.spec import ModelSpec, parse_spec
 from swell.state.records import SpoolPosition, UsageFilter
 from swell.testing.memory_store import MemoryStore
 from swell.testing.store_suite import usage_change
 
 NOW_MS = 1_793_491_200_000
+HOUR_MS = 3_600_000
 
 
 class Ledger:
@@ -90,6 +91,20 @@ class Ledger:
             for number in range(requests)
         ]  # fmt: skip
         self.store.apply_usage(changes, SpoolPosition("w1", 1, 1))
+
+    def fill_spread(self, hours: int) -> None:
+        """As many hours of a tenant on one replica, where most is cached, as over four, where little is."""
+        changes = [
+            usage_change(
+                f"h{hour}-{number}", "pair", model="chat", status="settled", prompt_tokens=500, completion_tokens=50,
+                tenant="search", cached_tokens=300 if hour <= hours else 100,
+                replica_id="chat-0" if hour <= hours else f"chat-{number % 4}",
+                reserved_at_unix_ms=(NOW_MS // HOUR_MS - 2 * hours - 1 + hour) * HOUR_MS + number * 60_000,
+            )
+            for hour in range(2 * hours + 1)
+            for number in range(40)
+        ]  # fmt: skip
+        self.store.apply_usage(changes, SpoolPosition("w1", 1, 2))
 
     def close(self) -> None:
         self.hold.set()
@@ -169,6 +184,18 @@ async def test_a_process_of_its_own_makes_the_review(folder: Path, ledger: Ledge
     assert found.command == "swell review"
     assert set(ledger.asked) <= {PAGE_ROWS, 1}
     assert children() == []
+
+
+def test_tenants_that_miss_prefix_caches_are_in_the_report(folder: Path, ledger: Ledger) -> None:
+    ledger.fill_spread(4)
+    asked = msgspec.structs.replace(request(folder), since_unix_ms=NOW_MS - 12 * HOUR_MS)
+    with closing(ReviewLedger(ledger.path, lambda seconds: None)) as reader:
+        answer = answer_to(asked, reader)
+    assert answer.report is not None
+    (miss,) = answer.report.misses
+    assert (miss.model, miss.tenant, answer.report.miss_count) == ("chat", "search", 1)
+    assert (miss.cached_now, miss.cached_at_most) == (0.2, 0.6)
+    assert miss.saving_usd_nanos_per_month > 0
 
 
 @pytest.mark.process

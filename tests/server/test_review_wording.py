@@ -12,7 +12,15 @@ from review_world import USD, change, report
 from review_catalogue import WRONG, write_catalogue
 from swell.server.review_edits import Change
 from swell.server.review_replays import Case
-from swell.server.review_report import MAX_MODELS, MAX_TEXT_LENGTH, ReviewReport, clipped, command_of
+from swell.server.review_report import (
+    MAX_MISSES,
+    MAX_MODELS,
+    MAX_TEXT_LENGTH,
+    ReportedMiss,
+    ReviewReport,
+    clipped,
+    command_of,
+)
 from swell.server.review_reporting import report_of
 from swell.server.review_wording import SENT, review_alert
 from swell.server.reviewing import Review, review
@@ -101,6 +109,34 @@ def test_models_that_were_not_reviewed_are_named_with_a_reason_and_counted() -> 
 def test_a_name_that_a_shell_would_take_apart_is_quoted() -> None:
     assert "--model 'a b' --apply" in alert_of(report(change("a b"))).text
     assert command_of([("--file", Path("my file")), ("--days", None)]) == "swell review --file 'my file'"
+
+
+def misses(count: int) -> tuple[ReportedMiss, ...]:
+    return tuple(
+        ReportedMiss(
+            model="chat", tenant=f"t{number}", cached_now=0.2, cached_at_most=0.615, prefill_seconds=100.0,
+            saving_usd_nanos_per_month=12 * USD, confidence="low",
+        )
+        for number in range(count)
+    )  # fmt: skip
+
+
+def test_tenants_that_prefix_routing_would_pay_for_are_told_and_counted() -> None:
+    alert = alert_of(msgspec.structs.replace(report(change()), misses=misses(MAX_MISSES), miss_count=7))
+    lines = [line for line in alert.text.splitlines() if line.startswith("Prefix cache")]
+    assert lines[0] == (
+        "Prefix cache: tenant t0 of chat finds 20% of its prompt tokens and would find up to 62%; worth up to $12.00 a "
+        "month (confidence low). For it, by hand: routing: prefix_affinity"
+    )
+    assert lines[-1] == "Prefix cache: 2 more tenants: swell review"
+    assert len(lines) == MAX_MISSES + 1
+    first = alert.values["missed_hits"]
+    assert isinstance(first, list)
+    assert first[0] == {
+        "model": "chat", "tenant": "t0", "cached_now": "0.2", "cached_at_most": "0.615", "confidence": "low",
+        "saving_at_most_per_month_usd": "12.00", "saving_at_most_per_month_usd_nanos": 12 * USD,
+    }  # fmt: skip
+    assert "Prefix cache" not in alert_of(report(change())).text
 
 
 # From reviews

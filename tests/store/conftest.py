@@ -20,13 +20,6 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server that may be killed."""
-    with _server() as server:
-        yield server
-
-
 def _server() -> PostgresServer:
     if find_programs() is None:
         pytest.skip(MISSING)

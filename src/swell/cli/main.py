@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # In the order in which people meet them.
 COMMANDS = (
     "up", "down", "apply", "diff", "status", "logs", "keys", "usage", "budget", "statement", "costs", "journal",
-    "alerts", "review", "simulate", "plan", "prices", "profile", "gateway", "credentials", "doctor", "schema",
+    "alerts", "review", "simulate", "plan", "prices", "profile", "nodes", "gateway", "credentials", "doctor", "schema",
     "version",
 )  # fmt: skip
 

@@ -176,7 +176,10 @@ def _sent(
         ]
     )  # fmt: skip
     with server(state) as running:
-        return running.send_review(report_of(findings.reviews, findings.refused, days=findings.days, command=again))
+        report = report_of(
+            findings.reviews, findings.refused, days=findings.days, command=again, caches=findings.caches
+        )
+        return running.send_review(report)
 
 
 def _say(read: File, findings: "Findings", sent: list[str] | None, *, apply: bool, as_json: bool) -> None:

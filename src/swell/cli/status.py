@@ -31,11 +31,13 @@ def status(
     if seen.get("waiting"):
         print(f"Swell {seen['version']} waits (process {seen['pid']}): {seen['leader']} leads.")
         return
-    print(f"Swell {seen['version']} serves {seen['url']} (process {seen['pid']}, up {_length(seen['up_seconds'])})")
+    where = seen["url"] if seen["workers"] or not seen.get("gateways") else "at its gateways"
+    print(f"Swell {seen['version']} serves {where} (process {seen['pid']}, up {_length(seen['up_seconds'])})")
     replicas = [_replica_row(replica) for replica in seen["replicas"]]
     print_table(("replica", "model", "phase", "address", "in flight", "says"), replicas, empty="There are no replicas.")
     workers = [_worker_row(worker) for worker in seen["workers"]]
-    print_table(("worker", "process", "state", "in flight", "queued"), workers, empty="There are no workers.")
+    if workers or not seen.get("gateways"):
+        print_table(("worker", "process", "state", "in flight", "queued"), workers, empty="There are no workers.")
     if seen.get("gateways"):
         gateways = [_gateway_row(gateway) for gateway in seen["gateways"]]
         print_table(("gateway", "version", "workers", "heard", "in flight", "queued"), gateways, empty="")

@@ -85,32 +85,9 @@ class ClientConnection(asyncio.Protocol):
     """One client connection; serves one request at a time, in order."""
 
     __slots__ = (
-        "_answered",
-        "_body",
-        "_cached_key",
-        "_cached_token",
-        "_closing",
-        "_deadline",
-        "_discarding",
-        "_fields",
-        "_first_read",
-        "_halted",
-        "_head",
-        "_known",
-        "_known_end",
-        "_known_start",
-        "_parser",
-        "_pending",
-        "_read_bytes",
-        "_reading",
-        "_service",
-        "_serving",
-        "_unread_bytes",
-        "_unread_since",
-        "_url",
-        "exchange",
-        "on_body",
-        "on_url",
+        "_answered", "_body", "_cached_key", "_cached_token", "_closing", "_deadline", "_discarding", "_fields",
+        "_first_read", "_halted", "_head", "_known", "_known_end", "_known_start", "_parser", "_pending", "_read_bytes",
+        "_reading", "_service", "_serving", "_unread_bytes", "_unread_since", "_url", "exchange", "on_body", "on_url",
         "transport",
     )  # fmt: skip
 
@@ -383,7 +360,7 @@ class ClientConnection(asyncio.Protocol):
         """A whole answer (exchange.Client)."""
         if self._closing:
             return
-        close = self._closes_after()
+        close = self._says_it_closes()
         self.transport.write(head(status, headers, content_type=content_type, length=len(body), close=close) + body)
         self._finish(close)
 
@@ -392,7 +369,7 @@ class ClientConnection(asyncio.Protocol):
         if self._serving is not None and self._serving.is_old:
             line = b"HTTP/1.1 %d OK\r\ncontent-type: %b\r\nconnection: close\r\n%b\r\n"
             return line % (status, content_type, headers), False
-        return head(status, headers, content_type=content_type, length=None, close=self._closes_after()), True
+        return head(status, headers, content_type=content_type, length=None, close=self._says_it_closes()), True
 
     def finish(self) -> None:
         """The answer is complete; the next request may begin."""
@@ -429,7 +406,8 @@ class ClientConnection(asyncio.Protocol):
         if self._serving is None or self._serving.method != b"HEAD":
             self.respond(status, headers, JSON, body)
         elif not self._closing:
-            self.transport.write(head(status, headers, content_type=JSON, length=len(body), close=self._closes_after()))
+            close = self._says_it_closes()
+            self.transport.write(head(status, headers, content_type=JSON, length=len(body), close=close))
             self.finish()
 
     def check(self, now: float) -> None:
@@ -462,7 +440,14 @@ class ClientConnection(asyncio.Protocol):
         self._closing = self._halted = True
         self.transport.close()
 
+    def _says_it_closes(self) -> bool:
+        """Whether the head that is written now tells the client to send nothing more here."""
+        if self._service.leaving and self._serving is not None:
+            self._serving.keep_alive = False
+        return self._closes_after()
+
     def _closes_after(self) -> bool:
+        """A stream that did not say so is closed only by one that drains: its client may send the next request."""
         return self._service.draining or self._serving is None or not self._serving.keep_alive
 
     def _is_local(self) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from swell.errors import StateError
 from swell.gateway.responses import Refusal
+from swell.gateway.server_addresses import server_addresses
 from swell.security.control_tls import CONTROL, SERVER_NAME, control_client_context
 from swell.state.messages import (
     FrameBuffer,
@@ -80,7 +81,7 @@ class ControlLink(asyncio.Protocol):
             context = control_client_context(*files, CONTROL)  # read each time: certificates are renewed
         except (OSError, StateError):
             return False
-        for host, port in control.addresses:
+        async for host, port in server_addresses(control):
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await loop.create_connection(lambda: self, host, port, ssl=context, server_hostname=SERVER_NAME)

@@ -58,6 +58,7 @@ class Service:
         self.exchanges: set[Exchange] = set()
         self.link: ControlLink | None = None
         self.pacer: Pacer | None = None  # without one, bursts are read event by event
+        self.leaving = False  # still accepts, and every answer says that its connection ends with it
         self.draining = False
         self._unsettled: list[Settled] = []
         self._request_prefix = self._prefix()
@@ -180,7 +181,7 @@ class Service:
         return route
 
     def _answer_ready(self, client: ClientConnection) -> None:
-        if self.directory.epoch and not self.draining:
+        if self.directory.epoch and not self.leaving:
             client.reply(200, b"", b'{"status":"ready"}')
         else:
             raise Refusal(503, "No snapshot yet, or stopping.", code="not_ready", retry_after_seconds=1)

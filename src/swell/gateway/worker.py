@@ -21,7 +21,7 @@ from swell.gateway.phase import Phase
 from swell.gateway.service import Service
 from swell.gateway.tls import listener_protocol, server_context
 from swell.gateway.unserved import stopping
-from swell.state.worker import WorkerSettings
+from swell.state.worker import LEAVE_SIGNAL, WorkerSettings
 
 CHECK_SECONDS = 0.25
 LOAD_EVERY_CHECKS = 4
@@ -32,7 +32,11 @@ _log = logging.getLogger(__name__)
 
 
 def run_worker(settings: WorkerSettings) -> None:
-    """Serve until SIGTERM, then drain and return. Raises OSError where the port cannot be had."""
+    """Serve until SIGTERM, then drain and return. Raises OSError where the port cannot be had.
+
+    LEAVE_SIGNAL goes before it where somebody must be told first: /readyz says no, and kept connections end one answer
+    at a time, while everybody who comes is still served.
+    """
     _raise_file_limit(settings.bounds.connections)
     # Requests make no reference cycles that matter; full collections only cost tail latency.
     gc.collect()
@@ -49,12 +53,17 @@ async def _serve(settings: WorkerSettings) -> None:
     service.pacer = Pacer(loop)
     stop = asyncio.Event()
 
+    def told_to_leave() -> None:
+        service.leaving = True
+
     def told_to_stop() -> None:
+        told_to_leave()
         stop.set()
         link.informed.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop)
+    loop.add_signal_handler(LEAVE_SIGNAL, told_to_leave)
     link_task = loop.create_task(link.run())
     upkeep = loop.create_task(_upkeep(service, link, told_to_stop))
     listener = _listen(settings.host, settings.port)

@@ -20,6 +20,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from swell.clock import give_way
+from swell.errors import RetryLater, StoreLost, SwellError
 from swell.metering.collapse import collapse
 from swell.ports.store import SpoolStore
 from swell.state.records import SpoolPosition
@@ -35,6 +36,7 @@ from swell.state.usage import (
 
 DAMAGED_SUFFIX = ".damaged"
 MAX_RECORDS = 1_000  # per folder and step: committing them takes less than a millisecond
+FAILED_STEPS = 240  # until a folder that failed by itself is tried again: a minute, mostly
 PIECE_RECORDS = 250  # read without giving way: half a millisecond
 
 _log = logging.getLogger(__name__)
@@ -75,16 +77,37 @@ class SpoolReader:
         self._store = store
         self._max_records = max_records
         self._positions: dict[str, SpoolPosition] = {}
+        self._done = Ingested()  # and not told yet
+        self._failed: dict[str, int] = {}  # folders that fail by themselves: steps until they are tried again
         self._forgot: set[str] | None = None  # the folders that were there when positions were last forgotten
 
     def step(self) -> Ingested:
-        """Read, apply and tidy every folder once. Raises what the store raises; nothing is lost then."""
+        """Read, apply and tidy every folder once; what it did, and what a step before did that raised.
+
+        Raises what the store raises where it has no room or is lost; nothing is lost then. A folder that fails by
+        itself holds up no other: that is logged, and it is tried again after a while. Where all do, the first one's
+        failure is raised.
+        """
         folders = sorted(entry for entry in self._root.iterdir() if entry.is_dir()) if self._root.is_dir() else []
-        self._forget_all_but({folder.name for folder in folders})
-        total = Ingested()
-        for folder in folders:
-            total += self._step_folder(folder)
-        return total
+        names = {folder.name for folder in folders}
+        self._forget_all_but(names)
+        self._failed = {name: steps - 1 for name, steps in self._failed.items() if steps > 1 and name in names}
+        failures: dict[str, SwellError | OSError] = {}
+        tried = [folder for folder in folders if folder.name not in self._failed]
+        for folder in tried:
+            try:
+                self._done += self._step_folder(folder)
+            except (RetryLater, StoreLost):
+                raise
+            except (SwellError, OSError) as error:
+                failures[folder.name] = error
+        if failures and len(failures) == len(folders) and self._done == Ingested():
+            raise next(iter(failures.values()))
+        for name, failure in failures.items():
+            _log.error("a spool cannot be read; the others are", extra={"incarnation": name, "reason": str(failure)})
+            self._failed[name] = FAILED_STEPS
+        done, self._done = self._done, Ingested()
+        return done
 
     def _step_folder(self, folder: Path) -> Ingested:
         position = self._position(folder.name)

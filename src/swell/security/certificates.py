@@ -57,8 +57,8 @@ class CertificateFiles:
 
 
 @dataclass(frozen=True)
-class ClientCertificate:
-    """What a client proves itself with, as PEM, and the authority that it trusts."""
+class IssuedCertificate:
+    """What one side proves itself with, as PEM, and the authority that both trust."""
 
     ca: bytes
     certificate: bytes
@@ -66,7 +66,7 @@ class ClientCertificate:
     ends_unix: float
 
 
-def make_client_certificate(folder: Path, name: str, now_unix: float) -> ClientCertificate:
+def make_client_certificate(folder: Path, name: str, now_unix: float) -> IssuedCertificate:
     """A certificate for a client called `name` from the local authority in `folder`, which is made on first use.
 
     It can be used for nothing but to be a client. Raises StateError where the authority is unreadable.
@@ -74,16 +74,19 @@ def make_client_certificate(folder: Path, name: str, now_unix: float) -> ClientC
     now = datetime.fromtimestamp(now_unix, UTC)
     ca_key, ca = _ensure_authority(folder, now)
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = (
-        _leaf(name, ca_key, ca, key, now)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(_names([name])), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    ends = certificate.not_valid_after_utc.timestamp()
-    return ClientCertificate(
-        ca.public_bytes(Encoding.PEM), certificate.public_bytes(Encoding.PEM), _private_pem(key), ends
-    )
+    return _issued(ca, _signed(name, [name], ExtendedKeyUsageOID.CLIENT_AUTH, ca_key, ca, key, now), key)
+
+
+def make_server_certificate(folder: Path, hosts: Sequence[str], now_unix: float) -> IssuedCertificate:
+    """A certificate for a server called `hosts`, to be kept elsewhere than beside the local authority in `folder`.
+
+    The authority is made on first use. It can be used for nothing but to be a server. Raises StateError where the
+    authority is unreadable.
+    """
+    now = datetime.fromtimestamp(now_unix, UTC)
+    ca_key, ca = _ensure_authority(folder, now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    return _issued(ca, _signed("Swell", hosts, ExtendedKeyUsageOID.SERVER_AUTH, ca_key, ca, key, now), key)
 
 
 def ensure_local_certificate(folder: Path, hosts: Sequence[str], now_unix: float) -> CertificateFiles:
@@ -187,23 +190,37 @@ def _make_authority(now: datetime) -> bytes:
 
 def _make_leaf(ca_key: ec.EllipticCurvePrivateKey, ca: x509.Certificate, hosts: Sequence[str], now: datetime) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = (
-        _leaf("Swell", ca_key, ca, key, now)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(_names(hosts)), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
+    certificate = _signed("Swell", hosts, ExtendedKeyUsageOID.SERVER_AUTH, ca_key, ca, key, now)
     return _private_pem(key) + certificate.public_bytes(Encoding.PEM)
 
 
-def _leaf(
-    name: str, ca_key: ec.EllipticCurvePrivateKey, ca: x509.Certificate, key: ec.EllipticCurvePrivateKey, now: datetime
-) -> x509.CertificateBuilder:
+def _signed(
+    name: str,
+    hosts: Sequence[str],
+    use: x509.ObjectIdentifier,
+    ca_key: ec.EllipticCurvePrivateKey,
+    ca: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+    now: datetime,
+) -> x509.Certificate:
+    """A leaf for `use` alone."""
     return (
         _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), ca.subject, key, now, timedelta(LEAF_DAYS))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(digital_signature=True), critical=True)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_names(hosts)), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+
+
+def _issued(ca: x509.Certificate, leaf: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> IssuedCertificate:
+    return IssuedCertificate(
+        ca.public_bytes(Encoding.PEM),
+        leaf.public_bytes(Encoding.PEM),
+        _private_pem(key),
+        leaf.not_valid_after_utc.timestamp(),
     )
 
 

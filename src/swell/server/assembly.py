@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
@@ -29,7 +29,7 @@ from swell.server.standby import StoreWatch
 from swell.server.state_directory import StateDirectory
 from swell.server.store_choice import chosen_store, remember_store
 from swell.server.store_marks import check, join
-from swell.spec import AnyPlace, ContainerSpec, KubernetesSpec, ModelSpec, Places, Spec
+from swell.spec import AnyPlace, ContainerSpec, Engine, KubernetesSpec, ModelSpec, Places, Spec
 from swell.spec.providers import places_from_json, places_to_json
 
 if TYPE_CHECKING:
@@ -123,6 +123,31 @@ def _cluster_model(spec: ModelSpec, place: KubernetesSpec, state: StateDirectory
         workloads.append(replace(workload, name=name, model=spec.name, pool=pool) if pool else workload)
     live = [LivePool(each.pool, f"{spec.name}@{each.pool.name}", each.usd_nanos_per_hour) for each in pools]
     return Model(Served(spec, engine.endpoints(spec)), tuple(workloads), tuple(live))
+
+
+def node_pools(spec: Spec, place_name: str | None, node_class: str) -> list[dict[str, Any]]:
+    """Karpenter's NodePools for the models on one cluster of the spec. Raises UserError."""
+    from swell.adapters.providers.accelerators import Platform
+    from swell.adapters.providers.node_pools import PodsWanted, karpenter_pools
+
+    clusters = [place for place in spec.providers if isinstance(place, KubernetesSpec)]
+    chosen = [place for place in clusters if place_name in (None, place.name)]
+    if len(chosen) != 1:
+        names = ", ".join(place.name for place in clusters) or "none"
+        raise UserError(f"choose one provider of kind kubernetes with --place; there is: {names}")
+    (place,) = chosen
+    wanted = []
+    for model in spec.models:
+        if model.engine is not Engine.EXTERNAL and spec.place_of(model).name == place.name:
+            found = cluster_model(model, place)
+            pools = cluster_pools(found.spec, place, found.needs)
+            # Each zone of a spot pool may come to hold all of them.
+            kinds = {replace(each.needs, zone="") for each in pools} or {found.needs}
+            wanted += [PodsWanted(needs, model.replicas.max) for needs in kinds]
+    try:
+        return karpenter_pools(wanted, Platform(place.platform), node_class)
+    except LaunchFailed as error:
+        raise UserError(str(error)) from error
 
 
 def stop_grace_seconds(spec: ModelSpec) -> float:

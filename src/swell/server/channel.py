@@ -140,6 +140,7 @@ class ControlChannel:
         self._loads: dict[str, Load] = {}
         self._retired: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self._listener: asyncio.Server | None = None
+        self._is_closed = False
         self._limits: dict[str, int] = {}
         self._set_limits(publication.picture)
 
@@ -150,7 +151,8 @@ class ControlChannel:
         self._listener = await loop.create_unix_server(lambda: Connection(self), sock=private_socket(path))
 
     def close(self) -> None:
-        """Stop listening and close every connection."""
+        """Stop listening and close every connection, also those that are being made."""
+        self._is_closed = True
         if self._listener is not None:
             self._listener.close()
             remove_socket(self._path)
@@ -205,7 +207,7 @@ class ControlChannel:
 
     def admit(self, connection: Connection) -> bool:
         """Whether there is room for another connection."""
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if self._is_closed or len(self._connections) >= MAX_CONNECTIONS:
             return False
         self._connections.add(connection)
         return True

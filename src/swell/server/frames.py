@@ -6,10 +6,10 @@ import socket
 from swell.state.messages import LENGTH, MAX_MESSAGE_BYTES
 
 
-async def read_frame(reader: asyncio.StreamReader, seconds: float) -> bytes:
+async def read_frame(reader: asyncio.StreamReader, seconds: float, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
     """The next payload. Raises TimeoutError, EOFError where the stream ended, ValueError for one that is too long."""
     async with asyncio.timeout(seconds):
-        return await reader.readexactly(_length(await reader.readexactly(LENGTH.size)))
+        return await reader.readexactly(_length(await reader.readexactly(LENGTH.size), max_bytes))
 
 
 def receive_frame(connection: socket.socket) -> bytes:
@@ -17,10 +17,10 @@ def receive_frame(connection: socket.socket) -> bytes:
     return _exactly(connection, _length(_exactly(connection, LENGTH.size)))
 
 
-def _length(head: bytes) -> int:
+def _length(head: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> int:
     (length,) = LENGTH.unpack(head)
-    if length > MAX_MESSAGE_BYTES:
-        raise ValueError(f"a message of {length} bytes is over the bound of {MAX_MESSAGE_BYTES}")
+    if length > max_bytes:
+        raise ValueError(f"a message of {length} bytes is over the bound of {max_bytes}")
     return int(length)
 
 

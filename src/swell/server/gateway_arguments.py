@@ -81,8 +81,8 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """As `swell gateway`; 0 after an orderly end, 1 where it failed, 2 for what the user must change."""
+def gateway_parser() -> argparse.ArgumentParser:
+    """Of the command line; what it reads are the arguments of `gateway_wishes`."""
     parser = argparse.ArgumentParser(prog="swell gateway", description="Serve as a gateway of a server elsewhere.")
     parser.add_argument("--server", action="append", default=[], dest="servers", help="HOST:PORT; may come again")
     parser.add_argument(
@@ -97,9 +97,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--private-key", type=Path)
     parser.add_argument("--leave-seconds", type=float, default=0.0, help="go on accepting so long after SIGTERM")
     parser.add_argument("--allow-plaintext-off-loopback", action="store_true")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """As `swell gateway`; 0 after an orderly end, 1 where it failed, 2 for what the user must change."""
     log_to_stream(sys.stderr)
     try:
-        run_gateway(gateway_wishes(**vars(parser.parse_args(arguments))))
+        run_gateway(gateway_wishes(**vars(gateway_parser().parse_args(arguments))))
     except SwellError as error:
         print(f"swell gateway: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1

@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from swell.errors import UserError
-from swell.security.certificates import CertificateFiles, ensure_local_certificate, make_client_certificate
+from swell.security.certificates import (
+    CertificateFiles,
+    IssuedCertificate,
+    ensure_local_certificate,
+    make_client_certificate,
+    make_server_certificate,
+)
 from swell.security.control_tls import SERVER_NAME
 from swell.security.private_files import create_private
 from swell.server.gateway_arguments import CA, CERTIFICATE, PRIVATE_KEY
@@ -26,7 +32,20 @@ def server_certificate(spec: GatewaysSpec, state: StateDirectory, now_unix: floa
 def make_credentials(state: StateDirectory, folder: Path, name: str, now_unix: float) -> float:
     """A certificate for one gateway, in a new folder; when it ends, in Unix time. Raises UserError or StateError."""
     state.create()
-    made = make_client_certificate(state.root / FOLDER, name, now_unix)
+    return _keep(make_client_certificate(state.root / FOLDER, name, now_unix), folder)
+
+
+def make_server_credentials(state: StateDirectory, folder: Path, now_unix: float) -> float:
+    """What `server.gateways` names where the server does not make it by itself, such as in a Secret of several servers.
+
+    From the authority that gateways' certificates come from, in a new folder, without the authority's key; when it
+    ends, in Unix time. Raises UserError or StateError.
+    """
+    state.create()
+    return _keep(make_server_certificate(state.root / FOLDER, [SERVER_NAME], now_unix), folder)
+
+
+def _keep(made: IssuedCertificate, folder: Path) -> float:
     try:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError as error:

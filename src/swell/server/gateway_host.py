@@ -32,7 +32,7 @@ from swell.server.remote_usage import RemoteUsage
 from swell.server.state_directory import StateDirectory
 from swell.state.gateway_messages import MAX_NAME_CHARS, GatewayHello, GatewaySettings
 from swell.state.usage import LOCK_NAME, SEGMENT_SUFFIX
-from swell.state.worker import ControlServer, WorkerSettings
+from swell.state.worker import LEAVE_SIGNAL, ControlServer, WorkerSettings
 
 READ_SECONDS = 0.25  # between two looks at the spools
 READ_RETRY_MAX_SECONDS = 5.0
@@ -43,6 +43,7 @@ STOP_MARGIN_SECONDS = 5.0  # beyond a worker's own drain, before it is killed
 LAST_USAGE_SECONDS = 15.0  # at the end, for the server to take what is left
 MAX_WANTED = 64  # reports that wait for what the spools have; older ones have given up
 _INCARNATION_BYTES = 6
+_RUN_BYTES = 8
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class GatewayHost:
     def __init__(self, wishes: GatewayWishes, state: StateDirectory) -> None:
         self._wishes = wishes
         self._state = state
-        hello = GatewayHello(state.installation(), wishes.name, __version__)
+        hello = GatewayHello(state.installation(), wishes.name, __version__, secrets.token_hex(_RUN_BYTES))
         self._usage = RemoteUsage(wishes.control, hello)
         self._reader = SpoolReader(state.spool, self._usage)
         self._session = GatewaySession(
@@ -102,6 +103,9 @@ class GatewayHost:
     async def run(self) -> None:
         """Serve until told to stop, and until what was served is told."""
         loop = asyncio.get_running_loop()
+        for folder in self._state.spool.iterdir():  # of workers that were killed before they could write anything
+            if folder.is_dir() and folder.name not in self._before:
+                _remove_unused(folder)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
         session = loop.create_task(self._session.run())
@@ -132,11 +136,18 @@ class GatewayHost:
             tasks = [task for task in tasks if not task.done()]
             tasks.append(asyncio.create_task(self._retire(end)))
             end = asyncio.Event()
-            workers = self._wishes.workers or settings.workers
-            tasks += [asyncio.create_task(self._keep(each, settings, end)) for each in range(workers)]
+            tasks += [asyncio.create_task(self._keep(each, settings, end)) for each in range(settings.workers)]
+        self._leave()
         await self._wait(self._wishes.leave_seconds)
         end.set()
         await asyncio.gather(*tasks)
+
+    def _leave(self) -> None:
+        """Balancers are told, and clients one by one with their answers, so that none sends into what is closed."""
+        for process in self._workers.values():
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    process.send_signal(LEAVE_SIGNAL)
 
     async def _retire(self, end: asyncio.Event) -> None:
         """Have the workers of before go, once their successors surely listen."""
@@ -148,24 +159,27 @@ class GatewayHost:
         pause = BACKOFF_SECONDS
         while not end.is_set():
             begun = time.monotonic()
-            code = await self._run_worker(ordinal, settings, end)
-            if end.is_set():
-                return
-            _log.warning("a worker ended and is started again", extra={"worker_id": ordinal, "exit_code": code})
+            try:
+                code = await self._run_worker(ordinal, settings, end)
+            except (OSError, SwellError):  # a full disk, no more processes: it passes, and then there is a worker again
+                _log.exception("a worker could not be started and is tried again", extra={"worker_id": ordinal})
+            else:
+                if not end.is_set():
+                    _log.warning("a worker ended and is started again", extra={"worker_id": ordinal, "exit_code": code})
             pause = BACKOFF_SECONDS if time.monotonic() - begun > BACKOFF_MAX_SECONDS else pause
             with suppress(TimeoutError):
                 await asyncio.wait_for(end.wait(), pause)
             pause = min(2 * pause, BACKOFF_MAX_SECONDS)
 
     async def _run_worker(self, ordinal: int, settings: GatewaySettings, end: asyncio.Event) -> int | None:
-        """Start one, and have it drain and end when `end` is set; its exit code."""
+        """Start one, and have it drain and end when `end` is set; its exit code. Raises OSError or StateError."""
         incarnation = secrets.token_hex(_INCARNATION_BYTES)
         folder, path = self._state.spool / incarnation, self._state.workers / f"{incarnation}.json"
-        folder.mkdir(mode=0o700)  # a spool that is known has a folder, or its position would be forgotten
-        replace_private(path, msgspec.json.encode(self._worker_settings(ordinal, incarnation, settings)))
-        self._workers[incarnation] = None
-        self._session.news.set()  # before it speaks to the server, which turns away whom it does not know
         try:
+            folder.mkdir(mode=0o700)  # a spool that is known has a folder, or its position would be forgotten
+            replace_private(path, msgspec.json.encode(self._worker_settings(ordinal, incarnation, settings)))
+            self._workers[incarnation] = None
+            self._session.news.set()  # before it speaks to the server, which turns away whom it does not know
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "swell.server.gateway_worker", "--settings", str(path), start_new_session=True
             )
@@ -179,9 +193,10 @@ class GatewayHost:
             finally:
                 told.cancel()
         finally:
-            del self._workers[incarnation]
+            self._workers.pop(incarnation, None)
             self._session.news.set()
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             _remove_unused(folder)
 
     async def _end_worker(self, process: asyncio.subprocess.Process, seconds: float) -> None:
@@ -202,7 +217,7 @@ class GatewayHost:
             worker_id=ordinal,
             incarnation=incarnation,
             host=wishes.host,
-            port=wishes.port or settings.port,
+            port=settings.port,
             control_socket="",
             spool_dir=str(self._state.spool / incarnation),
             pepper_file=str(self._pepper_file),
@@ -227,8 +242,13 @@ class GatewayHost:
     def _told(self, settings: GatewaySettings) -> None:
         """What the server says at the beginning of each connection, and again after each change of its spec."""
         self._reading.set()  # a server is there again
+        wishes = self._wishes  # what the command line says goes first, and then the server's word changes nothing
+        settings = msgspec.structs.replace(
+            settings, port=wishes.port or settings.port, workers=wishes.workers or settings.workers
+        )
         if settings == self._settings:
             return
+        _log.info("the server has said how to serve", extra={"host": wishes.host, "port": settings.port})
         replace_private(self._pepper_file, settings.pepper)
         self._settings = settings
         self._changed.set()
@@ -237,35 +257,39 @@ class GatewayHost:
 
     async def _read_spools(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
-        pause = READ_SECONDS
+        pause, problem = READ_SECONDS, ""
         while True:
             self._reading.clear()
-            asked = len(self._wanted)
+            wanted, self._wanted = self._wanted, []
             try:
                 done = await loop.run_in_executor(thread, self._reader.step)
-                pause = 0.0 if done.folders_with_more else READ_SECONDS
-                if not done.folders_with_more:
-                    for token in self._wanted[:asked]:
-                        self._session.usage_sent(token)
-                    del self._wanted[:asked]
+                pause, problem = READ_SECONDS, ""
+                if done.folders_with_more:
+                    pause = 0.0
+                else:
+                    while wanted:
+                        self._session.usage_sent(wanted.pop())
             except RetryLater as error:
                 pause = min(max(2 * pause, error.retry_after_seconds), READ_RETRY_MAX_SECONDS)
-                _log.info("usage waits", extra={"reason": str(error)})
-            except (SwellError, OSError):
+                if str(error) != problem:  # the same again says nothing new
+                    _log.info("usage waits", extra={"reason": str(error)})
+                problem = str(error)
+            except Exception:  # whatever it was, what is written goes up once it is over
                 pause = READ_RETRY_MAX_SECONDS
                 _log.exception("usage could not be sent up")
+            self._wanted = [*wanted, *self._wanted][-MAX_WANTED:]
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._reading.wait(), pause)
 
     def _usage_wanted(self, token: int) -> None:
-        self._wanted = [*self._wanted[-MAX_WANTED:], token]
+        self._wanted = [*self._wanted, token][-MAX_WANTED:]
         self._reading.set()
 
     async def _send_the_rest(self, thread: ThreadPoolExecutor) -> None:
         """What the workers wrote last. What the server does not take by then stays for whoever runs here next."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + LAST_USAGE_SECONDS
-        while any(self._state.spool.iterdir()):
+        while any(entry.is_dir() for entry in self._state.spool.iterdir()):
             try:
                 done = await loop.run_in_executor(thread, self._reader.step)
                 pause = 0.0 if done.folders_with_more or done.spools_finished else READ_SECONDS

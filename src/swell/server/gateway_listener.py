@@ -6,6 +6,7 @@ workers, or the calls of the reader of its spools.
 
 import asyncio
 import logging
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -25,14 +26,18 @@ from swell.state.gateway_messages import (
     GatewaySettings,
     ReportHeard,
     ToGateway,
+    TurnedAway,
     UsageSent,
     UsageWanted,
     decode_from_gateway,
     encode_gateway_message,
 )
+from swell.state.messages import MAX_MESSAGE_BYTES
 
 HANDSHAKE_SECONDS = 10.0
 HELLO_SECONDS = 5.0
+HELLO_BYTES = 16 * 1024
+UNREAD_SECONDS = 10.0  # for a gateway to read what it is told, once its buffer is full
 SILENT_SECONDS = 30.0  # of a gateway that reports once a second; then its connection is closed
 IDLE_SECONDS = 3600.0  # of a spools' reader, which has nothing to say where nothing is asked
 COLLECT_SECONDS = 2.0  # for the ledger up to now; what a gateway has not sent by then comes later
@@ -53,7 +58,8 @@ class GatewayListener:
         self._streams: set[asyncio.StreamWriter] = set()
         self._sessions: set[asyncio.StreamWriter] = set()  # of those that report
         self._waiting: dict[int, asyncio.Future[None]] = {}  # for usage, by token
-        self._token = 0
+        self._token = secrets.randbits(48)  # an answer to a server before this one is none to this one
+        self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, host: str, port: int, context: ssl.SSLContext) -> None:
@@ -68,6 +74,11 @@ class GatewayListener:
                 "choose another one with server.gateways"
             ) from error
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is no longer listened to."""
+        return self._is_closed
+
     async def collect(self) -> None:
         """Have every gateway send up what its spools have; those that take longer than COLLECT_SECONDS are left."""
         waiting = []
@@ -76,13 +87,16 @@ class GatewayListener:
             self._waiting[self._token] = done = asyncio.get_running_loop().create_future()
             writer.write(encode_gateway_message(UsageWanted(self._token)))
             waiting.append((self._token, done))
-        if waiting:
-            await asyncio.wait([done for _, done in waiting], timeout=COLLECT_SECONDS)
-        for token, _ in waiting:
-            del self._waiting[token]
+        try:
+            if waiting:
+                await asyncio.wait([done for _, done in waiting], timeout=COLLECT_SECONDS)
+        finally:
+            for token, _ in waiting:
+                del self._waiting[token]
 
     def close(self) -> None:
-        """Stop listening and close what is open."""
+        """Stop listening and close what is open; a connection whose handshake is under way is closed after it."""
+        self._is_closed = True
         if self._server is not None:
             self._server.close()
         for task in self._tasks:
@@ -108,7 +122,7 @@ class GatewayListener:
             if len(self._streams) >= MAX_GATEWAY_CONNECTIONS:
                 return
             self._streams.add(writer)
-            hello = await _receive(reader, HELLO_SECONDS)
+            hello = await _receive(reader, HELLO_SECONDS, HELLO_BYTES)
             if isinstance(hello, GatewayHello):
                 await talk(hello, reader, writer)
         except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
@@ -118,13 +132,17 @@ class GatewayListener:
             writer.close()
 
     async def _reports(self, hello: GatewayHello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._gateways.greet(hello)
-        await _send(writer, self._settings)
-        self._sessions.add(writer)
+        problem = self._gateways.greet(hello)
+        if problem:
+            await _send(writer, TurnedAway(problem))
+            return
         try:
+            await _send(writer, self._settings)
+            self._sessions.add(writer)
             await self._listen(hello, reader, writer)
         finally:
             self._sessions.discard(writer)
+            self._gateways.left(hello)
 
     async def _listen(self, hello: GatewayHello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -137,7 +155,7 @@ class GatewayListener:
             if not isinstance(message, GatewayReport):
                 return
             try:
-                await self._gateways.report(hello.gateway, message.workers)
+                await self._gateways.report(hello, message.workers)
             except SwellError as error:  # the store is away: what it knows already goes on; the next report tries again
                 _log.warning("a gateway's new workers could not be noted", extra={"reason": str(error)})
                 continue
@@ -148,7 +166,7 @@ class GatewayListener:
             message = await _receive(reader, IDLE_SECONDS)
             if isinstance(message, GatewayHello | GatewayReport | UsageSent):
                 return
-            await _send(writer, await self._gateways.answer(hello.gateway, message))
+            await _send(writer, await self._gateways.answer(hello, message))
 
 
 _Talk = Callable[[GatewayHello, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -161,6 +179,9 @@ class _Chooser(asyncio.Protocol):
         self._listener = listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._listener.is_closed:  # whoever speaks to it would hear nothing of what its successor says
+            cast(asyncio.Transport, transport).abort()
+            return
         _keep_alive(transport)
         tls = transport.get_extra_info("ssl_object")
         chosen = self._listener.protocol(None if tls is None else tls.selected_alpn_protocol())
@@ -176,11 +197,12 @@ def _keep_alive(transport: asyncio.BaseTransport) -> None:
         end.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _receive(reader: asyncio.StreamReader, seconds: float) -> FromGateway:
-    message: FromGateway = decode_from_gateway(await read_frame(reader, seconds))
+async def _receive(reader: asyncio.StreamReader, seconds: float, max_bytes: int = MAX_MESSAGE_BYTES) -> FromGateway:
+    message: FromGateway = decode_from_gateway(await read_frame(reader, seconds, max_bytes))
     return message
 
 
 async def _send(writer: asyncio.StreamWriter, message: ToGateway) -> None:
     writer.write(encode_gateway_message(message))
-    await writer.drain()
+    async with asyncio.timeout(UNREAD_SECONDS):
+        await writer.drain()

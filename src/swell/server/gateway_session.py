@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from swell.errors import StateError
+from swell.gateway.server_addresses import server_addresses
 from swell.security.control_tls import GATEWAY, SERVER_NAME, control_client_context
 from swell.server.frames import read_frame
 from swell.state.gateway_messages import (
@@ -17,6 +18,7 @@ from swell.state.gateway_messages import (
     GatewaySettings,
     ReportHeard,
     ToGateway,
+    TurnedAway,
     UsageSent,
     UsageWanted,
     decode_to_gateway,
@@ -65,8 +67,10 @@ class GatewaySession:
             except (OSError, EOFError, ValueError, msgspec.MsgspecError, StateError) as error:
                 problem = str(error) or type(error).__name__
                 if problem != self._problem:  # the same again says nothing new
-                    _log.warning("the server does not answer; it is asked again", extra={"reason": problem})
+                    _log.warning("no server can be served for yet; it is asked again", extra={"reason": problem})
                 self._problem = problem
+            except Exception:  # whatever it was: without this connection nothing is served for long
+                _log.exception("the connection to the server failed and is made again")
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def usage_sent(self, token: int) -> None:
@@ -79,13 +83,15 @@ class GatewaySession:
         try:
             await _send(self._writer, self._hello)
             settings = await _received(reader)
+            if isinstance(settings, TurnedAway):
+                raise StateError(settings.problem)
             if not isinstance(settings, GatewaySettings):
                 raise ValueError("the server began with something else than settings")
             self._told(settings)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._listen(reader))
                 both.create_task(self._report(self._writer))
-        except* (OSError, EOFError, ValueError, msgspec.MsgspecError) as errors:
+        except* Exception as errors:
             raise errors.exceptions[0] from None
         finally:
             self._writer.close()
@@ -113,12 +119,12 @@ class GatewaySession:
         control, reason = self._control, OSError("no address was given")
         files = Path(control.ca_file), Path(control.certificate_file), Path(control.private_key_file)
         context = control_client_context(*files, GATEWAY)  # read each time: certificates are renewed
-        for host, port in control.addresses:
+        async for host, port in server_addresses(control):
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     return await asyncio.open_connection(host, port, ssl=context, server_hostname=SERVER_NAME)
             except OSError as error:
-                reason = error
+                reason = OSError(f"{host}:{port}: {error.strerror or error or 'it does not answer'}")
         raise reason
 
 

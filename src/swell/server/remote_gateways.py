@@ -31,6 +31,7 @@ from swell.state.records import SpoolPosition
 
 NOTED = (1, 0)  # the position of a spool of which nothing is in the ledger yet
 MAX_WORKERS = 256  # of one gateway
+SURELY_THERE_SECONDS = 5.0  # after its last report, of which there is one a second; then a connection may be a dead one
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class _Gateway:
     version: str = ""
     workers: set[str] = field(default_factory=set)
     heard: float = 0.0  # monotonic seconds
+    run: str = ""  # which process of it is connected
+    connections: int = 0  # that report, of this process
 
 
 class RemoteGateways:
@@ -92,28 +95,59 @@ class RemoteGateways:
         if silent:
             self._changed()
 
-    def greet(self, hello: GatewayHello) -> None:
-        """A gateway has connected."""
+    def greet(self, hello: GatewayHello) -> str:
+        """A gateway has connected, and reports until it has `left`; or why it may not."""
+        problem = self._is_copy(hello)
+        if problem:
+            _log.warning("a copy of a gateway was turned away", extra={"gateway": hello.name})
+            return problem
         known = self._known(hello.gateway)
         known.name, known.version = hello.name, hello.version
+        known.run, known.connections = hello.run, known.connections + 1 if known.run == hello.run else 1
         _log.info("a gateway has connected", extra={"gateway": hello.name})
+        return ""
 
-    async def report(self, gateway: str, workers: Sequence[str]) -> None:
+    def left(self, hello: GatewayHello) -> None:
+        """A connection of a gateway that was greeted has ended."""
+        known = self._gateways[hello.gateway]
+        if known.run == hello.run:
+            known.connections -= 1
+            known.run = hello.run if known.connections else ""
+
+    def _is_copy(self, hello: GatewayHello) -> str:
+        """Two processes with one state directory's id would each say that the other's workers have ended."""
+        known = self._gateways.get(hello.gateway)
+        if known is None or not known.connections or known.run == hello.run:
+            return ""
+        if self._clock.monotonic() - known.heard > SURELY_THERE_SECONDS:
+            return ""
+        return (
+            f"the gateway {known.name} runs with a state directory of the same id as {hello.name}; a copied one cannot "
+            "be used, so give this gateway an empty one with --state"
+        )
+
+    async def report(self, hello: GatewayHello, workers: Sequence[str]) -> None:
         """These of its workers run, and no others. Raises SwellError where the store could not note a new one."""
+        gateway, problem = hello.gateway, self._is_copy(hello)
+        if problem:
+            raise SwellError(problem)
         new = [worker for worker in workers[:MAX_WORKERS] if worker not in self._owners]
         if new:
-            await self._writer.call(lambda: self._note(gateway, new))
-            self._owners |= dict.fromkeys(new, gateway)
+            own = await self._writer.call(lambda: self._note(gateway, new))
+            self._owners |= dict.fromkeys(own, gateway)
         known = self._known(gateway)
         running = {worker for worker in workers if self._owners.get(worker) == gateway}
         is_new, known.workers = running != known.workers, running
         if is_new:
             self._changed()
 
-    async def answer(self, gateway: str, call: UsageCall) -> Answer:
+    async def answer(self, hello: GatewayHello, call: UsageCall) -> Answer:
         """Make a call of its spools' reader. What fails is said to it, and nothing was changed."""
+        problem = self._is_copy(hello)
+        if problem:  # it would take workers for dead that live where it was copied from
+            return Answer(problem=problem, retry_after_seconds=SURELY_THERE_SECONDS)
         try:
-            return await self._answer(gateway, call)
+            return await self._answer(hello.gateway, call)
         except RetryLater as error:
             return Answer(problem=str(error), retry_after_seconds=error.retry_after_seconds)
         except SwellError as error:
@@ -128,7 +162,7 @@ class RemoteGateways:
                     return Answer()
                 return Answer(position=msgspec.structs.replace(position, gateway=""))
             case ApplyUsage(changes, position):
-                self._require_own(gateway, position.spool)
+                await self._require_own(gateway, position.spool)
                 if any(change.spool != position.spool for change in changes):
                     raise SwellError(f"a batch of the spool {position.spool} has requests of another one")
                 own = msgspec.structs.replace(position, gateway=gateway)
@@ -136,7 +170,7 @@ class RemoteGateways:
                 self._owners[position.spool] = gateway
                 await self._ingested(Ingested(records=len(changes)))
             case FinaliseSpool(spool, damaged):
-                self._require_own(gateway, spool)
+                await self._require_own(gateway, spool)
                 finalised = await self._writer.call(lambda: store.finalise_spool(spool, damaged=damaged))
                 # Leases end with it, and before it is forgotten: whoever takes over in between is asked once more.
                 await self._ingested(Ingested(spools_finished=1, finished=(spool,)))
@@ -183,12 +217,27 @@ class RemoteGateways:
         known.heard = self._clock.monotonic()
         return known
 
-    def _note(self, gateway: str, spools: Sequence[str]) -> None:
-        """On the writer's thread: that they exist, so that a server after this one knows of their workers."""
-        for spool in spools:
-            if self._store.spool_position(spool) is None:
-                self._store.apply_usage([], SpoolPosition(spool, *NOTED, gateway))
+    def _note(self, gateway: str, spools: Sequence[str]) -> list[str]:
+        """On the writer's thread: that they exist, so that a server after this one knows of their workers.
 
-    def _require_own(self, gateway: str, spool: str) -> None:
-        if self._owners.get(spool, gateway) != gateway:
-            raise SwellError(f"the spool {spool} is another gateway's")
+        Which of them are this gateway's.
+        """
+        own = []
+        for spool in spools:
+            position = self._store.spool_position(spool)
+            if position is None:
+                self._store.apply_usage([], SpoolPosition(spool, *NOTED, gateway))
+            if position is None or position.gateway == gateway:
+                own.append(spool)
+        return own
+
+    async def _require_own(self, gateway: str, spool: str) -> None:
+        owner = self._owners.get(spool)
+        if owner is None:  # a finished one that is asked about again; or a worker's beside the server
+            position = await self._writer.call(lambda: self._store.spool_position(spool))
+            owner = gateway if position is None else position.gateway
+        if owner != gateway:
+            raise SwellError(
+                f"the spool {spool} is not this gateway's; bring its folder back to the state directory that it was "
+                "copied from, or remove it"
+            )

@@ -15,6 +15,7 @@ from swell.spec.reviews import MAX_TOP
 from swell.units import usd_text
 
 MAX_MODELS = 20  # that are named as reviewed or not reviewed; of more the number is told
+MAX_MISSES = 5  # tenants that would find more in prefix caches
 MAX_TEXT_LENGTH = 500  # characters of a name, a change or a reason
 MAX_COMMAND_LENGTH = 2_000
 CENT = 10_000_000  # nano-dollars
@@ -46,6 +47,22 @@ class ReportedChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     after: Effect
 
 
+class ReportedMiss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One tenant of one model, whose prompts would be found in prefix caches if they were routed by prefix.
+
+    Shares are of its prompt tokens: as it is, and as it is where one replica has them all, which is the most that can
+    be. The saving is an upper bound too, and no part of what is recommended.
+    """
+
+    model: _Text
+    tenant: _Text
+    cached_now: float
+    cached_at_most: float
+    prefill_seconds: float
+    saving_usd_nanos_per_month: _Nanos
+    confidence: _Text
+
+
 class ReviewReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of all models. `command` is how the review is made again; with `--model NAME --apply` it writes."""
 
@@ -61,6 +78,8 @@ class ReviewReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     saving_usd_nanos_per_month: _Nanos  # of everything that is recommended
     changes: Annotated[tuple[ReportedChange, ...], msgspec.Meta(max_length=MAX_TOP)]
     command: _Command
+    misses: Annotated[tuple[ReportedMiss, ...], msgspec.Meta(max_length=MAX_MISSES)] = ()  # those that cost most
+    miss_count: int = 0
 
 
 class ReviewRequest(msgspec.Struct, frozen=True, kw_only=True):

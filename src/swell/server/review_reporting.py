@@ -1,19 +1,38 @@
 """From reviews to their report: what of them is told, in which order, and in which words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+from swell.server.review_cache import PrefixCache
 from swell.server.review_edits import Change
 from swell.server.review_replays import Outcome
-from swell.server.review_report import CENT, MAX_MODELS, Effect, ReportedChange, ReviewReport, clipped
+from swell.server.review_report import (
+    CENT,
+    MAX_MISSES,
+    MAX_MODELS,
+    Effect,
+    ReportedChange,
+    ReportedMiss,
+    ReviewReport,
+    clipped,
+)
 from swell.server.review_saving import MONTH_SECONDS
 from swell.server.reviewing import Review, Reviewed
 from swell.spec.reviews import MAX_TOP
 
+_NO_CACHES: Mapping[str, PrefixCache] = MappingProxyType({})
+
 
 def report_of(
-    reviews: Sequence[Review], refused: Sequence[tuple[str, str]], *, days: float, command: str
+    reviews: Sequence[Review],
+    refused: Sequence[tuple[str, str]],
+    *,
+    days: float,
+    command: str,
+    caches: Mapping[str, PrefixCache] = _NO_CACHES,
 ) -> ReviewReport:
-    """The report of reviews of the last `days`, and of what was not reviewed."""
+    """The report of reviews of the last `days`, of what was not reviewed, and of prefix caches by model."""
+    misses = _misses(caches)
     best = [(review, review.recommended) for review in reviews if review.recommended is not None]
     others = [(review, each) for review in reviews for each in _in_place_of_it(review)]
     changes = [_reported(review, each) for pairs in (best, others) for review, each in sorted(pairs, key=_by_saving)]
@@ -30,6 +49,8 @@ def report_of(
         saving_usd_nanos_per_month=sum(each.saving.usd_nanos_per_month for _, each in best),
         changes=tuple(changes[:MAX_TOP]),
         command=command,
+        misses=tuple(misses[:MAX_MISSES]),
+        miss_count=len(misses),
     )
 
 
@@ -74,6 +95,25 @@ def _reported(review: Review, each: Reviewed) -> ReportedChange:
         before=_effect(each.before),
         after=_effect(each.after),
     )
+
+
+def _misses(caches: Mapping[str, PrefixCache]) -> list[ReportedMiss]:
+    """Tenants that would save more than a cent a month, those that would save most first."""
+    found = [
+        ReportedMiss(
+            model=clipped(model),
+            tenant=clipped(each.tenant),
+            cached_now=each.spread.share,
+            cached_at_most=each.alone.share,
+            prefill_seconds=each.prefill_seconds,
+            saving_usd_nanos_per_month=each.saving.usd_nanos_per_month,
+            confidence=each.saving.confidence,
+        )
+        for model, cache in caches.items()
+        for each in cache.missed
+        if each.saving.usd_nanos_per_month >= CENT
+    ]
+    return sorted(found, key=lambda miss: -miss.saving_usd_nanos_per_month)
 
 
 def _effect(outcome: Outcome) -> Effect:

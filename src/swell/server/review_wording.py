@@ -20,6 +20,7 @@ def review_alert(report: ReviewReport, week: str, top: int, *, alert_id: str, at
         lines.append(f"Recommended changes of {unseen} more models: {report.command}")
     if not report.recommended_count:
         lines.append("Nothing is recommended: no change meets the objective and saves for sure.")
+    lines += _missed_hits(report)
     if report.not_reviewed:
         lines.append(_not_reviewed(report))
     lines.append("These are simulated costs of that time's requests: good to compare, no bill.")
@@ -101,6 +102,23 @@ def _effects(change: ReportedChange) -> str:
     return ", ".join(parts)
 
 
+def _missed_hits(report: ReviewReport) -> list[str]:
+    """Tenants whose requests are spread, so that what one replica has in its prefix cache another computes again."""
+    lines = [
+        f"Prefix cache: tenant {each.tenant} of {each.model} finds {_whole_percent(each.cached_now)} of its prompt "
+        f"tokens and would find up to {_whole_percent(each.cached_at_most)}; worth up to "
+        f"{money_text(each.saving_usd_nanos_per_month)} a month (confidence {each.confidence}). "
+        "For it, by hand: routing: prefix_affinity"
+        for each in report.misses
+    ]
+    unseen = report.miss_count - len(report.misses)
+    return [*lines, f"Prefix cache: {unseen} more tenants: {report.command}"] if unseen else lines
+
+
+def _whole_percent(share: float) -> str:
+    return f"{share * 100:.0f}%"
+
+
 def _not_reviewed(report: ReviewReport) -> str:
     shown = report.not_reviewed[:_MAX_NAMED]
     more = report.not_reviewed_count - len(shown)
@@ -119,6 +137,17 @@ def _values(report: ReviewReport, changes: tuple[ReportedChange, ...], week: str
         **money_values("cost_per_month", report.cost_usd_nanos_per_month),
         "changes": [_facts(each, report.command) for each in changes],
         "not_reviewed": [{"model": name, "why": why} for name, why in report.not_reviewed],
+        "missed_hits": [
+            {
+                "model": each.model,
+                "tenant": each.tenant,
+                "cached_now": _share(each.cached_now),
+                "cached_at_most": _share(each.cached_at_most),
+                **money_values("saving_at_most_per_month", each.saving_usd_nanos_per_month),
+                "confidence": each.confidence,
+            }
+            for each in report.misses
+        ],
     }
 
 

@@ -29,14 +29,17 @@ MAX_REQUEST_BYTES = 16 * 1024 * 1024  # as many models as a file may have
 def answer_to(request: ReviewRequest, ledger: ReviewLedger) -> ReviewAnswer:
     """The review that was asked for."""
     # Here and not above: what they load takes a second of a core, and by now this process has stepped back.
+    from swell.server.review_cache import CacheUse
     from swell.server.review_reporting import report_of
-    from swell.server.review_run import FEWEST_REQUESTS, Terms, review_all, reviewable
+    from swell.server.review_run import FEWEST_REQUESTS, Terms, prefix_caches, review_all, reviewable
     from swell.server.review_usage import traffic_of
     from swell.spec import ModelSpec
 
     try:
         models, refused = reviewable([ModelSpec.model_validate(model) for model in request.models])
-        found = {each.name: traffic_of(ledger, each, request.since_unix_ms, page_rows=PAGE_ROWS) for each in models}
+        uses = {each.name: CacheUse() for each in models}
+        since, rows = request.since_unix_ms, PAGE_ROWS
+        found = {m.name: traffic_of(ledger, m, since, page_rows=rows, seen=uses[m.name].add) for m in models}
         traffic = {name: each for name, each in found.items() if each is not None}
 
         def few(name: str, count: int) -> str:
@@ -44,11 +47,13 @@ def answer_to(request: ReviewRequest, ledger: ReviewLedger) -> ReviewAnswer:
 
         terms = Terms(_path(request.profiles), _path(request.prices))
         reviews, refused_too = review_all(models, traffic, refused, terms, few=few)
+        caches = prefix_caches(reviews, traffic, uses, terms)
     except UserError as error:
         return ReviewAnswer(refused=error.message)
     except SwellError as error:
         return ReviewAnswer(failed=str(error))
-    return ReviewAnswer(report=report_of(reviews, refused_too, days=request.days, command=request.command))
+    report = report_of(reviews, refused_too, days=request.days, command=request.command, caches=caches)
+    return ReviewAnswer(report=report)
 
 
 def main(arguments: Sequence[str]) -> None:

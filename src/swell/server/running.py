@@ -45,7 +45,6 @@ from swell.server.unserved import ending
 from swell.server.views import gateway_url, in_flight, replica_rows, server_samples, worker_rows
 from swell.server.worker_roll import WorkerRoll
 from swell.server.writer import Writer
-from swell.spec.declared import Wanted
 from swell.state.messages import Load, Sample
 from swell.state.posted_rates import PostedRate
 from swell.state.records import DecisionRecord, KeyRecord
@@ -107,8 +106,7 @@ class RunningServer:
         self.spec_desk: SpecDesk | None = None
         if parts.change is not None:
             hand_over = self.ending.hand_over
-            wanted = parts.wanted or Wanted(parts.spec, parts.spec)
-            self.spec_desk = SpecDesk(wanted, parts.file, parts.change, parts.clock, hand_over)
+            self.spec_desk = SpecDesk(parts.wanted, parts.file, parts.change, parts.clock, hand_over)
         spec = parts.spec.server
         self._ask = HttpAsk()
         self._providers = parts.providers(lambda child_id: self._fleet.wake(), self.leadership.confirm)
@@ -176,8 +174,7 @@ class RunningServer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._gateways.close()
-            self._channel.close()
+            self._stop_listening()
             await self._let_go()
         return self.ending.following
 
@@ -317,8 +314,12 @@ class RunningServer:
         await self._roll.account_for("")
         if self._roll.living:
             await self._find_endpoints()
-        await self._channel.open(parts.state.control_socket)
-        await self._gateways.open(self._channel)
+        try:
+            await self._channel.open(parts.state.control_socket)
+            await self._gateways.open(self._channel)
+        except BaseException:
+            self._stop_listening()
+            raise
         self._audit("up", current_principal())
         _log.info("the server serves", extra={"port": parts.spec.server.port, "version": __version__})
 
@@ -460,8 +461,7 @@ class RunningServer:
     async def _end(self) -> None:
         self._scaling.stop()
         if self.ending.way is Way.LOST:
-            self._gateways.close()  # they look for the server that leads
-            self._channel.close()
+            self._stop_listening()  # they look for the server that leads
         if self.ending.way is not Way.APPLY:
             if self.ending.way is Way.DOWN:
                 self._publish()  # who is held for a replica that will not come is told so
@@ -477,6 +477,11 @@ class RunningServer:
         await self._intake.everything()
         await self._trail_step(0.0)
         await self._money.runs.step()
+
+    def _stop_listening(self) -> None:
+        """No worker may stay with a server that tells it nothing any more."""
+        self._gateways.close()
+        self._channel.close()
 
     async def _let_go(self) -> None:
         await self._fleet.close()

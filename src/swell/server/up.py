@@ -287,7 +287,7 @@ class _Succession:
             clock=SystemClock(),
             sinks=prepared.sinks,
             file=of.file,
-            wanted=of.wanted,
+            joined=of.wanted,
             change=Change(self._read, self._join, self._prepare, problem),
             told=self._told if before is None else lambda: before.ending.told,
             is_shared=self._wishes.ha,

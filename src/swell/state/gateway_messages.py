@@ -14,11 +14,15 @@ MAX_NAME_CHARS = 253
 
 
 class GatewayHello(msgspec.Struct, frozen=True, tag="gateway"):
-    """First message of both connections. `gateway` is its state directory's id, `name` what people call it."""
+    """First message of both connections. `gateway` is its state directory's id, `name` what people call it.
+
+    `run` is another one for every process, by which a copy of the state directory is told from a new connection.
+    """
 
     gateway: str
     name: str
     version: str
+    run: str = ""
 
 
 class GatewayReport(msgspec.Struct, frozen=True, tag="report"):
@@ -37,6 +41,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, tag="settings"):
     queue_seconds: dict[str, float]
     timeouts: Timeouts
     bounds: Bounds
+
+
+class TurnedAway(msgspec.Struct, frozen=True, tag="turned_away"):
+    """In the place of settings, and the end of the connection: why this gateway may not serve now."""
+
+    problem: str
 
 
 class ReportHeard(msgspec.Struct, frozen=True, tag="heard"):
@@ -94,7 +104,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
 
 UsageCall = ApplyUsage | AskPosition | FinaliseSpool | ForgetSpools
 FromGateway = GatewayHello | GatewayReport | UsageSent | UsageCall
-ToGateway = GatewaySettings | ReportHeard | UsageWanted | Answer
+ToGateway = GatewaySettings | TurnedAway | ReportHeard | UsageWanted | Answer
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_from_gateway = msgspec.msgpack.Decoder(FromGateway).decode

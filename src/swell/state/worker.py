@@ -1,6 +1,11 @@
 """What a gateway worker is started with. Written by the server as JSON (mode 0600), read once by the worker."""
 
+import signal
+
 import msgspec
+
+# Tells a worker that it will be stopped soon. Whoever does not listen to it yet, while starting, is not ended by it.
+LEAVE_SIGNAL = signal.SIGWINCH
 
 
 class Timeouts(msgspec.Struct, frozen=True):

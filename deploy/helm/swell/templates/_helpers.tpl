@@ -46,10 +46,17 @@ app.kubernetes.io/component: replica
 {{- end -}}
 
 {{- define "swell.image" -}}
-{{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- include "swell.imageOf" (list . .Values.image) -}}
+{{- end -}}
+
+{{- define "swell.imageOf" -}}
+{{- $root := index . 0 -}}
+{{- with index . 1 -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
 {{- else -}}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- printf "%s:%s" .repository (default $root.Chart.AppVersion .tag) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -87,7 +94,7 @@ app.kubernetes.io/component: replica
 {{- end -}}
 
 {{- /* Gateway workers drain first, then replicas; 60 s are what the server adds to both, and a reserve. */ -}}
-{{- define "swell.graceSeconds" -}}
+{{- define "swell.endSeconds" -}}
 {{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
 {{- $timeouts := default dict (include "swell.server" . | fromJson).timeouts -}}
 {{- $longest := 30.0 -}}
@@ -100,6 +107,15 @@ app.kubernetes.io/component: replica
 {{- end -}}
 {{- end -}}
 
+{{- /* One of several leaves its replicas to the next one, and has none of its own to drain. */ -}}
+{{- define "swell.graceSeconds" -}}
+{{- if and .Values.highAvailability.enabled (kindIs "invalid" .Values.terminationGracePeriodSeconds) -}}
+60
+{{- else -}}
+{{- include "swell.endSeconds" . -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* A URL's port. */ -}}
 {{- define "swell.portOf" -}}
 {{- $url := urlParse . -}}
@@ -108,16 +124,22 @@ app.kubernetes.io/component: replica
 {{- default (default "443" (get $usual $url.scheme)) $port -}}
 {{- end -}}
 
-{{- /* Ports that the server reaches outside: API, endpoints that others run, the database, mail: {"ports": […]}. */ -}}
-{{- define "swell.outsidePorts" -}}
-{{- $ports := list "443" -}}
-{{- range .Values.networkPolicy.apiServerPorts -}}
-{{- $ports = append $ports (. | int64 | toString) -}}
-{{- end -}}
+{{- /* Ports of endpoints that others run: {"ports": […]}. */ -}}
+{{- define "swell.endpointPorts" -}}
+{{- $ports := list -}}
 {{- range .Values.spec.models -}}
 {{- range .endpoints -}}
 {{- $ports = append $ports (include "swell.portOf" .) -}}
 {{- end -}}
+{{- end -}}
+{{- dict "ports" (uniq $ports | sortAlpha) | toJson -}}
+{{- end -}}
+
+{{- /* Ports that the server reaches outside: API, endpoints that others run, the database, mail: {"ports": […]}. */ -}}
+{{- define "swell.outsidePorts" -}}
+{{- $ports := concat (list "443") (include "swell.endpointPorts" . | fromJson).ports -}}
+{{- range .Values.networkPolicy.apiServerPorts -}}
+{{- $ports = append $ports (. | int64 | toString) -}}
 {{- end -}}
 {{- range (default dict .Values.spec.alerts).sinks -}}
 {{- if eq (toString .kind) "email" -}}
@@ -140,6 +162,16 @@ app.kubernetes.io/component: replica
 - ports:
     - {protocol: UDP, port: 53}
     - {protocol: TCP, port: 53}
+{{- end -}}
+
+{{- /* Clients, to whomever they come to. */ -}}
+{{- define "swell.clientRule" -}}
+- ports:
+    - {protocol: TCP, port: {{ int64 (include "swell.server" . | fromJson).port }}}
+  {{- with .Values.networkPolicy.clients }}
+  from:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "swell.podSecurity" -}}
@@ -176,39 +208,29 @@ readOnlyRootFilesystem: true
 {{- dict "copies" $copies | toJson -}}
 {{- end -}}
 
-{{- /* What would only be found out in the cluster. */ -}}
-{{- define "swell.check" -}}
-{{- $server := include "swell.server" . | fromJson -}}
-{{- $host := toString $server.host -}}
-{{- if or (not $server.host) (eq $host "localhost") (hasPrefix "127." $host) (eq $host "::1") -}}
-{{- fail (printf "spec.server.host is %s, where nobody outside the Pod could reach it; write 0.0.0.0" (default "127.0.0.1" $server.host)) -}}
+{{- /* What is mounted below /secrets in the server's Pod, by volume. */ -}}
+{{- define "swell.secretVolumes" -}}
+{{- $found := dict -}}
+{{- with .Values.secrets -}}
+{{- range $volume, $secret := dict "store-url" .storeUrl.name "pepper" .pepper.name "store-key" .storeKey.name "tls" .tls -}}
+{{- if $secret -}}
+{{- $_ := set $found $volume $secret -}}
 {{- end -}}
-{{- if and .Values.secrets.tls (not $server.tls) -}}
-{{- fail "secrets.tls names a certificate, and spec.server.tls does not use it; write there {certificate: /secrets/tls/tls.crt, private_key: /private/tls.key}" -}}
 {{- end -}}
-{{- if and (ne .Values.service.type "ClusterIP") (not $server.tls) (not .Values.service.tlsAtLoadBalancer) -}}
-{{- fail (printf "service.type %s would carry keys unencrypted to the Pod; give secrets.tls and spec.server.tls, or, where a load balancer ends TLS, set service.tlsAtLoadBalancer: true" .Values.service.type) -}}
 {{- end -}}
-{{- if and .Values.modelCache.create (empty (include "swell.cacheNamespaces" . | fromJson).namespaces) -}}
-{{- fail (printf "modelCache makes the claim %s, and no provider of kind kubernetes uses it; write into one of spec.providers: model_cache: {claim: %s}" .Values.modelCache.claim .Values.modelCache.claim) -}}
+{{- if .Values.gateways.enabled -}}
+{{- with (include "swell.controlSecrets" . | fromJson).server -}}
+{{- $_ := set $found "control" . -}}
 {{- end -}}
-{{- if and .Values.serviceMonitor.enabled (not .Values.serviceMonitor.key.name) -}}
-{{- fail "serviceMonitor needs a key, since /metrics names models and tells their traffic; put one (swell keys create metrics) into a Secret, and its name into serviceMonitor.key.name" -}}
 {{- end -}}
-{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
-{{- fail "httpRoute.parentRefs is empty; name the Gateway" -}}
-{{- end -}}
+{{- toJson $found -}}
 {{- end -}}
 
 {{- define "swell.secretMounts" -}}
-{{- with .Values.secrets -}}
-{{- if or .pepper.name .storeKey.name .tls }}
+{{- if (include "swell.privateCopies" . | fromJson).copies }}
 - {name: private, mountPath: /private}
 {{- end }}
-{{- range $volume, $secret := dict "store-url" .storeUrl.name "pepper" .pepper.name "store-key" .storeKey.name "tls" .tls }}
-{{- if $secret }}
+{{- range $volume, $secret := include "swell.secretVolumes" . | fromJson }}
 - {name: {{ $volume }}, mountPath: {{ printf "/secrets/%s" $volume }}, readOnly: true}
 {{- end }}
-{{- end }}
-{{- end -}}
 {{- end -}}

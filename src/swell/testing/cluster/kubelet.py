@@ -27,6 +27,7 @@ class Kubelet:
         self.failing: set[str] = set()
         self.unready: set[str] = set()
         self.restarts = True  # whether containers that ended are started again
+        self.address_of = _address_of  # of the so-manieth Pod
         self._addresses = 0
 
     def step(self) -> None:
@@ -90,8 +91,7 @@ class Kubelet:
     def _begin(self, name: str, pod: Object, restarts: int, last: Mapping[str, Any]) -> None:
         if not pod["status"].get("podIP"):
             self._addresses += 1
-            number = self._addresses
-            address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+            address = self.address_of(self._addresses)
             self.cluster.set_status("pods", name, {"podIP": address, "phase": "Running"})
             pod = self.cluster.get("pods", name)
         self.cluster.logs[name] = "steady\n"
@@ -146,3 +146,7 @@ def has_condition(item: Mapping[str, Any], kind: str) -> bool:
 
 def _status(container: Mapping[str, Any], state: Mapping[str, Any], restarts: int) -> dict[str, Any]:
     return {"name": container["name"], "state": dict(state), "lastState": {}, "restartCount": restarts}
+
+
+def _address_of(number: int) -> str:
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"

@@ -1,0 +1,322 @@
+"""Where gateways reach the server, spoken to in its own words and in others', over real TLS."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from swell.clock import ManualClock, SystemClock
+from swell.metering.ingest import Ingested
+from swell.metering.leases import LeaseBook
+from swell.security.certificates import ensure_local_certificate, make_client_certificate
+from swell.security.control_tls import (
+    CONTROL,
+    GATEWAY,
+    SERVER_NAME,
+    USAGE,
+    control_client_context,
+    control_server_context,
+)
+from swell.server import gateway_listener, gateway_session
+from swell.server.channel import ControlChannel
+from swell.server.frames import read_frame
+from swell.server.gateway_listener import GatewayListener
+from swell.server.gateway_session import GatewaySession
+from swell.server.publish import Picture, Publication
+from swell.server.remote_gateways import SURELY_THERE_SECONDS, RemoteGateways
+from swell.server.writer import Writer
+from swell.state.gateway_messages import (
+    Answer,
+    ApplyUsage,
+    AskPosition,
+    FinaliseSpool,
+    FromGateway,
+    GatewayHello,
+    GatewayReport,
+    GatewaySettings,
+    ReportHeard,
+    ToGateway,
+    TurnedAway,
+    UsageWanted,
+    decode_to_gateway,
+    encode_gateway_message,
+)
+from swell.state.messages import LENGTH, Hello, encode_message
+from swell.state.records import SpoolPosition
+from swell.state.worker import Bounds, ControlServer, Timeouts
+from swell.testing.memory_store import MemoryStore
+
+WAIT_SECONDS = 5.0
+SETTINGS = GatewaySettings(b"p" * 32, 8080, 1, 0.1, {}, Timeouts(), Bounds())
+EAST, COPY = GatewayHello("id-1", "east", "1", "run-1"), GatewayHello("id-1", "copy", "1", "run-2")
+WEST = GatewayHello("id-2", "west", "1", "run-3")
+
+
+class Line:
+    """A connection as a gateway makes it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    def send(self, message: FromGateway) -> None:
+        self.send_raw(encode_gateway_message(message))
+
+    def send_raw(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def receive(self) -> ToGateway | None:
+        """The next message, None at the end of the connection."""
+        try:
+            message: ToGateway = decode_to_gateway(await read_frame(self._reader, WAIT_SECONDS))
+        except (EOFError, ConnectionError):
+            return None
+        return message
+
+    async def ask(self, message: FromGateway) -> ToGateway | None:
+        self.send(message)
+        return await self.receive()
+
+    def pause(self) -> None:
+        """Read nothing more."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is one that reads
+
+    def close(self) -> None:
+        self._writer.transport.abort()
+
+
+class Bench:
+    """A listener over a store in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.clock, self.writer = MemoryStore(), ManualClock(), Writer()
+        self.ingested: list[Ingested] = []
+        self.gateways = RemoteGateways(
+            self.store, self.writer, self.clock, max_silence_seconds=900.0, changed=lambda: None, ingested=self._take
+        )
+        publication = Publication(1, Picture(1, (), (), ()))
+        self.channel = ControlChannel(
+            publication=publication, leases=LeaseBook(), clock=self.clock, is_known=lambda _: True
+        )
+        self.listener = GatewayListener(self.gateways, self.channel, SETTINGS)
+        self.folder = folder
+        self._lines: list[Line] = []
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        files = ensure_local_certificate(self.folder / "ca", [SERVER_NAME], SystemClock().unix())
+        made = make_client_certificate(self.folder / "ca", "east", SystemClock().unix())
+        (self.folder / "crt").write_bytes(made.certificate)
+        (self.folder / "key").write_bytes(made.private_key)
+        assert files.ca is not None
+        context = control_server_context(files.ca, files.certificate, files.private_key)
+        await self.listener.open("127.0.0.1", 0, context)
+        assert self.listener._server is not None
+        self.port = self.listener._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.listener.close()
+        self.channel.close()
+        for line in self._lines:
+            line.close()
+        self.writer.close()
+
+    async def _take(self, done: Ingested) -> None:
+        self.ingested.append(done)
+
+    def context(self, protocol: str) -> ssl.SSLContext:
+        """What a gateway shows."""
+        folder = self.folder
+        return control_client_context(folder / "ca" / "ca.pem", folder / "crt", folder / "key", protocol)
+
+    async def line(self, protocol: str, hello: GatewayHello | None = None) -> Line:
+        """A connection that has said `hello`."""
+        context = self.context(protocol)
+        line = Line(*await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname=SERVER_NAME))
+        self._lines.append(line)
+        if hello is not None:
+            line.send(hello)
+        return line
+
+    async def reporting(self, hello: GatewayHello, *workers: str) -> Line:
+        """A gateway that has said which workers it has."""
+        line = await self.line(GATEWAY, hello)
+        assert await line.receive() == SETTINGS
+        assert await line.ask(GatewayReport(workers)) == ReportHeard(workers)
+        return line
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with Bench(tmp_path) as bench:
+        yield bench
+
+
+async def test_a_copy_of_a_gateways_state_is_turned_away_and_the_first_goes_on(bench: Bench) -> None:
+    east = await bench.reporting(EAST, "w1")
+    copy = await bench.line(GATEWAY, COPY)
+    refused = await copy.receive()
+    assert isinstance(refused, TurnedAway)
+    assert "the gateway east runs with a state directory of the same id as copy" in refused.problem
+    assert await copy.receive() is None
+    usage = await bench.line(USAGE, COPY)
+    answer = await usage.ask(FinaliseSpool("w1", damaged=False))
+    assert isinstance(answer, Answer)
+    assert answer.retry_after_seconds is not None
+    assert bench.ingested == [], "a worker that lives was not ended"
+    assert await east.ask(GatewayReport(("w1", "w2"))) == ReportHeard(("w1", "w2"))
+    assert bench.gateways.living() == {"w1", "w2"}
+
+
+async def test_a_gateway_that_is_started_again_needs_not_wait(bench: Bench) -> None:
+    (await bench.reporting(EAST, "w1")).close()
+    await until(lambda: not bench.gateways._gateways["id-1"].connections)
+    await bench.reporting(COPY, "w2")
+    assert bench.gateways.living() == {"w2"}
+
+
+async def test_one_whose_connection_is_dead_is_followed_and_then_not_heard_any_more(bench: Bench) -> None:
+    stopped = await bench.reporting(EAST, "w1")
+    bench.clock.advance(SURELY_THERE_SECONDS + 1)
+    await bench.reporting(COPY, "w2")
+    stopped.send(GatewayReport(("w1",)))
+    again = await bench.line(GATEWAY, EAST)
+    assert isinstance(await again.receive(), TurnedAway)
+    assert bench.gateways.living() == {"w2"}
+
+
+async def test_nobodys_spool_is_entered_or_ended_by_another_gateway_or_for_the_server(bench: Bench) -> None:
+    await bench.reporting(EAST, "w1")
+    bench.store.apply_usage([], SpoolPosition("here", 1, 8))  # of a worker beside the server
+    usage = await bench.line(USAGE, WEST)
+    for spool in ("w1", "here"):
+        for call in (ApplyUsage([], SpoolPosition(spool, 1, 16)), FinaliseSpool(spool, damaged=False)):
+            answer = await usage.ask(call)
+            assert isinstance(answer, Answer)
+            assert "is not this gateway's; bring its folder back" in answer.problem
+    await bench.reporting(WEST, "w1", "here", "w3")
+    assert bench.gateways.unfinished() == {"w1", "w3"}
+    assert bench.store.spool_position("here") == SpoolPosition("here", 1, 8)
+    assert bench.ingested == []
+
+
+async def test_a_spool_may_be_ended_a_second_time_where_the_answer_was_lost(bench: Bench) -> None:
+    report = await bench.reporting(EAST, "w1")
+    await report.ask(GatewayReport(()))
+    for _ in range(2):
+        usage = await bench.line(USAGE, EAST)
+        answer = await usage.ask(FinaliseSpool("w1", damaged=False))
+        assert isinstance(answer, Answer)
+        assert not answer.problem
+        usage.close()
+
+
+@pytest.mark.parametrize("protocol", [CONTROL, GATEWAY, USAGE])
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 64, LENGTH.pack(4) + b"junk", LENGTH.pack(0), LENGTH.pack(2**31)],
+)
+async def test_what_is_no_message_ends_the_connection_alone(bench: Bench, protocol: str, sent: bytes) -> None:
+    east = await bench.reporting(EAST, "w1")
+    line = await bench.line(protocol)
+    line.send_raw(sent)
+    assert await line.receive() is None
+    assert await east.ask(GatewayReport(("w1",))) == ReportHeard(("w1",))
+
+
+@pytest.mark.parametrize("protocol", [GATEWAY, USAGE])
+async def test_half_a_message_is_waited_for_no_longer_than_promised(
+    bench: Bench, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_listener, "HELLO_SECONDS", 0.1)
+    line = await bench.line(protocol)
+    line.send_raw(encode_gateway_message(EAST)[:-1])
+    assert await line.receive() is None
+
+
+async def test_who_asks_and_reads_no_answer_is_let_go(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_listener, "UNREAD_SECONDS", 0.1)
+    line = await bench.line(USAGE, EAST)
+    line.pause()
+    line.send_raw(encode_gateway_message(AskPosition("w")) * 100_000)
+    await until(lambda: not bench.listener._streams)
+    assert await (await bench.line(USAGE, WEST)).ask(AskPosition("w")) == Answer(), "others are answered"
+
+
+async def test_a_connection_that_was_being_made_when_the_server_ended_is_closed(bench: Bench) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
+    coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = bench.context(CONTROL).wrap_bio(coming, going, server_hostname=SERVER_NAME)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    writer.write(going.read())
+    async with asyncio.timeout(WAIT_SECONDS):
+        coming.write(await reader.read(65_536))  # so the server has accepted it
+        bench.listener.close()
+        bench.channel.close()
+        await _finish(tls, coming, reader)
+        tls.write(encode_message(Hello(0, "w1", 1, 0, 0)))
+        writer.write(going.read())
+        with suppress(ConnectionError):
+            while await reader.read(65_536):
+                pass  # what TLS says at its end
+    assert bench.channel.connected() == {}
+    writer.close()
+
+
+async def _finish(tls: ssl.SSLObject, coming: ssl.MemoryBIO, reader: asyncio.StreamReader) -> None:
+    while True:
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            coming.write(await reader.read(65_536))
+        else:
+            return
+
+
+async def test_an_address_of_the_servers_name_that_says_nothing_is_passed_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = asyncio.Event()
+    folder = bench.folder
+    control = ControlServer(
+        (("servers.example", 7443),), str(folder / "ca" / "ca.pem"), str(folder / "crt"), str(folder / "key")
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
+        addresses = [silent.getsockname(), ("127.0.0.1", bench.port)]
+
+        async def resolved(name: str, port: int, **_: object) -> list[tuple[object, ...]]:
+            assert (name, port) == ("servers.example", 7443)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
+        monkeypatch.setattr(gateway_session, "CONNECT_SECONDS", 0.2)
+        session = GatewaySession(
+            control, EAST, living=lambda: ("w1",), told=lambda settings: told.set(), wanted=lambda token: None
+        )
+        task = asyncio.ensure_future(session.run())
+        async with asyncio.timeout(WAIT_SECONDS):
+            await told.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert told.is_set()
+
+
+async def test_asking_for_usage_that_is_given_up_leaves_nothing(bench: Bench) -> None:
+    east = await bench.reporting(EAST, "w1")
+    asked = asyncio.ensure_future(bench.listener.collect())
+    assert isinstance(await east.receive(), UsageWanted)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    assert not bench.listener._waiting
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not condition():  # noqa: ASYNC110 - turns of the loop are cheap
+            await asyncio.sleep(0)
