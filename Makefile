@@ -14,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-strip-extras --n
 	--no-annotate --python-version 3.11 --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help up test coverage test-services test-vllm lint bench bench-gateway images chart docs lock clean
+.PHONY: help up test coverage test-services test-vllm lint bench bench-gateway images chart crds docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ images: $(DEV) ## container images of gateway, server and llama.cpp (IMAGE_ARGS=
 
 chart: $(DEV) ## renew the Helm chart's schema of values and its golden files
 	@$(BIN)/python deploy/helm/renew.py
+
+crds: $(DEV) ## renew the definitions of the custom resources
+	@$(BIN)/python deploy/crds/renew.py
 
 docs: $(DEV) ## check that the documentation agrees with the code
 	@$(BIN)/python -m pytest tests/repository/test_docs.py $(PYTEST_ARGS)

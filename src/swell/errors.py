@@ -6,6 +6,7 @@
     │   ├── StateError       the state directory is locked, unreadable or of another version
     │   │   ├── StoreInUse   another server or command has the store open
     │   │   └── StoreLost    another one has used it since this one last did: what this one knows is worth nothing
+    │   ├── ModelUnavailable  a model of the spec cannot be made ready
     │   ├── SourceError      a model source cannot be had: missing, pickled, wrong checksum
     │   └── KeyFormatError   a key is mistyped (its checksum does not match)
     ├── RetryLater           worth trying again after `retry_after_seconds`
@@ -48,6 +49,14 @@ class StoreInUse(StateError):
 
 class StoreLost(StateError):
     """The store was another server's meanwhile, so nothing may be done any more by what this one knows of it."""
+
+
+class ModelUnavailable(UserError):
+    """`model` cannot be made ready to be served."""
+
+    def __init__(self, model: str, message: str) -> None:
+        super().__init__(message)
+        self.model = model
 
 
 class SourceError(UserError):

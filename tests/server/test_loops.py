@@ -67,6 +67,28 @@ async def test_waking_turns_at_once() -> None:
     assert len(turns) == 2
 
 
+@pytest.mark.parametrize("passes", range(4))
+async def test_one_that_is_woken_and_cancelled_at_once_ends(passes: int) -> None:
+    """`asyncio.wait_for` of Python 3.11 forgets a cancellation that meets the end of what it waits for."""
+    seen = asyncio.Event()
+
+    async def step(now: float) -> None:
+        seen.set()
+
+    loop = Loop("test", step, 3600.0, ManualClock())
+    running = asyncio.create_task(loop.run())
+    await seen.wait()
+    for _ in range(4):
+        await asyncio.sleep(0)  # until it waits
+    loop.wake.set()
+    for _ in range(passes):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=2.0)
+    running.cancel()
+    assert done == {running}
+
+
 async def test_the_writer_runs_one_call_at_a_time_and_refuses_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swell.server.writer.MAX_WAITING", 2)
     writer = Writer()

@@ -43,7 +43,8 @@ def test_they_are_none_exactly_where_nothing_differs(one: tuple[int, int], other
     ]
 
 
-def test_another_store_needs_a_restart() -> None:
-    other = parse_spec("models: [{name: m, source: a.gguf}]\nserver: {store: {url: 'postgresql://u@h/d'}}", origin="x")
+@pytest.mark.parametrize("server", ["store: {url: 'postgresql://u@h/d'}", "custom_resources: {}"])
+def test_another_store_or_place_of_resources_needs_a_restart(server: str) -> None:
+    other = parse_spec(f"models: [{{name: m, source: a.gguf}}]\nserver: {{{server}}}", origin="x")
     with pytest.raises(UserError, match="swell down"):
         check_change(spec(), other)

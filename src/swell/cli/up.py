@@ -113,10 +113,10 @@ class Person:
 
     def serving(self, greeting: "Greeting") -> None:
         """Base URL, key, and a line to copy."""
-        url, model = greeting.url, greeting.models[0]
+        url, model = greeting.url, greeting.models[0] if greeting.models else "MODEL"
         key = "" if self._hide_key else greeting.key
         trust = f" --cacert {greeting.ca_file}" if greeting.ca_file else ""
-        print(f"\nSwell serves {', '.join(greeting.models)}\n")
+        print(f"\nSwell serves {', '.join(greeting.models) or 'no model yet'}\n")
         if greeting.has_workers:
             print(f"  Base URL  {url}/v1")
         if key:

@@ -12,6 +12,7 @@ from swell.clock import Clock, SystemClock
 from swell.control.workload import Workload, model_workload
 from swell.errors import AtCapacity, LaunchFailed, StateError, UserError
 from swell.ports.alert_sink import AlertSink
+from swell.ports.declarations import Declarations
 from swell.ports.provider import Confirm, Provider, unquestioned
 from swell.ports.store import Store
 from swell.security.keys import engine_key
@@ -226,6 +227,23 @@ def _kubernetes(
         tolerations=tuple(Toleration(each.key, each.value) for each in place.tolerations),
     )
     return KubernetesProvider(ConfirmedApi(api, confirm), settings, clock=SystemClock(), on_exit=on_exit)
+
+
+def declarations(spec: Spec, confirm: Confirm) -> Declarations | None:
+    """Where models and tenants are declared beside the file; None where nowhere. Nothing is asked yet.
+
+    Raises UserError where there are no credentials, or the package is missing.
+    """
+    where = spec.server.custom_resources
+    if where is None:
+        return None
+    try:
+        from swell.adapters.declarations.kubernetes import KubernetesDeclarations
+        from swell.adapters.providers.kubernetes.client import LightkubeApi, find_config
+    except ImportError as error:
+        raise UserError(f"custom resources need a package more; run: {KUBERNETES_INSTALL}") from error
+    api = LightkubeApi(find_config(where.kubeconfig or "", where.context or ""), where.namespace or "")
+    return KubernetesDeclarations(api, clock=SystemClock(), confirm=confirm)
 
 
 def _container_place(place: ContainerSpec, state: StateDirectory) -> "ContainerPlace":

@@ -54,7 +54,9 @@ class Loop:
         """Turn forever, until cancelled."""
         while True:
             pause = await self.turn()
+            # A failing loop is not woken early: waking would turn its back-off into a busy loop. No `wait_for`: in
+            # Python 3.11 it forgets a cancellation that comes together with what it waits for.
             with suppress(TimeoutError):
-                # A failing loop is not woken early: waking would turn its back-off into a busy loop.
-                await asyncio.wait_for(self.wake.wait() if not self.failures else asyncio.Event().wait(), pause)
+                async with asyncio.timeout(pause):
+                    await (asyncio.Event() if self.failures else self.wake).wait()
             self.wake.clear()

@@ -16,6 +16,7 @@ from swell.server.scaling import MakeScaler, swell_scaler
 from swell.server.spec_change import Change
 from swell.server.state_directory import StateDirectory
 from swell.spec import Spec
+from swell.spec.declared import Wanted
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,17 @@ class Parts:
     clock: Clock
     sinks: Sequence[AlertSink] = ()
     file: Path | None = None  # that the spec was read from
+    joined: Wanted | None = None  # what the spec is made of; None: of the file alone
     change: Change | None = None  # how to another spec; None: not while it runs
     told: Callable[[], Way | None] = lambda: None  # how it shall end, where it was told so before it began
     is_shared: bool = False  # the store, by several servers, of which one leads
     make_scaler: MakeScaler = swell_scaler
     pools: PoolsByModel = field(default_factory=lambda: NO_POOLS)  # of models whose replicas may be of several kinds
+
+    @property
+    def wanted(self) -> Wanted:
+        """The spec, with what it is made of."""
+        return self.joined or Wanted(self.spec, self.spec)
 
     @property
     def on_signal(self) -> Way:

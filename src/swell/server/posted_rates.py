@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from swell.clock import Clock
-from swell.errors import SwellError, UserError
+from swell.errors import ModelUnavailable, SwellError
 from swell.metering.attribution import Attribution, Line, summed
 from swell.metering.capability import capability_of
 from swell.metering.costs import CostQuestion, ModelCost, load_of, model_costs, span_of
@@ -65,10 +65,11 @@ def _offer(model: ModelSpec, terms: PostedPrice) -> Offer:
         usd_nanos(model.usd_per_replica_hour or 0),
     )
     if capacity_rates(offer) is None:
-        raise UserError(
+        raise ModelUnavailable(
+            model.name,
             f"prices.{model.name}.posted: nobody knows what a replica of {model.name} can carry, which its first "
             "rate needs; say tokens_per_second there, name the model's one accelerator in its accelerators, or a file "
-            "in profiles that `swell profile` wrote"
+            "in profiles that `swell profile` wrote",
         )
     return offer
 

@@ -101,14 +101,15 @@ class RunningServer:
         self._changed = asyncio.Event()
         self.ending = Ending(self._changed, self._troubles.say, self._audit, self._hurry, on_signal=parts.on_signal)
         lost = self.ending.lose
-        self._leadership = Leadership(parts.store, self._writer, parts.clock, lost, is_shared=parts.is_shared)
+        self.leadership = Leadership(parts.store, self._writer, parts.clock, lost, is_shared=parts.is_shared)
+        self.has_begun = False  # it has taken over
         self.spec_desk: SpecDesk | None = None
         if parts.change is not None:
             hand_over = self.ending.hand_over
-            self.spec_desk = SpecDesk(parts.spec, parts.file, parts.change, parts.clock, hand_over)
+            self.spec_desk = SpecDesk(parts.wanted, parts.file, parts.change, parts.clock, hand_over)
         spec = parts.spec.server
         self._ask = HttpAsk()
-        self._providers = parts.providers(lambda child_id: self._fleet.wake(), self._leadership.confirm)
+        self._providers = parts.providers(lambda child_id: self._fleet.wake(), self.leadership.confirm)
         self._fleet = Fleet(
             providers=self._providers.by_name,
             intents=StoredIntents(parts.store, self._writer),
@@ -144,6 +145,7 @@ class RunningServer:
         except BaseException:
             await self._let_go()
             raise
+        self.has_begun = True
         loops = [
             Loop("fleet", lambda now: self._fleet.run(), 0.0, self._clock),
             self._intake.loop,
@@ -151,7 +153,7 @@ class RunningServer:
             self._trail,
             *self._money.loops,
             *self._watch.loops,
-            *self._leadership.loops,
+            *self.leadership.loops,
             Loop("budgets", self._budgets_step, TURN_SECONDS, self._clock),
             Loop("housekeeping", self._housekeeping_step, HOUSEKEEPING_SECONDS, self._clock),
         ]

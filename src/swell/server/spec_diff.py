@@ -32,6 +32,11 @@ def check_change(before: Spec, after: Spec) -> None:
         raise UserError(
             "server.store: a running server cannot change its store; stop it (swell down) and start it with the file"
         )
+    if before.server.custom_resources != after.server.custom_resources:
+        raise UserError(
+            "server.custom_resources: a running server cannot change where it reads them; stop it (swell down) and "
+            "start it with the file"
+        )
 
 
 def _compare(path: str, before: Any, after: Any) -> Iterator[Difference]:

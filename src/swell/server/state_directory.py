@@ -76,6 +76,11 @@ class StateDirectory:
         return self.root / "places.json"
 
     @property
+    def resources(self) -> Path:
+        """The custom resources as they were last read, for when their cluster does not answer."""
+        return self.root / "resources.json"
+
+    @property
     def installation_file(self) -> Path:
         """Where the installation's id is."""
         return self.root / "installation"

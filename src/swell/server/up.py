@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import uvloop
 
 from swell.clock import SystemClock
-from swell.errors import RetryLater, StoreInUse, StoreLost, SwellError
+from swell.errors import AtCapacity, ModelUnavailable, RetryLater, StoreInUse, StoreLost, SwellError, UserError
 from swell.observe.logs import log_to_file, stop_logging
 from swell.ports.alert_sink import AlertSink
 from swell.ports.store import Store
@@ -27,14 +27,16 @@ from swell.server.listener import Listener, prepare_listener
 from swell.server.parts import Parts
 from swell.server.port import require_free_port
 from swell.server.posted_rates import offers_of
+from swell.server.resource_desk import ResourceDesk
 from swell.server.running import RunningServer
 from swell.server.several import require_movable
-from swell.server.spec_change import Change, NextSpec, digest_of
+from swell.server.spec_change import Change, NextSpec, digest_of, prepared
 from swell.server.spec_diff import check_change
 from swell.server.standby import Standby
 from swell.server.state_directory import StateDirectory
 from swell.server.store_marks import check_marks
 from swell.spec import ModelSpec, Spec, default_spec, load_spec, with_server
+from swell.spec.declared import Key, Refusal, Wanted
 
 DEFAULT_FILE = Path("swell.yaml")
 DEFAULT_KEY_NAME = "default"
@@ -111,7 +113,7 @@ def serve(wishes: Wishes, audience: Audience) -> None:
     with state.locked(wait_seconds=LOCK_WAIT_SECONDS), _logging(state, spec, wishes.log_level):
         if spec.server.workers and not wishes.ha and not any(state.workers.iterdir()):
             require_free_port(spec.server.host, spec.server.port)
-        first = NextSpec(spec, wanted_file(wishes), _prepare(spec, state, audience.fetching))
+        first = NextSpec(Wanted(spec, spec), wanted_file(wishes), _prepare(spec, state, audience.fetching))
         assembly.remember_spec(state, spec)
         if wishes.ha:
             uvloop.run(_lead_by_turns(wishes, state, audience, first))
@@ -171,7 +173,7 @@ def _latest(wishes: Wishes, state: StateDirectory, known: NextSpec, audience: Au
             return known
         check_change(known.spec, spec)
         offers_of(spec)
-        following = NextSpec(spec, wanted_file(wishes), _prepare(spec, state, _silently))
+        following = NextSpec(Wanted(spec, spec), wanted_file(wishes), _prepare(spec, state, _silently))
         assembly.remember_spec(state, spec)
     except SwellError as error:
         audience.trouble(f"The file has changed and cannot be served, so what it said before is: {error}")
@@ -186,8 +188,11 @@ def _prepare(
     sinks = assembly.alert_sinks(spec, clock)
     models = []
     for model in spec.models:
-        with fetching(model) as progress:
-            models.append(assembly.prepare_model(model, spec.place_of(model), state, progress))
+        try:
+            with fetching(model) as progress:
+                models.append(assembly.prepare_model(model, spec.place_of(model), state, progress))
+        except UserError as error:
+            raise ModelUnavailable(model.name, error.message) from error
     return Prepared(models, prepare_listener(spec.server, state, assembly.pepper(state)[1], clock), sinks)
 
 
@@ -226,9 +231,26 @@ class _Succession:
         self._state = state
         self._store = store
         self._audience = audience
+        self._resources: ResourceDesk | None = None
 
     async def serve(self, first: NextSpec) -> None:
         """Returns when a server ends without a successor. Where one cannot begin, the one before goes on."""
+        declarations = assembly.declarations(first.spec, self._confirm)
+        if declarations is None:
+            await self._serve(first)
+            return
+        kept, clock = self._state.resources, SystemClock()
+        desk = self._resources = ResourceDesk(declarations, lambda: self._server, clock, kept, self._check)
+        try:
+            await desk.begin()
+            wanted, ready = await asyncio.to_thread(prepared, first.wanted.of_file, self._join, self._prepare)
+            assembly.remember_spec(self._state, wanted.spec)
+            desk.start()
+            await self._serve(NextSpec(wanted, first.file, ready))
+        finally:
+            await desk.close()
+
+    async def _serve(self, first: NextSpec) -> None:
         server = self._server = RunningServer(self._parts(first), self._audience.trouble)
         current, following = first, await server.run(self._greet(first))
         while following is not None:
@@ -265,7 +287,8 @@ class _Succession:
             clock=SystemClock(),
             sinks=prepared.sinks,
             file=of.file,
-            change=Change(self._read, self._prepare, problem),
+            joined=of.wanted,
+            change=Change(self._read, self._join, self._prepare, problem),
             told=self._told if before is None else lambda: before.ending.told,
             is_shared=self._wishes.ha,
         )
@@ -275,7 +298,21 @@ class _Succession:
         offers_of(spec)
         return spec
 
+    def _join(self, of_file: Spec, refused: Mapping[Key, Refusal]) -> Wanted:
+        return Wanted(of_file, of_file) if self._resources is None else self._resources.join(of_file, refused)
+
+    def _check(self, spec: Spec) -> None:
+        if self._wishes.ha:
+            require_movable(spec, os.environ)
+
+    async def _confirm(self) -> None:
+        """That this server leads: as the one that serves now knows it."""
+        if self._server is None:
+            raise AtCapacity("no server serves yet", retry_after_seconds=RETRY_SECONDS)
+        await self._server.leadership.confirm()
+
     def _prepare(self, spec: Spec) -> Prepared:
+        offers_of(spec)
         return _prepare(spec, self._state, _silently)
 
     def _greet(self, first: NextSpec) -> Callable[[RunningServer], Coroutine[Any, Any, None]]:

@@ -8,7 +8,15 @@ from swell.spec.parse import check_spec, load_spec, parse_spec, spec_json_schema
 from swell.spec.problems import Problem, SpecRefusedError
 from swell.spec.providers import AnyPlace, ContainerSpec, KubernetesSpec, Places, ProcessSpec
 from swell.spec.replicas import ReplicaRange
-from swell.spec.server import BoundsSpec, GatewaysSpec, QueueSeconds, ServerSpec, TimeoutsSpec, TlsSpec
+from swell.spec.server import (
+    BoundsSpec,
+    CustomResourcesSpec,
+    GatewaysSpec,
+    QueueSeconds,
+    ServerSpec,
+    TimeoutsSpec,
+    TlsSpec,
+)
 from swell.spec.store import StoreSpec
 from swell.spec.tenants import LimitsSpec, Priority, TenantSpec
 
@@ -16,6 +24,7 @@ __all__ = [
     "AnyPlace",
     "BoundsSpec",
     "ContainerSpec",
+    "CustomResourcesSpec",
     "Engine",
     "GatewaysSpec",
     "KubernetesSpec",

@@ -48,7 +48,7 @@ class Spec(SpecModel):
                 else "is empty; name at least one",
             )
             for field in ("models", "providers")
-            if not getattr(self, field)
+            if not getattr(self, field) and not (field == "models" and self.server.custom_resources is not None)
         ]
         return [
             *empty,
@@ -106,7 +106,7 @@ class Spec(SpecModel):
     def _priceless(self) -> Iterator[Conflict]:
         served = {name for _, name in self._served_names()}
         for name in self.prices:
-            if name not in served:
+            if name not in served and self.server.custom_resources is None:  # a resource's model may come and go
                 yield f"prices.{name}", f"there is no model {name!r}; name one of: {', '.join(sorted(served))}"
         for path, budget in self._budgets():
             if budget.model and budget.model not in served:

@@ -113,6 +113,18 @@ class GatewaysSpec(SpecModel):
         return []
 
 
+class CustomResourcesSpec(SpecModel):
+    """Models and tenants that are declared as custom resources in a namespace of a Kubernetes cluster."""
+
+    kubeconfig: LocalPath | None = Field(
+        default=None, description="Credentials; default: the Pod's own, else KUBECONFIG, else ~/.kube/config."
+    )
+    context: Text | None = Field(default=None, description="Which context of them; default: the current one.")
+    namespace: Annotated[Text, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")] | None = Field(
+        default=None, description="Default: that of the credentials."
+    )
+
+
 class ServerSpec(SpecModel):
     """The server and its gateway workers."""
 
@@ -122,6 +134,9 @@ class ServerSpec(SpecModel):
     gateways: GatewaysSpec | None = Field(default=None, description="Gateways on other machines, beside the workers.")
     tls: TlsSpec | None = None
     store: StoreSpec | None = Field(default=None, description="A database in the place of the encrypted file.")
+    custom_resources: CustomResourcesSpec | None = Field(
+        default=None, description="More models and tenants, from a Kubernetes cluster; {} for the one it runs in."
+    )
     allow_plaintext_off_loopback: Switch = False
     bounds: BoundsSpec = BoundsSpec()
     timeouts: TimeoutsSpec = TimeoutsSpec()

@@ -14,7 +14,8 @@ from swell.testing.cluster.objects import FakeCluster, Object, Refused
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _URL = re.compile(
-    r"/(?:api/v1|apis/[^/]+/v1)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<kind>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
+    r"/(?:api/v1|apis/[^/]+/v1(?:alpha1)?)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<kind>[a-z]+)"
+    r"(?:/(?P<name>[^/]+))?(?:(?P<log>/log)|(?P<status>/status))?"
 )
 _APPLY, _MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 
@@ -101,6 +102,8 @@ class ApiServer:
             case "patch" if content_type == _APPLY:
                 force = query.get("force") == "true"
                 return cluster.apply(kind, name, json.loads(body), manager=query["fieldManager"], force=force)
+            case "patch" if found["status"]:
+                return cluster.patch_status(kind, name, json.loads(body))
             case "patch" if content_type == _MERGE:
                 return cluster.patch(kind, name, json.loads(body))
             case "delete":

@@ -23,6 +23,8 @@ KINDS = {
     "deployments": ("apps/v1", "Deployment"),
     "replicasets": ("apps/v1", "ReplicaSet"),
     "poddisruptionbudgets": ("policy/v1", "PodDisruptionBudget"),
+    "models": ("swell.internal/v1alpha1", "Model"),
+    "tenants": ("swell.internal/v1alpha1", "Tenant"),
 }
 
 Object = dict[str, Any]
@@ -109,6 +111,15 @@ class FakeCluster:
     def patch(self, kind: str, name: str, patch: Mapping[str, Any]) -> Object:
         """Merge. Raises Refused."""
         return self.put(kind, merge_patch(self.get(kind, name), patch))
+
+    def patch_status(self, kind: str, name: str, patch: Mapping[str, Any]) -> Object:
+        """Merge into the status and nothing else. Raises Refused: 409 for an object of another uid."""
+        item = self.get(kind, name)
+        uid = patch.get("metadata", {}).get("uid", item["metadata"]["uid"])
+        if uid != item["metadata"]["uid"]:
+            raise Refused(409, f"Precondition failed: UID in precondition: {uid}")
+        status = merge_patch(item.get("status", {}), patch.get("status", {}))
+        return self.put(kind, {**item, "status": status})
 
     def delete(self, kind: str, name: str, grace_seconds: int | None = None) -> None:
         """Delete, or, for a Pod that a kubelet runs, say that it shall end. Raises Refused 404."""

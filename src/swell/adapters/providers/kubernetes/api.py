@@ -24,6 +24,8 @@ class Kind(StrEnum):
     NODES = "nodes"
     SECRETS = "secrets"
     DISRUPTION_BUDGETS = "poddisruptionbudgets"
+    MODELS = "models"
+    TENANTS = "tenants"
 
 
 class Change(StrEnum):
@@ -81,3 +83,10 @@ class ClusterApi(Protocol):
 
     async def close(self) -> None:
         """Close its connections."""
+
+
+class ResourceApi(ClusterApi, Protocol):
+    """The same with Swell's own resources, which have a status of their own."""
+
+    async def write_status(self, kind: Kind, name: str, uid: str, status: Mapping[str, Any]) -> None:
+        """Merge into the status of the object with that uid; CONFLICT where the name is another's by now."""

@@ -21,6 +21,7 @@ from lightkube.types import PatchType
 from swell.adapters.providers.kubernetes import objects
 from swell.adapters.providers.kubernetes.api import UNREACHABLE, ApiProblem, Change, Kind, Page
 from swell.errors import UserError
+from swell.spec.custom_resources import GROUP, VERSION
 
 REQUEST_SECONDS = 10.0
 WATCH_SECONDS = 290  # then the server ends it, and it is taken up again
@@ -53,12 +54,22 @@ class _Budget(NamespacedResourceG, objects.Plain):
     _api_info = _info("policy", "v1", "PodDisruptionBudget", Kind.DISRUPTION_BUDGETS)
 
 
+class _Model(NamespacedResourceG, objects.Resource):
+    _api_info = _info(GROUP, VERSION, "Model", Kind.MODELS)
+
+
+class _Tenant(NamespacedResourceG, objects.Resource):
+    _api_info = _info(GROUP, VERSION, "Tenant", Kind.TENANTS)
+
+
 _RESOURCES: Mapping[Kind, type[Resource]] = {
     Kind.PODS: _Pod,
     Kind.DEPLOYMENTS: _Deployment,
     Kind.NODES: _Node,
     Kind.SECRETS: _Secret,
     Kind.DISRUPTION_BUDGETS: _Budget,
+    Kind.MODELS: _Model,
+    Kind.TENANTS: _Tenant,
 }
 
 
@@ -137,6 +148,20 @@ class LightkubeApi:
 
     async def annotate(self, pod: str, patch: Mapping[str, Any]) -> None:
         await self._request("patch", Kind.PODS, pod, obj=patch, headers={"Content-Type": PatchType.MERGE.value})
+
+    async def write_status(self, kind: Kind, name: str, uid: str, status: Mapping[str, Any]) -> None:
+        request = self._http.prepare_request(
+            "patch",
+            _RESOURCES[kind],
+            obj={"metadata": {"uid": uid}, "status": status},
+            name=name,
+            headers={"Content-Type": PatchType.MERGE.value},
+        )
+        request.url += "/status"
+        try:
+            self._http.raise_for_status(await self._http.send(self._http.build_adapter_request(request)))
+        except Exception as error:
+            raise _problem(error) from error
 
     async def delete(self, kind: Kind, name: str, *, grace_seconds: int | None = None) -> None:
         seconds = None if grace_seconds is None else str(grace_seconds)

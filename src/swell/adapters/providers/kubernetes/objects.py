@@ -146,4 +146,12 @@ class Plain(msgspec.Struct):
     metadata: Meta
 
 
-Read = Pod | Deployment | Node | Plain
+class Resource(msgspec.Struct):
+    """One of Swell's own: its spec as it was written, since an amount of money must not become a binary fraction."""
+
+    metadata: Meta
+    spec: msgspec.Raw = msgspec.Raw(b"null")
+    status: dict[str, object] = {}
+
+
+Read = Pod | Deployment | Node | Plain | Resource

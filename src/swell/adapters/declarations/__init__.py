@@ -1,0 +1,1 @@
+"""Where models and tenants may be declared, one sibling per place."""
