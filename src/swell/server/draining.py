@@ -85,7 +85,8 @@ class Draining:
                         self._fleet.report_in_flight({})  # nobody is left who could have a request open
                     self._changed.clear()
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), UNTIL_POLL_SECONDS)
+                        async with asyncio.timeout(UNTIL_POLL_SECONDS):  # `wait_for` may forget a cancellation
+                            await self._changed.wait()
         except TimeoutError:
             left = [place(replica) for replica in self._fleet.replicas if kind in ("", replica.kind)]
             _log.error("not everything ended in time", extra={"count": len(left), "reason": ", ".join(left)})

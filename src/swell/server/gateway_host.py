@@ -168,7 +168,8 @@ class GatewayHost:
                     _log.warning("a worker ended and is started again", extra={"worker_id": ordinal, "exit_code": code})
             pause = BACKOFF_SECONDS if time.monotonic() - begun > BACKOFF_MAX_SECONDS else pause
             with suppress(TimeoutError):
-                await asyncio.wait_for(end.wait(), pause)
+                async with asyncio.timeout(pause):  # `wait_for` may forget a cancellation
+                    await end.wait()
             pause = min(2 * pause, BACKOFF_MAX_SECONDS)
 
     async def _run_worker(self, ordinal: int, settings: GatewaySettings, end: asyncio.Event) -> int | None:
@@ -279,7 +280,8 @@ class GatewayHost:
                 _log.exception("usage could not be sent up")
             self._wanted = [*wanted, *self._wanted][-MAX_WANTED:]
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._reading.wait(), pause)
+                async with asyncio.timeout(pause):  # `wait_for` may forget a cancellation
+                    await self._reading.wait()
 
     def _usage_wanted(self, token: int) -> None:
         self._wanted = [*self._wanted, token][-MAX_WANTED:]
@@ -311,7 +313,8 @@ class GatewayHost:
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), seconds)
+            async with asyncio.timeout(seconds):  # `wait_for` may forget a cancellation
+                await self._hurry.wait()
 
 
 def _living_before(state: StateDirectory) -> set[str]:

@@ -102,7 +102,8 @@ class GatewaySession:
             self.news.clear()
             await _send(writer, GatewayReport(self._living()))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.news.wait(), REPORT_SECONDS)
+                async with asyncio.timeout(REPORT_SECONDS):  # `wait_for` may forget a cancellation
+                    await self.news.wait()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         while True:
