@@ -8,6 +8,7 @@ failure. Under CI a skip whose reason SWELL_ALLOWED_SKIPS does not list fails th
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from swell_process import SwellProcess, SwellUp, choose_free_port, wait_until
 
 if TYPE_CHECKING:
     from swell.testing.postgres_server import PostgresServer
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background jobs have it, and their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("swell", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("swell")
