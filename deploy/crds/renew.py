@@ -7,12 +7,14 @@ import yaml
 from swell.spec.custom_resources import GROUP, KINDS, definition
 
 HERE = Path(__file__).resolve().parent
+FOLDERS = (HERE, HERE.parent / "helm" / "swell" / "files" / "crds")  # a chart may read only what is in it
 HEADER = "# Made of the types in src/swell/spec by `make crds`; a change goes there.\n"
 
 
 def files() -> dict[Path, str]:
     """What is to be in each file."""
-    return {HERE / f"{GROUP}_{plural}.yaml": HEADER + _text(definition(plural)) for plural in KINDS}
+    texts = {f"{GROUP}_{plural}.yaml": HEADER + _text(definition(plural)) for plural in KINDS}
+    return {folder / name: text for folder in FOLDERS for name, text in texts.items()}
 
 
 def _text(document: object) -> str:
@@ -28,6 +30,7 @@ class _Plain(yaml.SafeDumper):
 
 def main() -> None:
     for path, text in files().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
 

@@ -54,3 +54,35 @@ def test_there_are_rights_where_replicas_are_made_and_nowhere_else(namespaces: l
         assert {each["metadata"]["namespace"] for each in objects if each["kind"] == kind} == wanted
     for binding in (each for each in objects if each["kind"].endswith("RoleBinding") or each["kind"] == "RoleBinding"):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "swell", "namespace": "serving"}]
+
+
+def _declared(where: Object, **values: Object) -> list[Object]:
+    return objects_of({"spec": {"server": {"custom_resources": where}, "providers": []}, **values})
+
+
+def test_who_reads_models_as_objects_may_read_them_there_and_tell_of_them() -> None:
+    objects = _declared({"namespace": "declared"})
+    role = one(objects, "Role", "swell-resources")
+    assert role["metadata"]["namespace"] == "declared"
+    assert granted(role["rules"]) == {
+        ("swell.internal", kind, verb) for kind in ("models", "tenants") for verb in ("list", "watch")
+    } | {("swell.internal", f"{kind}/status", "patch") for kind in ("models", "tenants")}
+    (server,) = [each for each in objects if each["kind"] == "StatefulSet"]
+    assert server["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+    definitions = [each for each in objects if each["kind"] == "CustomResourceDefinition"]
+    assert {each["spec"]["names"]["kind"] for each in definitions} == {"Model", "Tenant"}
+    for each in definitions:
+        assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_by_credentials_of_another_cluster_nothing_of_it_is_here() -> None:
+    for objects in (_declared({"kubeconfig": "/k"}), objects_of({"spec": {"providers": []}})):
+        names = {each["metadata"]["name"] for each in objects}
+        assert "swell-resources" not in names
+        assert "CustomResourceDefinition" not in {each["kind"] for each in objects}
+
+
+def test_definitions_may_be_applied_by_somebody_else() -> None:
+    kinds = {each["kind"] for each in _declared({}, customResources={"install": False})}
+    assert "CustomResourceDefinition" not in kinds
+    assert "Role" in kinds

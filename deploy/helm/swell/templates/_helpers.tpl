@@ -80,6 +80,19 @@ app.kubernetes.io/component: replica
 {{- dict "namespaces" (uniq $found) | toJson -}}
 {{- end -}}
 
+{{- /* Where models and tenants are read from objects with the Pod's own credentials: {"namespace": …}, or nothing. */ -}}
+{{- define "swell.customResources" -}}
+{{- $server := include "swell.server" . | fromJson -}}
+{{- $found := dict -}}
+{{- if kindIs "map" $server.custom_resources -}}
+{{- $where := $server.custom_resources -}}
+{{- if not (or $where.kubeconfig $where.context) -}}
+{{- $found = dict "namespace" (default .Release.Namespace $where.namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
 {{- /* Where the claim for models is mounted: {"namespaces": […]}. */ -}}
 {{- define "swell.cacheNamespaces" -}}
 {{- $found := list -}}

@@ -40,7 +40,7 @@ metadata:
     {{- end }}
 spec:
   serviceAccountName: {{ include "swell.serviceAccountName" . | quote }}
-  automountServiceAccountToken: {{ not (empty (include "swell.replicaNamespaces" . | fromJson).namespaces) }}
+  automountServiceAccountToken: {{ not (and (empty (include "swell.replicaNamespaces" . | fromJson).namespaces) (empty (include "swell.customResources" . | fromJson))) }}
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ include "swell.graceSeconds" . }}
   securityContext:
