@@ -24,9 +24,9 @@ up: $(LOCAL) ## install what is missing, then serve the models of swell.yaml (or
 
 test: $(DEV) $(if $(shell command -v npm),$(NODE)) ## lint, types and every test that needs no root
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term -rs $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -rs $(PYTEST_ARGS)
 
-coverage: $(DEV) $(if $(shell command -v npm),$(NODE)) ## the tests again, measuring the processes they start as well
+coverage: $(DEV) $(if $(shell command -v npm),$(NODE)) ## the tests again with what they cover, in the processes they start as well
 	@$(BIN)/python -m pytest --cov --cov-config=tests/processes.coveragerc --cov-report=term $(PYTEST_ARGS)
 
 test-services: $(DEV) ## the tests that need a program installed by root, such as Postgres
