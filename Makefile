@@ -8,8 +8,9 @@ DEV := .venv/.installed-dev
 NODE_TESTS := tests/sdk/node
 NODE := $(NODE_TESTS)/node_modules/.installed
 PYTEST_ARGS ?=
-# Two at once, each file in one of them: most tests wait for processes. More than that starves those that watch time.
-PARALLEL := -n 2 --dist loadfile
+# Two at once, each file in one of them and in order (else the longest would come last): most tests wait for processes.
+# More than that starves those that watch time.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header \
 	--no-annotate --python-version 3.11 --upgrade
 
