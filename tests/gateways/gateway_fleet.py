@@ -25,10 +25,12 @@ class Fleet:
     gateways: list[GatewayProcess]
     port: int  # where gateways reach the server
 
-    def at(self, gateway: int, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
-        """One request to that gateway."""
+    def at(
+        self, gateway: int, method: str, path: str, body: dict[str, Any] | None = None, **more: str
+    ) -> tuple[int, bytes]:
+        """One request to that gateway, with `more` headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self.gateways[gateway].port, timeout=30)
-        headers = {"authorization": f"Bearer {self.server.key}", "content-type": "application/json"}
+        headers = {"authorization": f"Bearer {self.server.key}", "content-type": "application/json", **more}
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()

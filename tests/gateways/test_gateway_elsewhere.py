@@ -110,12 +110,14 @@ def test_a_changed_spec_reaches_them(fleet: Fleet, eventually: Callable[..., Any
     file.write_text(file.read_text() + "  bounds: {header_count: 20}\n")
     fleet.server.command("apply", "-f", str(file))
 
-    def replaced() -> bool:
-        now = {each.pid for gateway in fleet.gateways for each in gateway.workers()}
-        return len(now) == 2 and not now & before
+    def workers() -> set[int]:
+        return {each.pid for gateway in fleet.gateways for each in gateway.workers()}
 
-    eventually(replaced, seconds=30, what="each has a worker with the settings of now")
-    eventually(lambda: [fleet.chat(0), fleet.chat(1)] == [200, 200], seconds=10)
+    eventually(lambda: len(workers()) == 2 and not workers() & before, seconds=30, what="each has a worker of now")
+    eventually(lambda: all(gateway.is_ready() for gateway in fleet.gateways), seconds=10, what="they listen")
+    assert [fleet.chat(0), fleet.chat(1)] == [200, 200]
+    many = {f"x-{number}": "1" for number in range(25)}
+    assert [fleet.at(number, "GET", "/v1/models", **many)[0] for number in (0, 1)] == [431, 431], "20 headers now"
 
 
 def test_nobody_comes_in_without_a_certificate_of_the_authority(fleet: Fleet, tmp_path: Path) -> None:

@@ -137,7 +137,9 @@ def test_every_rule_has_a_contradiction_that_the_parser_refuses_too() -> None:
 )
 def test_what_the_schema_takes_is_served(plural: str, item: dict[str, Any]) -> None:
     jsonschema.validate(item, closed(schema_of(plural)["properties"]["spec"]))
-    spec_with(plural, item)
+    spec = spec_with(plural, item)
+    (served,) = [each for each in (*spec.models, *spec.tenants) if each.name == "it"]
+    assert item.keys() - served.aliases.keys() <= served.model_fields_set
 
 
 @pytest.mark.parametrize(
