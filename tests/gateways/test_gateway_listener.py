@@ -142,7 +142,8 @@ class Bench:
     def context(self, protocol: str) -> ssl.SSLContext:
         """What a gateway shows."""
         folder = self.folder
-        return control_client_context(folder / "ca" / "ca.pem", folder / "crt", folder / "key", protocol)
+        control = ControlServer((), str(folder / "ca" / "ca.pem"), str(folder / "crt"), str(folder / "key"))
+        return control_client_context(control, protocol)
 
     async def line(self, protocol: str, hello: GatewayHello | None = None) -> Line:
         """A connection that has said `hello`."""

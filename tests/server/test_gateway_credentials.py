@@ -15,6 +15,7 @@ from swell.security.private_files import create_private
 from swell.server.gateway_arguments import CA, CERTIFICATE, PRIVATE_KEY
 from swell.server.gateway_credentials import make_credentials, make_server_credentials
 from swell.server.state_directory import StateDirectory
+from swell.state.worker import ControlServer
 
 NOW = SystemClock().unix()  # TLS looks at the machine's own clock
 
@@ -40,6 +41,10 @@ def greeted(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
     return west.selected_alpn_protocol()
 
 
+def client(ca: Path, certificate: Path, private_key: Path) -> ssl.SSLContext:
+    return control_client_context(ControlServer((), str(ca), str(certificate), str(private_key)), GATEWAY)
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "swell.cli.main", "credentials", *arguments],
@@ -53,7 +58,7 @@ def test_what_the_command_makes_for_both_sides_lets_them_greet(tmp_path: Path) -
     assert (said.returncode, said.stderr) == (0, "")
     assert "gateways: {ca: ca.crt, certificate: tls.crt, private_key: tls.key}" in said.stdout
     assert json.loads(command(gateway, "--state", state, "--json").stdout)["folder"] == gateway
-    contexts = control_server_context(*files(Path(server))), control_client_context(*files(Path(gateway)), GATEWAY)
+    contexts = control_server_context(*files(Path(server))), client(*files(Path(gateway)))
     assert greeted(*contexts) == GATEWAY
 
 
@@ -78,9 +83,9 @@ def test_neither_side_can_pass_for_the_other(tmp_path: Path) -> None:
     make_credentials(state, tmp_path / "gateway", "east", NOW)
     server, gateway = files(tmp_path / "server"), files(tmp_path / "gateway")
     with pytest.raises(ssl.SSLError, match="purpose"):
-        greeted(control_server_context(*gateway), control_client_context(*gateway, GATEWAY))
+        greeted(control_server_context(*gateway), client(*gateway))
     with pytest.raises(ssl.SSLError, match="purpose"):
-        greeted(control_server_context(*server), control_client_context(*server, GATEWAY))
+        greeted(control_server_context(*server), client(*server))
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:

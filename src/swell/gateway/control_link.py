@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
@@ -77,8 +76,7 @@ class ControlLink(asyncio.Protocol):
             if control is None:
                 await loop.create_unix_connection(lambda: self, self._service.settings.control_socket)
                 return True
-            files = Path(control.ca_file), Path(control.certificate_file), Path(control.private_key_file)
-            context = control_client_context(*files, CONTROL)  # read each time: certificates are renewed
+            context = control_client_context(control, CONTROL)
         except (OSError, StateError):
             return False
         async for host, port in server_addresses(control):

@@ -10,6 +10,7 @@ import ssl
 from pathlib import Path
 
 from swell.errors import StateError
+from swell.state.worker import ControlServer
 
 SERVER_NAME = "server.swell.internal"
 CONTROL = "swell-control/1"  # a worker's connection, by ALPN
@@ -24,11 +25,14 @@ def control_server_context(ca: Path, certificate: Path, private_key: Path) -> ss
     return _mutual(context, ca, certificate, private_key)
 
 
-def control_client_context(ca: Path, certificate: Path, private_key: Path, protocol: str) -> ssl.SSLContext:
-    """For a connection that speaks `protocol`; its server must be called SERVER_NAME. Raises StateError."""
+def control_client_context(control: ControlServer, protocol: str) -> ssl.SSLContext:
+    """For a connection that speaks `protocol`; its server must be called SERVER_NAME. Raises StateError.
+
+    The files are read each time: certificates are renewed.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols([protocol])
-    return _mutual(context, ca, certificate, private_key)
+    return _mutual(context, Path(control.ca_file), Path(control.certificate_file), Path(control.private_key_file))
 
 
 def _mutual(context: ssl.SSLContext, ca: Path, certificate: Path, private_key: Path) -> ssl.SSLContext:

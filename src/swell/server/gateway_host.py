@@ -67,10 +67,7 @@ def run_gateway(wishes: GatewayWishes) -> None:
     """Serve until SIGTERM. Raises UserError or StateError where it cannot begin."""
     if len(wishes.name) > MAX_NAME_CHARS:
         raise UserError(f"a gateway's name has at most {MAX_NAME_CHARS} characters; choose another with --name")
-    control = wishes.control
-    control_client_context(
-        Path(control.ca_file), Path(control.certificate_file), Path(control.private_key_file), GATEWAY
-    )
+    control_client_context(wishes.control, GATEWAY)
     state = StateDirectory(wishes.state.absolute())
     state.create()
     with state.locked(advice="end it first, with SIGTERM"):

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
@@ -118,8 +117,7 @@ class GatewaySession:
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         control, reason = self._control, OSError("no address was given")
-        files = Path(control.ca_file), Path(control.certificate_file), Path(control.private_key_file)
-        context = control_client_context(*files, GATEWAY)  # read each time: certificates are renewed
+        context = control_client_context(control, GATEWAY)
         async for host, port in server_addresses(control):
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):

@@ -7,7 +7,6 @@ to be repeated. Blocking, for the reader's own thread.
 import socket
 import ssl
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -87,8 +86,7 @@ class RemoteUsage:
     def _connected(self) -> ssl.SSLSocket:
         """A connection to the first address that answers. Raises OSError or StateError."""
         control, reason = self._control, OSError("no address was given")
-        files = Path(control.ca_file), Path(control.certificate_file), Path(control.private_key_file)
-        context = control_client_context(*files, USAGE)
+        context = control_client_context(control, USAGE)
         for host, port in control.addresses:
             try:
                 plain = socket.create_connection((host, port), CONNECT_SECONDS)
