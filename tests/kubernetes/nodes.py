@@ -4,10 +4,13 @@ Both speak for the nodes of one namespace of a real control plane, as far as Swe
 """
 
 import os
+import random
+import socket
 import ssl
 import subprocess
 import sys
 from base64 import b64decode
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -25,7 +28,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace, Node, Pod, Secret
 from lightkube.types import PatchType
 
-from swell.adapters.providers.kubernetes.provider import EVERYWHERE
+from swell.adapters.providers.kubernetes.provider import EVERYWHERE, PORT
 from swell.clock import Clock, SystemClock
 
 NAMESPACE_LABEL = "paper"
@@ -185,6 +188,15 @@ class PaperNodes:
                 raise
 
 
+def _free_network() -> str:
+    """Two numbers of loopback addresses that no other run of tests uses for its Pods."""
+    for second in random.sample(range(1, 255), 254):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((f"127.{second}.0.1", PORT))
+            return f"127.{second}"
+    raise AssertionError(f"port {PORT} is taken on all of 127.0.0.0/8")
+
+
 class ProcessNodes(PaperNodes):
     """Runs what Pods command as processes of this machine, each on a loopback address of its own. `with` it.
 
@@ -198,6 +210,7 @@ class ProcessNodes(PaperNodes):
         self._running: dict[str, tuple[subprocess.Popen[bytes], str]] = {}  # process and address, by uid
         self._over = Event()
         self._thread = Thread(target=self._turn)
+        self.network = _free_network()
         self.started = 0
 
     def __enter__(self) -> Self:
@@ -240,7 +253,7 @@ class ProcessNodes(PaperNodes):
         self._say(pod, {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, ready=False)
 
     def _address(self) -> str:
-        return f"127.1.{self._addresses >> 8}.{self._addresses & 255}"
+        return f"{self.network}.{self._addresses >> 8}.{self._addresses & 255}"
 
     def _probe(self, pod: Pod) -> None:
         """As the Pod's readiness probe says."""

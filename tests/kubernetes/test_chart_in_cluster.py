@@ -99,7 +99,7 @@ def admin(control_plane: ControlPlane) -> Iterator[Admin]:
     for definition in custom_definitions():
         path = found.path(definition, "") + "/" + definition["metadata"]["name"]
         wait_until(lambda path=path: '"Established","status":"True"' in _compact(found.http.get(path)), seconds=30.0)
-    for namespace in ("serving", "engines"):
+    for namespace in ("serving", "engines", "declared"):
         found.namespace(namespace)
     with closing(found.http):
         yield found

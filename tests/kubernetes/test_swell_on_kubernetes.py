@@ -60,7 +60,7 @@ def test_a_model_serves_from_pods_over_a_killed_server_and_leaves_none_behind(
         (pod,) = client.list(Pod)
         assert pod.metadata is not None
         (row,) = server.command("status")["replicas"]
-        assert (row["phase"], row["address"]) == ("ready", "http://127.1.0.1:8000")
+        assert (row["phase"], row["address"]) == ("ready", f"http://{nodes.network}.0.1:8000")
 
         server.kill()
         server.start()
