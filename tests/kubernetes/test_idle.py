@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 
 import pytest
 from kube_children import METRICS
@@ -24,12 +24,15 @@ class _Engine(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers = list(answers)
         self.keys: list[str | None] = []
+        self.held = Lock()  # while somebody has it, nobody is answered
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Engine
 
     def do_GET(self) -> None:
+        self.server.held.acquire()
+        self.server.held.release()
         self.server.keys.append(self.headers["authorization"])
         text = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
         self.send_response(200)
@@ -68,6 +71,20 @@ def test_an_engine_that_is_gone_or_tells_nothing_is_not_waited_for(engine: _Engi
     engine.server_close()
     assert _run(idle.wait_until_idle(port, METRICS, {})) == 0
     assert engine.keys == [None]
+
+
+def test_an_engine_that_is_too_busy_to_answer_is_waited_for(engine: _Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty = idle.SCRIPT.replace(f"timeout={idle.ASK_SECONDS:g}", "timeout=0.1")
+    assert hasty != idle.SCRIPT
+    monkeypatch.setattr(idle, "SCRIPT", hasty)
+    command = idle.wait_until_idle(engine.server_address[1], METRICS, {})
+    with engine.held, subprocess.Popen([sys.executable, *command[1:-1], "0"]) as waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(2.0)
+        engine.answers = [IDLE]
+        engine.held.release()
+        assert waiting.wait(30) == 0
+        engine.held.acquire()
 
 
 def test_an_engine_without_metrics_gets_the_time_in_which_gateways_hear_of_it() -> None:

@@ -16,7 +16,8 @@ POLL_SECONDS = 0.5
 ASK_SECONDS = 2.0
 PYTHON = "python3"  # of the engine's image
 
-# Nothing of the engine's environment is imported; an engine that cannot be asked has ended, or never tells.
+# Nothing of the engine's environment is imported. An engine that refuses to be asked has ended, or never tells; one that
+# takes too long to answer is busy.
 SCRIPT = f"""
 import os, sys, time, urllib.request
 url, variables, names, wait = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(","), float(sys.argv[4])
@@ -31,8 +32,9 @@ while True:
                  if line.partition("{{")[0].partition(" ")[0] in names]
         if not any(float(value) > 0 for value in found):
             sys.exit(0)
-    except (OSError, ValueError):
-        sys.exit(0)
+    except (OSError, ValueError) as error:
+        if not isinstance(getattr(error, "reason", error), TimeoutError):
+            sys.exit(0)
     time.sleep({POLL_SECONDS:g})
 """
 
