@@ -16,8 +16,8 @@ POLL_SECONDS = 0.5
 ASK_SECONDS = 2.0
 PYTHON = "python3"  # of the engine's image
 
-# Nothing of the engine's environment is imported. An engine that refuses to be asked has ended, or never tells; one that
-# takes too long to answer is busy.
+# Nothing of the engine's environment is imported. An engine that refuses to be asked has ended, or never tells; one
+# that takes too long to answer is busy.
 SCRIPT = f"""
 import os, sys, time, urllib.request
 url, variables, names, wait = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(","), float(sys.argv[4])
