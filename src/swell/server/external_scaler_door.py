@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swell.errors import StateError, UserError
-from swell.server.external_scaler import METRIC, ExternalScaler, NotAnsweredError, check_metric
+from swell.server.external_scaler import ExternalScaler, NotAnsweredError, check_metric
 from swell.spec.server import ExternalScalerSpec
 
 MAX_MESSAGE_BYTES = 64 * 1024
@@ -120,19 +120,14 @@ def _handlers(grpc: Any, scaler: ExternalScaler) -> Any:
 
     async def get_metric_spec(request: Any, context: Any) -> Any:
         await _answered(grpc, context, scaler.desired(request.scalerMetadata))
-        answer = messages.GetMetricSpecResponse()
-        answer.metricSpecs.add(metricName=METRIC, targetSize=1, targetSizeFloat=1.0)
-        return answer
+        return messages.targets()
 
     async def get_metrics(request: Any, context: Any) -> Any:
         async def count() -> int:
             check_metric(request.metricName)
             return await scaler.desired(request.scaledObjectRef.scalerMetadata)
 
-        found = await _answered(grpc, context, count())
-        answer = messages.GetMetricsResponse()
-        answer.metricValues.add(metricName=METRIC, metricValue=found, metricValueFloat=float(found))
-        return answer
+        return messages.metrics(await _answered(grpc, context, count()))
 
     def call(kind: Callable[..., Any], function: Callable[..., Any], request: Any, response: Any) -> Any:
         return kind(function, request_deserializer=request.FromString, response_serializer=response.SerializeToString)

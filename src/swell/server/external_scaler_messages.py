@@ -18,6 +18,8 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
+from swell.server.external_scaler import METRIC
+
 PACKAGE = "externalscaler"
 SERVICE = f"{PACKAGE}.ExternalScaler"
 
@@ -76,3 +78,17 @@ IsActiveResponse = _message("IsActiveResponse")
 GetMetricSpecResponse = _message("GetMetricSpecResponse")
 GetMetricsRequest = _message("GetMetricsRequest")
 GetMetricsResponse = _message("GetMetricsResponse")
+
+
+def targets() -> Any:
+    """The answer to GetMetricSpec: of the one metric, 1 for every replica. So who divides comes to as many as it is."""
+    answer = GetMetricSpecResponse()
+    answer.metricSpecs.add(metricName=METRIC, targetSize=1, targetSizeFloat=1.0)  # the whole number is for old ones
+    return answer
+
+
+def metrics(replicas: int) -> Any:
+    """The answer to GetMetrics where there shall be so many replicas."""
+    answer = GetMetricsResponse()
+    answer.metricValues.add(metricName=METRIC, metricValue=replicas, metricValueFloat=float(replicas))
+    return answer

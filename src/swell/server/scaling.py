@@ -203,6 +203,8 @@ class Scaling:
         return sum(self._fleet.workload(name).count for name in scaled.workloads)
 
     async def _read_engines(self, now: float) -> None:
+        if self._stopped:  # the fleet may want none of them any more
+            return
         for name, scaled in self._models.items():
             ready = [replica for replica in self._fleet.replicas if replica.serves == name and replica.routable]
             readings = await self._reader.read(ready, self._fleet.workload(scaled.workloads[0]).metrics)
