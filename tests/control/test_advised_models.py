@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from swell.adapters.engines.external import External
 from swell.control.workload import Workload, model_workload
 from swell.errors import AtCapacity
+from swell.server.capacity_watch import NONE_READY_SECONDS, ReadyWatch
 from swell.server.desired_counts import DesiredCounts
 from swell.server.external_scaler import ExternalScaler, NotAnsweredError, Refusal
 from swell.server.live_pools import advised_pool, pools_of
@@ -217,3 +218,16 @@ async def test_whatever_is_decided_the_last_number_is_told(
                 told = await anext(activity)
             assert told is (count > 0)
             assert await advised.scaler.desired(CHAT) == count
+
+
+async def test_a_start_that_takes_its_time_is_no_alert_and_one_that_takes_longer_is(tmp_path: Path) -> None:
+    advised = Advised(tmp_path, chat(start_timeout_seconds=300.0))
+    watch, clock = ReadyWatch(advised.world.clock), advised.world.clock
+    advised.world.fleet.set_count("chat", 2)
+    assert watch.look(advised.world.fleet.workloads, ()) == []
+    clock.advance(NONE_READY_SECONDS + 200.0)
+    assert watch.look(advised.world.fleet.workloads, ()) == [], "somebody else starts them, in their own time"
+    clock.advance(150.0)
+    (finding,) = watch.look(advised.world.fleet.workloads, ())
+    assert (finding.kind, finding.model, finding.state) == ("replicas", "chat", "critical")
+    assert advised.counts.all() == {"chat": 2}

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def ports() -> tuple[int, int]:
 
 
 async def test_a_held_request_is_told_of_at_once_and_answered_by_what_others_start(
-    swell_up: SwellUp, tmp_path: Path, ports: tuple[int, int], eventually: Callable[..., Any]
+    swell_up: SwellUp, tmp_path: Path, ports: tuple[int, int]
 ) -> None:
     endpoint, port = ports
     server = await asyncio.to_thread(swell_up, spec_of(endpoint, port))
