@@ -26,9 +26,6 @@ def value_sets(draw: st.DrawFn) -> Object:
     server: Object = {"port": draw(st.integers(1, 65535)), "workers": draw(st.integers(1, 256))}
     if has_tls:
         server["tls"] = {"certificate": "/secrets/tls/tls.crt", "private_key": "/private/tls.key"}
-    is_asked = draw(st.booleans())
-    if is_asked:
-        server["external_scaler"] = {"port": server["port"] % 65535 + 1}
     place = {"name": "p", "kind": "kubernetes", "images": {"llama.cpp": "a:1"}, "model_cache": {"claim": claim}}
     places = [{**place, "name": f"p{number}"} for number in range(draw(st.integers(1, 3)))]
     for each in places:
@@ -58,7 +55,6 @@ def value_sets(draw: st.DrawFn) -> Object:
         "rbac": {"create": draw(st.booleans()), "nodes": draw(st.booleans())},
         "networkPolicy": {"enabled": draw(st.booleans())},
         "disruptionBudget": {"enabled": draw(st.booleans()), "maxUnavailable": draw(st.integers(0, 1))},
-        "externalScaler": {"secret": draw(names) if is_asked else ""},
         "podLabels": draw(whole),
         "podAnnotations": draw(texts),
         "nodeSelector": draw(whole),
