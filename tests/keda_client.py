@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-grpc = pytest.importorskip("grpc.aio", reason="gRPC is not installed; make test installs what is missing")
-messages = pytest.importorskip("swell.server.external_scaler_messages")
+MISSING = "gRPC is not installed; make test installs what is missing"
+plain_grpc = pytest.importorskip("grpc", reason=MISSING)
+grpc = pytest.importorskip("grpc.aio", reason=MISSING)
+messages = pytest.importorskip("swell.server.external_scaler_messages", reason=MISSING)
 
 
 class Keda:

@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import grpc as plain_grpc
 import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
-from keda_client import Keda, grpc, keda, messages
 
+from keda_client import Keda, grpc, keda, messages, plain_grpc
 from swell.adapters.engines.external import External
 from swell.clock import ManualClock
 from swell.control.fleet import Fleet
