@@ -60,9 +60,9 @@ docs: $(DEV) ## check that the documentation agrees with the code
 	@$(BIN)/python -m pytest tests/repository/test_docs.py $(PYTEST_ARGS)
 
 lock: $(DEV) ## renew the lock files in requirements/ and the Node lock
-	$(COMPILE) --extra local --extra postgres --extra kubernetes --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
+	$(COMPILE) --extra local --extra postgres --extra kubernetes --extra keda --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
 	$(COMPILE) --extra local --constraint requirements/dev.txt -o requirements/local.txt pyproject.toml requirements/build.in
-	$(COMPILE) --extra postgres --extra kubernetes --constraint requirements/dev.txt -o requirements/server.txt pyproject.toml
+	$(COMPILE) --extra postgres --extra kubernetes --extra keda --constraint requirements/dev.txt -o requirements/server.txt pyproject.toml
 	$(COMPILE) --constraint requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
 	$(COMPILE) --constraint requirements/dev.txt -o requirements/engine-llama.cpp.txt requirements/engine-llama.cpp.in
 	cd $(NODE_TESTS) && npm install --package-lock-only --ignore-scripts

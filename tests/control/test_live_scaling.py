@@ -155,6 +155,10 @@ async def test_a_server_that_drains_decides_nothing(tmp_path: Path) -> None:
     await live.loop("chat").turn()
     assert live.count("chat") == 0
     assert live.scaling.trail.take() == []
+    live.world.fleet.want([])  # as its drain does
+    (engines,) = [loop for loop in live.scaling.loops if loop.name == "engine metrics"]
+    await engines.turn()
+    assert engines.failures == 0
 
 
 async def test_every_turn_is_in_the_trail(tmp_path: Path) -> None:

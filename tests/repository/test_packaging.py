@@ -21,7 +21,7 @@ import swell
 LOCKS = ("requirements/local.txt", "requirements/dev.txt")
 ADDRESS = re.compile(r"https?:|\bfile:|@ |--index|--extra-index|--find-links|--trusted-host")
 # Import names that differ from what the package is called.
-DISTRIBUTIONS = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "pydantic_core": "pydantic", "grpc": "grpcio", "google": "protobuf"}
 
 
 def _locked(path: str) -> dict[str, str]:
@@ -89,7 +89,7 @@ def test_every_imported_package_is_declared() -> None:
     project = _declared()
     extras = project["optional-dependencies"]
     declared = [*project["dependencies"], *extras["local"], *extras["aws"], *extras["gcp"], *extras["postgres"]]
-    declared += extras["kubernetes"]
+    declared += [*extras["kubernetes"], *extras["keda"]]
     names = {re.split(r"[<>=\[ ]", name)[0].lower().replace("-", "_") for name in declared}
     known = set(sys.stdlib_module_names) | {"swell"}
     imported = {(name, source.name) for source in sources("src") for name in _imports(source.tree)}

@@ -26,6 +26,8 @@ SPEC = """
 models:
   - {name: chat, source: a.gguf, usd_per_replica_hour: 1.80, accelerators: [L4]}
   - {name: free, source: b.gguf}
+  - {name: theirs, endpoints: ["http://127.0.0.1:1"], replicas: 0..4, usd_per_replica_hour: 2}
+server: {external_scaler: {}}
 """
 
 
@@ -175,3 +177,18 @@ async def test_what_the_provider_says_of_the_machine_is_stored_when_it_is_known(
     assert (world.only().market, world.only().accelerator) == ("spot", "A100-80GB")
     desk = await world.server(replace(on_spot, machine=OWN_MACHINE))
     assert world.only().market == "spot", "what is not known yet takes nothing back"
+
+
+async def test_what_others_run_because_it_was_ordered_is_noted_from_the_order_on(world: RunWorld) -> None:
+    desk = await world.server()
+    theirs = replica("t", workload="theirs", provider="external", handle=ChildHandle("t", LOG, 0, 0.0))
+    desk.look([theirs, replica("far", Phase.READY, workload="far", provider="external")])
+    world.clock.advance(1800)
+    desk.look([replace(theirs, phase=Phase.READY)])
+    world.clock.advance(1800)
+    desk.look([])
+    await desk.step()
+    run = world.only()
+    assert (run.replica_id, run.model, run.provider) == ("t", "theirs", "external")
+    assert run.ready_unix_ms == START_MS + 1_800_000
+    assert cost(run, START_MS, START_MS + 86_400_000) == 2_000_000_000

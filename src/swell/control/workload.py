@@ -63,6 +63,7 @@ class Workload:
     wants_port: bool = True
     model: str = ""  # that its children serve, where it is not `name`: one model may have several workloads
     pool: str = ""  # of a model's several ones, which; as in scaling decisions
+    is_advised: bool = False  # somebody else runs its children, as many as are wanted, behind one address
     key: str = field(default="", repr=False)  # for `addresses`, and for children that are `Binding.alike`
     health: HealthCheck | None = None  # None: ready as soon as it runs
     needs: Needs = NEEDS_NOTHING
@@ -129,11 +130,13 @@ def model_workload(
         return Workload(
             name=model.name,
             kind=REPLICA,
-            count=len(addresses) if count is None else count,
+            count=model.replicas.min if count is None else count,
             provider="external",
             log_dir=log_dir,
             fingerprint=_digest([address.url() for address in addresses]),
-            addresses=addresses,
+            # Of advised ones each child is one of those that are behind the one address, nobody knows which.
+            addresses=addresses * model.replicas.max if model.is_advised else addresses,
+            is_advised=model.is_advised,
             key=key,
             health=health,
             start_timeout_seconds=model.start_timeout_seconds,

@@ -21,7 +21,7 @@ from swell.security.secrets import load_secrets
 from swell.server.administration import DEFAULT_TENANT, Administration
 from swell.server.cluster_models import cluster_model
 from swell.server.cluster_pools import cluster_pools, with_parallelism
-from swell.server.live_pools import LivePool
+from swell.server.live_pools import LivePool, advised_pool
 from swell.server.parts import Providers
 from swell.server.places import contained
 from swell.server.publish import Served
@@ -50,7 +50,7 @@ class Model:
 
     served: Served
     workloads: tuple[Workload, ...]
-    pools: tuple[LivePool, ...] = ()  # where replicas may be of several kinds: one for each workload
+    pools: tuple[LivePool, ...] = ()  # where it is known what replicas run on: one for each workload
 
 
 def prepare_model(spec: ModelSpec, place: AnyPlace, state: StateDirectory, progress: Progress) -> Model:
@@ -72,7 +72,8 @@ def prepare_model(spec: ModelSpec, place: AnyPlace, state: StateDirectory, progr
     # them than cores four replicas are many times slower than one.
     cores = _cores_each(spec)
     workload = model_workload(spec, engine, model_path=path, log_dir=state.logs, cores=cores, key=key)
-    return Model(Served(spec, engine.endpoints(spec)), (workload,))
+    advised = advised_pool(spec) if spec.is_advised else None
+    return Model(Served(spec, engine.endpoints(spec)), (workload,), () if advised is None else (advised,))
 
 
 def _contained_model(spec: ModelSpec, place: ContainerSpec, state: StateDirectory, progress: Progress) -> Model:

@@ -58,10 +58,10 @@ class _Readiness:
 
 
 class CapacityWatch:
-    """Which of the models whose replicas Swell starts need more than they may have. One of none is left out."""
+    """Which of the models whose replicas Swell orders need more than they may have. One of none is left out."""
 
     def __init__(self, models: Sequence[ModelSpec], clock: Clock) -> None:
-        self._models = {model.name: model for model in models if model.is_launched and model.replicas.max}
+        self._models = {model.name: model for model in models if model.is_ordered and model.replicas.max}
         self._clock = clock
         self._begun = clock.monotonic()
         self._runs = {model: _Run() for model in self._models}
@@ -136,7 +136,8 @@ def _is_stuck(workload: Workload, own: list[Replica], seconds: float) -> bool:
     if seconds < NONE_READY_SECONDS:
         return False
     fails = any(replica.failures >= NONE_READY_FAILURES for replica in own)
-    return fails or workload.provider == "external" or seconds >= workload.start_timeout_seconds + NONE_READY_SECONDS
+    is_there = workload.provider == "external" and not workload.is_advised  # and need not start
+    return fails or is_there or seconds >= workload.start_timeout_seconds + NONE_READY_SECONDS
 
 
 def _exceeded(model: ModelSpec, decision: Decision, seconds: float) -> Finding:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from swell.spec import Engine, ModelSpec
+from swell.state import catalogue
+from swell.state.accelerators import asked_for
 from swell.state.scaling import LatencyProfile, Pool
 from swell.units import usd_nanos
 
@@ -33,6 +35,20 @@ def own_pool(model: ModelSpec) -> LivePool:
     """Replicas that are all alike, at the price that the spec gives for one."""
     price = model.usd_per_replica_hour
     return LivePool(local_pool(model), model.name, 0 if price is None else usd_nanos(price))
+
+
+def advised_pool(model: ModelSpec) -> LivePool | None:
+    """Replicas that somebody else runs on the accelerator that the spec names: how fast one is, by its latency profile.
+
+    None where it names none. Raises UserError where there is no profile.
+    """
+    if not model.accelerators:
+        return None
+    asked = asked_for(model.accelerators[0])
+    profile = catalogue.find_profile(model.upstream_model or model.name, asked.kind, asked.count)
+    own = own_pool(model)
+    pool = Pool(profile.name.rpartition("@")[2], profile, 0.0, model.start_seconds)
+    return LivePool(pool, own.workload, own.usd_nanos_per_hour)
 
 
 def local_pool(model: ModelSpec) -> Pool:

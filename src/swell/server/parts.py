@@ -55,6 +55,11 @@ class Parts:
         return self.joined or Wanted(self.spec, self.spec)
 
     @property
+    def advised(self) -> tuple[str, ...]:
+        """Models of which somebody else runs as many replicas as Swell decides."""
+        return tuple(model.spec.name for model in self.models if model.spec.is_advised)
+
+    @property
     def on_signal(self) -> Way:
         """How the server ends when its machine or its Pod does."""
         return Way.LEAVE if self.is_shared else Way.DOWN

@@ -55,7 +55,7 @@ class RunDesk:
 
     async def begin(self, adopted: Sequence[Replica]) -> None:
         """Go on with the runs of adopted replicas; those of others ended when they were seen last."""
-        running = {replica.child_id for replica in _costly(adopted)}
+        running = {replica.child_id for replica in self._costly(adopted)}
         for run in await self._writer.call(self._store.open_runs):
             self._put(run if run.replica_id in running else replace(run, ended_unix_ms=run.until_unix_ms))
         self.look(adopted)
@@ -63,7 +63,7 @@ class RunDesk:
     def look(self, replicas: Iterable[Replica]) -> None:
         """Note who began, got ready or ended since the last look."""
         now = self._now_ms()
-        running = {replica.child_id: replica for replica in _costly(replicas)}
+        running = {replica.child_id: replica for replica in self._costly(replicas)}
         for run in [run for run in self._runs.values() if run.ended_unix_ms is None]:
             replica = running.pop(run.replica_id, None)
             if replica is None:
@@ -127,6 +127,14 @@ class RunDesk:
         accelerator = machine.accelerator or (accelerators[0] if len(accelerators) == 1 else "")
         return {"market": machine.market, "accelerator": accelerator}
 
+    def _costly(self, replicas: Iterable[Replica]) -> Iterable[Replica]:
+        """Those that run because Swell wants them, from when they are asked for where somebody else runs them."""
+        for replica in replicas:
+            model = self._models.get(replica.serves)
+            is_others = replica.provider == "external" and not (model is not None and model.is_advised)
+            if replica.kind != GATEWAY_WORKER and not is_others and replica.handle is not None and replica.alive:
+                yield replica
+
     def _put(self, run: ReplicaRun) -> None:
         self._runs[run.replica_id] = run
         self._unsaved.add(run.replica_id)
@@ -145,11 +153,3 @@ def end_runs(store: Store, child_ids: Collection[str], now_unix: float) -> None:
         if run.replica_id in child_ids
     ]
     store.put_runs(ended)
-
-
-def _costly(replicas: Iterable[Replica]) -> Iterable[Replica]:
-    """Those whose process runs, and that are replicas which Swell itself starts."""
-    for replica in replicas:
-        is_ours = replica.kind != GATEWAY_WORKER and replica.provider != "external"
-        if is_ours and replica.handle is not None and replica.alive:
-            yield replica

@@ -20,8 +20,12 @@ from swell.server.administration import Administration, current_principal
 from swell.server.background import Background
 from swell.server.budgets import TURN_SECONDS
 from swell.server.channel import ControlChannel
+from swell.server.decision_desk import DecisionDesk
+from swell.server.desired_counts import DesiredCounts
 from swell.server.draining import END_MARGIN_SECONDS, Draining
 from swell.server.ending import Ending, Way
+from swell.server.external_scaler import ExternalScaler
+from swell.server.external_scaler_door import ExternalScalerDoor
 from swell.server.gateways import Gateways
 from swell.server.intake import Intake
 from swell.server.leadership import Leadership
@@ -39,7 +43,6 @@ from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
 from swell.server.spec_change import NextSpec, SpecDesk
 from swell.server.stored_intents import StoredIntents
-from swell.server.trail import KEPT_DECISIONS
 from swell.server.troubles import Troubles
 from swell.server.unserved import ending
 from swell.server.views import gateway_url, in_flight, replica_rows, server_samples, worker_rows
@@ -56,7 +59,6 @@ if TYPE_CHECKING:
     from swell.server.admin import AdminServer
 
 HOUSEKEEPING_SECONDS = 30.0
-TRAIL_SECONDS = 15.0  # until the store knows of a hold; of other decisions it knows at once
 FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
 FIND_POLL_SECONDS = 0.02
 
@@ -129,7 +131,10 @@ class RunningServer:
             parts, self._fleet, self._money.alerts.book, lambda: self._roll.living, self.ending.stop
         )
         self._channel: ControlChannel
-        self._trail = Loop("decisions", self._trail_step, TRAIL_SECONDS, parts.clock)
+        self._decisions = DecisionDesk(parts.store, self._writer, parts.clock, lambda: self._scaling.trail)
+        self._counts = DesiredCounts(self._fleet)
+        scaler = ExternalScaler(self._counts, self.leadership.confirm, self.ending.stop)
+        self._scaler_door = ExternalScalerDoor(spec.external_scaler, scaler)
         self._scaling = self._make_scaling()
 
     async def run(self, greet: Callable[["RunningServer"], Coroutine[Any, Any, None]]) -> NextSpec | None:
@@ -150,7 +155,7 @@ class RunningServer:
             Loop("fleet", lambda now: self._fleet.run(), 0.0, self._clock),
             self._intake.loop,
             *self._scaling.loops,
-            self._trail,
+            self._decisions.loop,
             *self._money.loops,
             *self._watch.loops,
             *self.leadership.loops,
@@ -198,8 +203,7 @@ class RunningServer:
 
     async def decisions(self, model: str | None, limit: int) -> list[DecisionRecord]:
         """The trail of scaling decisions up to now, newest first."""
-        await self._trail_step(0.0)
-        return await self._writer.call(lambda: self._parts.store.list_decisions(model, limit))
+        return await self._decisions.list(model, limit)
 
     def status(self) -> dict[str, Any]:
         """Models, replicas and workers."""
@@ -274,7 +278,8 @@ class RunningServer:
             loads=lambda: self._channel.loads(),  # noqa: PLW0108  # the channel is made later
             living=lambda: self._roll.living,
             make_scaler=parts.make_scaler,
-            decided=self._trail.wake.set,
+            decided=self._decisions.loop.wake.set,
+            counted=self._counts.look,
             saw=self._watch.decided,
             memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
             spending=self._money.spending,
@@ -289,7 +294,7 @@ class RunningServer:
         await self._money.begin(self._fleet.replicas)
         await self._roll.begin(self._fleet.replicas)
         epoch = await self._writer.call(parts.store.next_epoch)
-        self._scaling.adopted(epoch)
+        self._scaling.adopted(epoch, await self._decisions.last_counts(parts.advised))
         for sentence in self._money.spending.too_small():
             self._troubles.say(sentence)
         await self._read_keys()
@@ -317,6 +322,7 @@ class RunningServer:
         try:
             await self._channel.open(parts.state.control_socket)
             await self._gateways.open(self._channel)
+            await self._scaler_door.open()
         except BaseException:
             self._stop_listening()
             raise
@@ -424,14 +430,6 @@ class RunningServer:
             self._fleet.replicas, workers=len(self._channel.connected()), store_seconds=self._writer.last_seconds
         )
 
-    async def _trail_step(self, now: float) -> None:
-        lines = self._scaling.trail.take()
-        try:
-            await self._writer.call(lambda: self._parts.store.put_decisions(lines, KEPT_DECISIONS))
-        except SwellError:
-            self._scaling.trail.put_back(lines)
-            raise
-
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
         await self._gateways.remote.look()
@@ -460,6 +458,7 @@ class RunningServer:
 
     async def _end(self) -> None:
         self._scaling.stop()
+        await self._scaler_door.close()
         if self.ending.way is Way.LOST:
             self._stop_listening()  # they look for the server that leads
         if self.ending.way is not Way.APPLY:
@@ -475,7 +474,7 @@ class RunningServer:
     async def _book_up(self) -> None:
         """What is known and not stored yet. Where that fails, a successor finds it in the spools, as after a kill."""
         await self._intake.everything()
-        await self._trail_step(0.0)
+        await self._decisions.step()
         await self._money.runs.step()
 
     def _stop_listening(self) -> None:
@@ -484,6 +483,7 @@ class RunningServer:
         self._channel.close()
 
     async def _let_go(self) -> None:
+        await self._scaler_door.close()
         await self._fleet.close()
         await self._scaling.close()
         await self._ask.close()

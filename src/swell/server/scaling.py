@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from swell.clock import Clock
@@ -33,6 +34,7 @@ from swell.state.scaling import Decision, Objective, Pool, ReplicaState, Replica
 if TYPE_CHECKING:
     from swell.policy.scaling.placement_problem import PlacementRules
 
+NOTHING_REMEMBERED: Mapping[str, int] = MappingProxyType({})
 MEMORY_SECONDS = 300.0  # between two writings of what the policy has learnt
 METRICS_SECONDS = 2.0  # between two readings of the engines' own metrics
 
@@ -56,7 +58,10 @@ class _Scaled:
 
 
 class Scaling:
-    """All models that scale. `decided` is called after a decision to change something, `saw` gets all."""
+    """All models that scale. `decided` is called after a decision to change something, `saw` gets all.
+
+    `counted` is called when the numbers that are wanted may have changed.
+    """
 
     def __init__(
         self,
@@ -68,6 +73,7 @@ class Scaling:
         living: Callable[[], Collection[str]],
         make_scaler: MakeScaler,
         decided: Callable[[], None] = lambda: None,
+        counted: Callable[[], None] = lambda: None,
         saw: Callable[[str, Decision], None] = lambda model, decision: None,
         memories: ScalerMemories | None = None,
         spending: SpendingDesk | None = None,
@@ -79,6 +85,7 @@ class Scaling:
         self._loads = loads
         self._living = living
         self._decided = decided
+        self._counted = counted
         self._saw = saw
         self._memories = memories
         self._spending = spending
@@ -102,10 +109,14 @@ class Scaling:
         loops = [scaled.loop for scaled in self._models.values()]
         return [*loops, self._watch, self._keep] if loops else []
 
-    def adopted(self, epoch: int) -> None:
-        """Want what was found running, inside the bounds: an earlier server had its reasons. Before the first turn."""
+    def adopted(self, epoch: int, remembered: Mapping[str, int] = NOTHING_REMEMBERED) -> None:
+        """Want what was found running, inside the bounds: an earlier server had its reasons. Before the first turn.
+
+        Of models whose replicas somebody else runs nothing is found: as many are wanted as are `remembered`.
+        """
         self.trail = Trail(epoch)
         found = Counter(replica.workload for replica in self._fleet.replicas)
+        found.update(remembered)
         for scaled in self._models.values():
             bounds, first = scaled.spec.replicas, scaled.workloads[0]
             room = bounds.max
@@ -116,6 +127,7 @@ class Scaling:
             if missing > 0:
                 self._fleet.set_count(first, self._fleet.workload(first).count + missing)
         self._begin_within_budgets()
+        self._counted()
 
     def _begin_within_budgets(self) -> None:
         """Before the first turn: no more than what is left pays for, with everybody's replicas known."""
@@ -191,6 +203,8 @@ class Scaling:
         return sum(self._fleet.workload(name).count for name in scaled.workloads)
 
     async def _read_engines(self, now: float) -> None:
+        if self._stopped:  # the fleet may want none of them any more
+            return
         for name, scaled in self._models.items():
             ready = [replica for replica in self._fleet.replicas if replica.serves == name and replica.routable]
             readings = await self._reader.read(ready, self._fleet.workload(scaled.workloads[0]).metrics)
@@ -238,6 +252,7 @@ class Scaling:
         async def step(now: float) -> None:
             if not self._stopped and not self._signals.is_awaited(model.name, self._living(), now):
                 turn.step(now)
+                self._counted()
                 await asyncio.sleep(0)
 
         loop = Loop(f"scaling of {model.name}", step, scaler.interval_seconds, self._clock)

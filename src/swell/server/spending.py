@@ -23,7 +23,7 @@ from swell.policy.scaling.spending import Bound, bound_when_kept, cost, lasts_se
 from swell.ports.store import Store
 from swell.server.unserved import budget_of, too_small, unfunded
 from swell.server.writer import Writer
-from swell.spec import Engine, Spec
+from swell.spec import Spec
 from swell.spec.thresholds import Threshold, parse_threshold
 from swell.state.budgets import BudgetLimit
 from swell.state.funding import Fund, Funding, Tariff
@@ -90,7 +90,7 @@ class SpendingDesk:
     """Made once per server. Everything is called on the event loop."""
 
     def __init__(self, spec: Spec, store: Store, writer: Writer, clock: Clock) -> None:
-        self._models = {model.name: model for model in spec.models if model.engine is not Engine.EXTERNAL}
+        self._models = {model.name: model for model in spec.models if model.is_ordered}
         self._minimum_ms = minimums(spec)
         self._book = InfrastructureBook(infrastructure_budgets(spec), self._minimum_ms)
         self._store = store

@@ -12,7 +12,7 @@ from swell.control.decide import KILL_MARGIN_SECONDS
 from swell.control.replica import Replica
 from swell.metering.infrastructure_budgets import InfrastructureBudget
 from swell.policy.scaling.spending import affords_one, cost_of_one
-from swell.spec import Engine, ModelSpec, Spec
+from swell.spec import ModelSpec, Spec
 from swell.state.budgets import BudgetLimit
 from swell.state.funding import Fund, Funding, Tariff
 from swell.state.replica import Phase
@@ -66,7 +66,7 @@ def budgets_too_small(
     """What a server would say of the file's budgets when it begins."""
     known, found = list(budgets), []
     for model in spec.models:
-        if model.engine is Engine.EXTERNAL or model.usd_per_replica_hour is None:
+        if not model.is_ordered or model.usd_per_replica_hour is None:
             continue
         price, drain = usd_nanos(model.usd_per_replica_hour), surely_gone_seconds(model, stop_grace_seconds(model))
         tariff = Tariff(((model.name, price),), drain, surely_decided_seconds(model))

@@ -22,6 +22,7 @@ from swell.security.private_files import replace_private
 from swell.server import assembly
 from swell.server.administration import current_principal
 from swell.server.ending import Way
+from swell.server.external_scaler_door import check_scaler
 from swell.server.gateway_workload import gateway_workload
 from swell.server.listener import Listener, prepare_listener
 from swell.server.parts import Parts
@@ -185,6 +186,7 @@ def _prepare(
     spec: Spec, state: StateDirectory, fetching: Callable[[ModelSpec], AbstractContextManager[assembly.Progress]]
 ) -> Prepared:
     clock = SystemClock()
+    check_scaler(spec.server.external_scaler)
     sinks = assembly.alert_sinks(spec, clock)
     models = []
     for model in spec.models:

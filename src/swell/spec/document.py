@@ -56,6 +56,7 @@ class Spec(SpecModel):
             *_repeated("tenant", ((f"tenants[{i}].name", tenant.name) for i, tenant in enumerate(self.tenants))),
             *_repeated("provider", ((f"providers[{i}].name", place.name) for i, place in enumerate(self.providers))),
             *self._placeless(),
+            *self._unheard(),
             *self._exposed_keys(),
             *self._priceless(),
             *self._costless(),
@@ -96,6 +97,17 @@ class Spec(SpecModel):
                 path = f"providers[{names.index(place.name)}].images"
                 yield path, f"has no image for engine {model.engine}, which models[{i}] ({model.name}) needs"
 
+    def _unheard(self) -> Iterator[Conflict]:
+        """Models of which somebody else runs as many replicas as Swell decides, while nobody is told how many."""
+        if self.server.external_scaler is None:
+            for i, model in enumerate(self.models):
+                if model.is_advised:
+                    advice = "let KEDA ask with server: {external_scaler: {}}, or leave replicas out"
+                    yield (
+                        f"models[{i}].replicas",
+                        f"leaves a choice, and nobody could ask how many Swell wants; {advice}",
+                    )
+
     def _budgets(self) -> Iterator[tuple[str, BudgetSpec]]:
         owners = [("organisation", self.organisation.budget)]
         owners += [(f"tenants[{i}]", tenant.budget) for i, tenant in enumerate(self.tenants)]
@@ -122,11 +134,11 @@ class Spec(SpecModel):
         """An organisation's budget of what replicas cost needs to know what each costs."""
         if not self.organisation.infrastructure_budget:
             return
-        launched = [(i, model) for i, model in enumerate(self.models) if model.engine is not Engine.EXTERNAL]
-        if not launched:
+        ordered = [(i, model) for i, model in enumerate(self.models) if model.is_ordered]
+        if not ordered:
             problem = "has nothing to count: Swell starts no replica of any model; leave it out"
             yield "organisation.infrastructure_budget", problem
-        for i, model in launched:
+        for i, model in ordered:
             if not model.usd_per_replica_hour and not model.infrastructure_budget:
                 counts = "organisation.infrastructure_budget counts it"
                 yield f"models[{i}].usd_per_replica_hour", f"{model.priceless}; {counts}"

@@ -25,7 +25,7 @@ from swell.spec.budgets import InfrastructureBudgets
 from swell.spec.endpoints import Endpoint
 from swell.spec.money import Usd
 from swell.spec.objectives import ObjectivesSpec, ScalingSpec, SpotSpec
-from swell.spec.replicas import ReplicaRange
+from swell.spec.replicas import ReplicaRange, leaves_a_choice
 from swell.spec.tenants import Priority, TenantName
 
 SOURCE_SCHEMES = ("hf", "s3", "gs", "file", "pypi")
@@ -230,9 +230,19 @@ class ModelSpec(SpecModel):
         return self.engine is not Engine.EXTERNAL
 
     @property
+    def is_advised(self) -> bool:
+        """Whether somebody else runs its replicas, behind one address, as many as Swell decides."""
+        return not self.is_launched and self.scales
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether its replicas run because Swell wants them: it starts them, or has somebody else do it."""
+        return self.is_launched or self.is_advised
+
+    @property
     def scales(self) -> bool:
         """Whether Swell decides how many replicas there are."""
-        return self.is_launched and self.replicas.min < self.replicas.max
+        return self.replicas.min < self.replicas.max
 
     @property
     def is_batch(self) -> bool:
@@ -277,7 +287,9 @@ class ModelSpec(SpecModel):
             if type(given["parallel"]) is int and given["parallel"] > 0:
                 given.setdefault("max_in_flight", given["parallel"])
         elif isinstance(engine, str) and engine in cls._default_max_in_flight:
-            given.setdefault("max_in_flight", cls._default_max_in_flight[Engine(engine)])
+            is_advised = engine == Engine.EXTERNAL and leaves_a_choice(given.get("replicas"))
+            usual = Engine.VLLM if is_advised else Engine(engine)
+            given.setdefault("max_in_flight", cls._default_max_in_flight[usual])
         if engine == Engine.EXTERNAL and isinstance(endpoints, list | tuple):
             given.setdefault("replicas", {"min": len(endpoints), "max": len(endpoints)})
         if "name" in given:
@@ -294,22 +306,42 @@ class ModelSpec(SpecModel):
             return [("endpoints", "is missing; engine external needs the URLs of what it routes to")]
         if len(set(self.endpoints)) < count:
             found.append(("endpoints", "names the same URL twice; list each once"))
-        if (self.replicas.min, self.replicas.max) != (count, count):
+        if self.is_advised and count > 1:
+            problem = f"leaves a choice, and {count} endpoints do not: give one, of a Service in front of all replicas"
+            found.append(("replicas", f"{problem}, or leave replicas out, since each endpoint is one"))
+        elif not self.is_advised and (self.replicas.min, self.replicas.max) != (count, count):
             found.append(("replicas", f"contradicts {count} endpoints; leave it out, each endpoint is one replica"))
         for field in (
             "source",
             "sha256",
             "context_tokens",
-            "parallel",
             "engine_args",
             "lora",
-            "accelerators",
             "spot",
-            "minimum_billed_seconds",
             "provider",
         ):
             if getattr(self, field):
                 found.append((field, "has no effect on endpoints that somebody else runs; leave it out"))
+        found += self._advised_conflicts() if self.is_advised else self._unadvised_conflicts()
+        if self.api_key_env and self.api_key_file:
+            found.append(("api_key_file", "contradicts api_key_env; keep one of them"))
+        return found
+
+    def _advised_conflicts(self) -> list[Conflict]:
+        found: list[Conflict] = []
+        if len(self.accelerators) > 1:
+            problem = "names several, and replicas that somebody else runs behind one address are alike; name one"
+            found.append(("accelerators", problem))
+        if self.infrastructure_budget and not self.usd_per_replica_hour:
+            found.append(("usd_per_replica_hour", f"{self.priceless}; infrastructure_budget counts it"))
+        return found
+
+    def _unadvised_conflicts(self) -> list[Conflict]:
+        found: list[Conflict] = [
+            (field, "has no effect on endpoints that somebody else runs; leave it out")
+            for field in ("parallel", "accelerators", "minimum_billed_seconds")
+            if getattr(self, field)
+        ]
         if self.usd_per_replica_hour is not None:
             problem = "is for replicas that Swell starts; it does not know when endpoints of others run; leave it out"
             found.append(("usd_per_replica_hour", problem))
@@ -317,8 +349,6 @@ class ModelSpec(SpecModel):
             found.append(("infrastructure_budget", "is for replicas that Swell starts; leave it out"))
         if self.scaling != ScalingSpec():
             found.append(("scaling", "has no effect on endpoints that somebody else runs; leave it out"))
-        if self.api_key_env and self.api_key_file:
-            found.append(("api_key_file", "contradicts api_key_env; keep one of them"))
         return found
 
     def _launched_conflicts(self) -> list[Conflict]:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from swell.spec.aliases import AliasTable
 from swell.spec.base import Conflict, Count, SpecModel
@@ -50,3 +50,12 @@ class ReplicaRange(SpecModel):
         if self.min <= self.max:
             return []
         return [("min", f"{self.min} is more than max ({self.max}); lower min or raise max")]
+
+
+def leaves_a_choice(given: object) -> bool:
+    """Whether `replicas`, as it was written, has a fewest and a most that differ; what is wrong with it has not."""
+    try:
+        found = ReplicaRange.model_validate(given)
+    except ValidationError:
+        return False
+    return found.min < found.max

@@ -113,6 +113,37 @@ class GatewaysSpec(SpecModel):
         return []
 
 
+class ExternalScalerSpec(SpecModel):
+    """Where KEDA asks how many replicas a model shall have: an external scaler, by gRPC."""
+
+    host: Host = "127.0.0.1"
+    port: Annotated[Count, Field(ge=1, le=65_535)] = 7444
+    certificate: LocalPath | None = Field(
+        default=None, description="PEM file, the leaf first; read anew when it changes."
+    )
+    private_key: LocalPath | None = Field(default=None, description="PEM file.")
+    client_ca: LocalPath | None = Field(
+        default=None, description="PEM file: only who shows a certificate of this authority is answered."
+    )
+    allow_plaintext_off_loopback: Switch = False
+
+    def conflicts(self) -> list[Conflict]:
+        files = {"certificate": self.certificate, "private_key": self.private_key}
+        missing = [name for name, file in files.items() if file is None]
+        if len(missing) == 1:
+            present = next(name for name in files if name not in missing)
+            return [(missing[0], f"is missing beside {present}; give both")]
+        if not missing:
+            return []
+        if self.client_ca is not None:
+            return [("client_ca", "has no effect in plaintext; give certificate and private_key with it")]
+        if not self.allow_plaintext_off_loopback and not is_loopback(self.host):
+            advice = "give certificate and private_key, or set allow_plaintext_off_loopback: true"
+            problem = "is reachable from other machines and would be spoken to unencrypted"
+            return [("host", f"{self.host} {problem}; {advice}")]
+        return []
+
+
 class CustomResourcesSpec(SpecModel):
     """Models and tenants that are declared as custom resources in a namespace of a Kubernetes cluster."""
 
@@ -137,6 +168,9 @@ class ServerSpec(SpecModel):
     custom_resources: CustomResourcesSpec | None = Field(
         default=None, description="More models and tenants, from a Kubernetes cluster; {} for the one it runs in."
     )
+    external_scaler: ExternalScalerSpec | None = Field(
+        default=None, description="Where KEDA asks how many replicas models shall have; {} for this machine alone."
+    )
     allow_plaintext_off_loopback: Switch = False
     bounds: BoundsSpec = BoundsSpec()
     timeouts: TimeoutsSpec = TimeoutsSpec()
@@ -148,6 +182,11 @@ class ServerSpec(SpecModel):
     log_files: Annotated[Count, Field(ge=0, le=100)] = Field(default=5, description="Rotated files kept per log.")
 
     def conflicts(self) -> list[Conflict]:
+        taken = {self.port: "port"} if self.workers else {}
+        taken |= {self.gateways.port: "gateways.port"} if self.gateways else {}
+        if self.external_scaler is not None and self.external_scaler.port in taken:
+            port = self.external_scaler.port
+            return [("external_scaler.port", f"{port} is {taken[port]} too; give each a port of its own")]
         if self.workers == 0 and self.gateways is None:
             return [
                 ("workers", "is 0, so that nobody could be served; give 1 or more, or say where gateways come from")

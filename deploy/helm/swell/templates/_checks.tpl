@@ -20,6 +20,11 @@
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs is empty; name the Gateway" -}}
 {{- end -}}
+{{- if include "swell.scalerPort" . -}}
+{{- include "swell.checkScaler" . -}}
+{{- else if .Values.externalScaler.secret -}}
+{{- fail "externalScaler.secret is what KEDA is shown, and KEDA may not ask; write spec.server.external_scaler: {}" -}}
+{{- end -}}
 {{- if .Values.gateways.enabled -}}
 {{- include "swell.checkGateways" . -}}
 {{- else if and (hasKey $server "workers") (eq (int64 $server.workers) 0) -}}

@@ -43,7 +43,7 @@ app.kubernetes.io/component: {{ include "swell.front" . }}
 {{- dict "server" $server "gateway" $gateway | toJson -}}
 {{- end -}}
 
-{{- /* Adds to a copy of the spec, in place, what gateways need and it does not say itself: (list . COPY). */ -}}
+{{- /* Adds to a copy of the spec, in place, what gateways and KEDA need and it does not say itself: (list . COPY). */ -}}
 {{- define "swell.complete" -}}
 {{- $root := index . 0 -}}
 {{- $spec := index . 1 -}}
@@ -67,6 +67,7 @@ app.kubernetes.io/component: {{ include "swell.front" . }}
 {{- end -}}
 {{- $_ := set $spec "server" $server -}}
 {{- end -}}
+{{- include "swell.completeScaler" (list $root $spec) -}}
 {{- end -}}
 
 {{- /* It accepts on, its workers drain, and it sends up what they wrote last; 30 s are what it adds (5 s, and 15 s for the

@@ -231,6 +231,9 @@ readOnlyRootFilesystem: true
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.externalScaler.secret -}}
+{{- $_ := set $found "external-scaler" . -}}
+{{- end -}}
 {{- if .Values.gateways.enabled -}}
 {{- with (include "swell.controlSecrets" . | fromJson).server -}}
 {{- $_ := set $found "control" . -}}

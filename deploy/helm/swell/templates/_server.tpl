@@ -122,6 +122,9 @@ spec:
         {{- else }}
         - {name: {{ $scheme }}, containerPort: {{ int64 $server.port }}, protocol: TCP}
         {{- end }}
+        {{- with include "swell.scalerPort" . }}
+        - {name: external-scaler, containerPort: {{ . }}, protocol: TCP}
+        {{- end }}
       # Restarting {{ ternary "has another server take over" "ends every replica" .Values.highAvailability.enabled }}, so that nothing but long silence is a reason for it.
       startupProbe:
         {{- include "swell.serverProbe" (list . "/healthz") | nindent 8 }}
