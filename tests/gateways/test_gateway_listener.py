@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -83,6 +83,12 @@ class Line:
         self.send(message)
         return await self.receive()
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The server's certificate."""
+        shown: dict[str, Any] = self._writer.get_extra_info("peercert")
+        return shown
+
     def pause(self) -> None:
         """Read nothing more."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is one that reads
@@ -124,8 +130,8 @@ class Bench:
         (self.folder / "crt").write_bytes(made.certificate)
         (self.folder / "key").write_bytes(made.private_key)
         assert files.ca is not None
-        context = control_server_context(files.ca, files.certificate, files.private_key)
-        await self.listener.open("127.0.0.1", 0, context)
+        self.shown = control_server_context(files.ca, files.certificate, files.private_key)
+        await self.listener.open("127.0.0.1", 0, lambda: self.shown)
         self.port = self.listener.port
         return self
 
@@ -199,6 +205,19 @@ async def test_one_whose_connection_is_dead_is_followed_and_then_not_heard_any_m
     again = await bench.line(GATEWAY, EAST)
     assert isinstance(await again.receive(), TurnedAway)
     assert bench.gateways.living() == {"w2"}
+
+
+async def test_a_renewed_certificate_is_shown_to_who_comes_next_and_who_is_there_goes_on(bench: Bench) -> None:
+    east = await bench.reporting(EAST, "w1")
+    ca = bench.folder / "ca"
+    before = (ca / "server.pem").read_bytes()
+    files = ensure_local_certificate(ca, [SERVER_NAME, "renewed.example"], SystemClock().unix())
+    bench.shown = control_server_context(ca / "ca.pem", files.certificate, files.private_key)
+    assert files.certificate.read_bytes() != before
+    west = await bench.reporting(WEST, "w2")
+    assert ("DNS", "renewed.example") in west.shown["subjectAltName"]
+    assert ("DNS", "renewed.example") not in east.shown["subjectAltName"]
+    assert await east.ask(GatewayReport(("w1",))) == ReportHeard(("w1",))
 
 
 async def test_nobodys_spool_is_entered_or_ended_by_another_gateway_or_for_the_server(bench: Bench) -> None:

@@ -85,7 +85,7 @@ class RunningServer:
             publish=self._publish,
         )
         self._budgets = self._money.budgets
-        self._gateways = Gateways(parts, self._writer, self._workers_moved, self._budgets.ingested)
+        self._gateways = Gateways(parts, self._writer, self._workers_moved, self._budgets.ingested, self._troubles.say)
         self._intake = Intake(
             SpoolReader(parts.state.spool, parts.store),
             self._writer,
@@ -434,7 +434,7 @@ class RunningServer:
 
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
-        await self._gateways.remote.look()
+        await self._gateways.look()
         await self._refresh_budgets()
         await self._budgets.save()
         await roll_usage(self._parts.store, self._writer, self._clock)
