@@ -20,7 +20,9 @@ class Server:
     """What a server knows of its certificates, with a clock of its own."""
 
     def __init__(self, folder: Path, server: str) -> None:
-        self.spec = parse_spec(f"models: [{{name: chat, endpoints: ['http://127.0.0.1:9']}}]\nserver: {server}\n", origin="swell.yaml").server
+        self.spec = parse_spec(
+            f"models: [{{name: chat, endpoints: ['http://127.0.0.1:9']}}]\nserver: {server}\n", origin="swell.yaml"
+        ).server
         self.state = StateDirectory(folder / "state")
         self.state.create()
         self.clock = ManualClock(SystemClock().unix())

@@ -56,7 +56,7 @@ class ReloadingContext:
         if problem == self._told and now_unix - self._told_unix < SAY_AGAIN_SECONDS:
             return ""
         self._told, self._told_unix = problem, now_unix
-        _log.warning("a certificate needs somebody", extra={"reason": problem})
+        _log.warning("a certificate is not renewed as it should be", extra={"reason": problem})
         return problem
 
     def _reload(self, now_unix: float) -> str:
