@@ -420,9 +420,9 @@ class RunningServer:
             self._fleet.report_in_flight(in_flight(loads.values()))
 
     def _samples(self) -> list[Sample]:
-        return server_samples(
-            self._fleet.replicas, workers=len(self._channel.connected()), store_seconds=self._writer.last_seconds
-        )
+        replicas, loads = self._fleet.replicas, self._channel.loads()
+        workers, seconds = len(self._channel.connected()), self._writer.last_seconds
+        return server_samples(replicas, loads, workers=workers, store_seconds=seconds)
 
     async def _trail_step(self, now: float) -> None:
         lines = self._scaling.trail.take()
