@@ -264,6 +264,8 @@ class _Succession:
             except SwellError as error:
                 _log.exception("a changed spec cannot be served")
                 self._audience.trouble(f"The changed spec cannot be served, and the one before goes on: {error}")
+                if self._resources is not None:
+                    self._resources.failed()
                 parts = self._parts(current, before, problem=str(error))
                 server = self._server = RunningServer(parts, self._audience.trouble)
                 following = await server.run(self._announce(current))
