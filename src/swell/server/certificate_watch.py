@@ -1,7 +1,7 @@
 """Certificates of a running server: its own are made anew before they end, given ones are read when they change."""
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swell.clock import Clock
 from swell.errors import StateError
@@ -9,6 +9,9 @@ from swell.security.reloading import ReloadingContext
 from swell.server.listener import renew_listener
 from swell.server.state_directory import StateDirectory
 from swell.spec import GatewaysSpec, ServerSpec
+
+if TYPE_CHECKING:
+    from swell.security.certificates import CertificateFiles
 
 
 class CertificateWatch:
@@ -24,18 +27,16 @@ class CertificateWatch:
 
     def open_control(self, spec: GatewaysSpec) -> ReloadingContext:
         """What gateways are shown. Raises StateError."""
-        from swell.security.control_tls import control_server_context
-        from swell.server.gateway_credentials import server_certificate
+        from swell.server.gateway_credentials import control_context, server_certificate
 
-        def ensure() -> None:
-            server_certificate(spec, self._state, self._clock.unix())
+        def ensure() -> "CertificateFiles":
+            return server_certificate(spec, self._state, self._clock.unix())
 
-        files = server_certificate(spec, self._state, self._clock.unix())
-        ca = files.ca or Path()
+        files = ensure()
         self._control = ReloadingContext(
             files.certificate,
-            (files.private_key, ca),
-            lambda: control_server_context(ca, files.certificate, files.private_key),
+            (files.private_key, *([files.ca] if files.ca else [])),
+            lambda: control_context(spec, self._state, self._clock.unix()),
             ensure,
         )
         return self._control

@@ -193,6 +193,10 @@ def _prepare(
                 models.append(assembly.prepare_model(model, spec.place_of(model), state, progress))
         except UserError as error:
             raise ModelUnavailable(model.name, error.message) from error
+    if spec.server.gateways is not None:  # or the server that follows could not begin, nor could the one before
+        from swell.server.gateway_credentials import control_context  # late: most servers need none
+
+        control_context(spec.server.gateways, state, clock.unix())
     return Prepared(models, prepare_listener(spec.server, state, assembly.pepper(state)[1], clock), sinks)
 
 
