@@ -1,6 +1,7 @@
 """One running server with one worker: what it prints, keys, usage, status, logs and metrics."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripted_upstream import UpstreamThread
+from swell.observe.metrics import METRICS, family
 from swell_process import SwellProcess, SwellUp
 
 SPEC = """
@@ -142,6 +144,15 @@ def test_metrics_over_workers_and_server(server: SwellProcess) -> None:
     assert 'swell_server_replicas{model="m",phase="ready"} 1' in text
     assert "swell_server_workers 1" in text
     assert "gen_ai_server_request_duration_seconds_count" in text
+    assert 'swell_in_flight{model="m"} 0' in text
+
+
+def test_every_metric_that_is_declared_is_told_with_its_labels_and_no_other(server: SwellProcess) -> None:
+    assert server.chat().status == 200
+    rows = [row for row in server.get("/metrics").body.decode().splitlines() if not row.startswith("#")]
+    names = [(family(row.partition("{")[0].partition(" ")[0]), re.findall(r'(\w+)="', row)) for row in rows]
+    told = {(name, frozenset(labels) - {"le"}) for name, labels in names}
+    assert told == {(metric.name, frozenset(metric.labels)) for metric in METRICS}
 
 
 def test_a_second_server_is_refused_with_the_pid_of_the_first(server: SwellProcess) -> None:

@@ -1,8 +1,10 @@
 """A fleet in a world of make-believe: machine, store and health answers that survive a killed server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from swell.clock import ManualClock
 from swell.control.fleet import Fleet, FleetTimes
@@ -11,7 +13,7 @@ from swell.control.replica import Replica
 from swell.control.workload import REPLICA, HealthCheck, Slot, Workload
 from swell.errors import AlreadyGone, SwellError
 from swell.ports.engine import LaunchCommand
-from swell.state.records import ProcessRecord
+from swell.state.records import ProcessRecord, StartedProcess
 from swell.state.replica import Phase
 from swell.testing.fake_provider import FakeMachine, FakeProvider
 
@@ -35,29 +37,24 @@ class FakeIntents:
         if self.failing is not None:
             raise self.failing
 
-    async def record_process(self, process: ProcessRecord) -> None:
-        self._check("record_process")
-        self.records[process.process_id] = process
+    async def record_processes(self, processes: Sequence[ProcessRecord]) -> None:
+        self._check("record_processes")
+        self.records |= {process.process_id: process for process in processes}
         self.before_call("recorded")
 
-    async def record_started(self, process_id: str, pid: int, start_time: float) -> None:
+    async def record_started(self, started: Sequence[StartedProcess]) -> None:
         self._check("record_started")
-        if process_id not in self.records:
-            raise AlreadyGone(process_id)
-        old = self.records[process_id]
-        self.records[process_id] = ProcessRecord(
-            process_id=old.process_id,
-            kind=old.kind,
-            marker=old.marker,
-            recorded_at_unix=old.recorded_at_unix,
-            pid=pid,
-            start_time=start_time,
-            detail=old.detail,
-        )
+        for each in started:
+            if each.process_id not in self.records:
+                raise AlreadyGone(each.process_id)
+        for each in started:
+            intent = self.records[each.process_id]
+            self.records[each.process_id] = replace(intent, pid=each.pid, start_time=each.start_time)
 
-    async def remove_process(self, process_id: str) -> None:
-        self._check("remove_process")
-        self.records.pop(process_id, None)
+    async def remove_processes(self, process_ids: Sequence[str]) -> None:
+        self._check("remove_processes")
+        for process_id in process_ids:
+            self.records.pop(process_id, None)
 
     async def list_processes(self) -> list[ProcessRecord]:
         self._check("list_processes")

@@ -5,6 +5,7 @@ As a program: `supervising.py FOLDER COUNT` keeps COUNT little HTTP servers and 
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from swell.control.probe import HttpAsk
 from swell.control.workload import REPLICA, HealthCheck, Slot, Workload
 from swell.errors import AlreadyGone
 from swell.ports.engine import LaunchCommand
-from swell.state.records import ProcessRecord
+from swell.state.records import ProcessRecord, StartedProcess
 
 READY_SECONDS = 20.0
 
@@ -47,18 +48,19 @@ class FileIntents:
         temporary.write_bytes(msgspec.json.encode(records))
         temporary.replace(self._path)
 
-    async def record_process(self, process: ProcessRecord) -> None:
-        self._write({**self._read(), process.process_id: process})
+    async def record_processes(self, processes: Sequence[ProcessRecord]) -> None:
+        self._write({**self._read(), **{process.process_id: process for process in processes}})
 
-    async def record_started(self, process_id: str, pid: int, start_time: float) -> None:
+    async def record_started(self, started: Sequence[StartedProcess]) -> None:
         records = self._read()
-        if process_id not in records:
-            raise AlreadyGone(process_id)
-        started = msgspec.structs.replace(records[process_id], pid=pid, start_time=start_time)
-        self._write({**records, process_id: started})
+        for process_id, pid, start_time in started:
+            if process_id not in records:
+                raise AlreadyGone(process_id)
+            records[process_id] = msgspec.structs.replace(records[process_id], pid=pid, start_time=start_time)
+        self._write(records)
 
-    async def remove_process(self, process_id: str) -> None:
-        self._write({other: record for other, record in self._read().items() if other != process_id})
+    async def remove_processes(self, process_ids: Sequence[str]) -> None:
+        self._write({other: record for other, record in self._read().items() if other not in process_ids})
 
     async def list_processes(self) -> list[ProcessRecord]:
         return list(self._read().values())

@@ -1,6 +1,6 @@
 """All models that scale, on a make-believe machine: who is seen to at once, what a restart finds, who disturbs whom."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,13 +44,16 @@ def model(name: str, replicas: str = "0..4", **fields: object) -> ModelSpec:
 class Live:
     """Models with their loops; one worker, `w`."""
 
-    def __init__(self, folder: Path, *models: ModelSpec, make: MakeScaler | None = None) -> None:
+    def __init__(
+        self, folder: Path, *models: ModelSpec, make: MakeScaler | None = None, living: Collection[str] = ("w",)
+    ) -> None:
+        self.living = set(living)
         self.world = World(folder)
         self.world.fleet.want([self.world.workload(spec.name, count=spec.replicas.min) for spec in models])
         self.decided = 0
         self.scaling = Scaling(
             models, self.world.fleet, self.world.clock,
-            loads=dict, living=lambda: {"w"}, make_scaler=make or (lambda spec, pools: OnDemand(pools[0])),
+            loads=dict, living=lambda: self.living, make_scaler=make or (lambda spec, pools: OnDemand(pools[0])),
             decided=self._count,
         )  # fmt: skip
 
@@ -122,7 +125,7 @@ async def test_a_restarted_server_wants_what_it_finds_inside_the_bounds(
     live.world.machine, live.world.intents = world.machine, world.intents
     await live.world.restart(live.world.workload("chat", count=spec.replicas.min))
     live.scaling = Scaling(
-        [spec], live.world.fleet, live.world.clock, loads=dict, living=lambda: {"w"},
+        [spec], live.world.fleet, live.world.clock, loads=dict, living=lambda: live.living,
         make_scaler=lambda _, pools: OnDemand(pools[0]),
     )  # fmt: skip
     live.scaling.adopted(2)
@@ -185,3 +188,28 @@ def test_the_policy_that_serves_is_swells_own_with_the_specs_numbers(fields: dic
     decision = scaler.decide(Observation(0.0, None, ()))
     assert decision.replicas == 1
     assert decision.reason
+
+
+async def test_what_others_tell_counts_while_one_is_silent_but_none_is_let_go(tmp_path: Path) -> None:
+    live = Live(tmp_path, model("chat"), living={"w", "silent"})
+    loop = live.loop("chat")
+    for second in range(60):
+        live.world.clock.advance(1.0)
+        live.report(chat=0)
+        await loop.turn()
+        assert live.count("chat") == 0, second
+    live.report(chat=1)
+    await loop.turn()
+    assert live.count("chat") == 1
+    for _ in range(10):
+        live.world.clock.advance(1.0)
+        live.report(chat=0)
+        await loop.turn()
+    assert live.count("chat") == 1, "the silent one may be using it"
+    live.living.remove("silent")
+    live.scaling.forget(live.living)
+    for _ in range(3):
+        live.world.clock.advance(1.0)
+        live.report(chat=0)
+        await loop.turn()
+    assert live.count("chat") == 0

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -22,12 +22,12 @@ from swell.security.control_tls import (
     control_client_context,
     control_server_context,
 )
-from swell.server import gateway_listener, gateway_session
+from swell.server import control_line, gateway_listener, gateway_session
 from swell.server.channel import ControlChannel
 from swell.server.frames import read_frame
 from swell.server.gateway_listener import GatewayListener
 from swell.server.gateway_session import GatewaySession
-from swell.server.publish import Picture, Publication
+from swell.server.publish import LOG_DELTAS, Picture, Publication
 from swell.server.remote_gateways import SURELY_THERE_SECONDS, RemoteGateways
 from swell.server.tls_door import MAX_HANDSHAKES
 from swell.server.writer import Writer
@@ -47,8 +47,9 @@ from swell.state.gateway_messages import (
     decode_to_gateway,
     encode_gateway_message,
 )
-from swell.state.messages import LENGTH, Hello, encode_message
+from swell.state.messages import LENGTH, Hello, decode_from_server, encode_message
 from swell.state.records import SpoolPosition
+from swell.state.snapshot import Delta, KeyDigest, KeyEntry, Snapshot
 from swell.state.worker import Bounds, ControlServer, Timeouts
 from swell.testing.memory_store import MemoryStore
 
@@ -83,9 +84,22 @@ class Line:
         self.send(message)
         return await self.receive()
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The server's certificate."""
+        shown: dict[str, Any] = self._writer.get_extra_info("peercert")
+        return shown
+
     def pause(self) -> None:
         """Read nothing more."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is one that reads
+
+    def resume(self) -> None:
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]  # it is one that reads
+
+    async def receive_raw(self) -> bytes:
+        """The next frame, of whatever protocol."""
+        return await read_frame(self._reader, WAIT_SECONDS)
 
     def close(self) -> None:
         self._writer.transport.abort()
@@ -124,8 +138,8 @@ class Bench:
         (self.folder / "crt").write_bytes(made.certificate)
         (self.folder / "key").write_bytes(made.private_key)
         assert files.ca is not None
-        context = control_server_context(files.ca, files.certificate, files.private_key)
-        await self.listener.open("127.0.0.1", 0, context)
+        self.shown = control_server_context(files.ca, files.certificate, files.private_key)
+        await self.listener.open("127.0.0.1", 0, lambda: self.shown)
         self.port = self.listener.port
         return self
 
@@ -201,6 +215,19 @@ async def test_one_whose_connection_is_dead_is_followed_and_then_not_heard_any_m
     assert bench.gateways.living() == {"w2"}
 
 
+async def test_a_renewed_certificate_is_shown_to_who_comes_next_and_who_is_there_goes_on(bench: Bench) -> None:
+    east = await bench.reporting(EAST, "w1")
+    ca = bench.folder / "ca"
+    before = (ca / "server.pem").read_bytes()
+    files = ensure_local_certificate(ca, [SERVER_NAME, "renewed.example"], SystemClock().unix())
+    bench.shown = control_server_context(ca / "ca.pem", files.certificate, files.private_key)
+    assert files.certificate.read_bytes() != before
+    west = await bench.reporting(WEST, "w2")
+    assert ("DNS", "renewed.example") in west.shown["subjectAltName"]
+    assert ("DNS", "renewed.example") not in east.shown["subjectAltName"]
+    assert await east.ask(GatewayReport(("w1",))) == ReportHeard(("w1",))
+
+
 async def test_nobodys_spool_is_entered_or_ended_by_another_gateway_or_for_the_server(bench: Bench) -> None:
     await bench.reporting(EAST, "w1")
     bench.store.apply_usage([], SpoolPosition("here", 1, 8))  # of a worker beside the server
@@ -257,6 +284,30 @@ async def test_who_asks_and_reads_no_answer_is_let_go(bench: Bench, monkeypatch:
     line.send_raw(encode_gateway_message(AskPosition("w")) * 100_000)
     await until(lambda: not bench.listener._streams)
     assert await (await bench.line(USAGE, WEST)).ask(AskPosition("w")) == Answer(), "others are answered"
+
+
+async def test_a_worker_on_a_slow_line_is_sent_what_it_missed_and_not_cut(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_line, "WRITE_BUFFER_BYTES", 100_000)
+    line = await bench.line(CONTROL)
+    line.send_raw(encode_message(Hello(0, "w1", 1, 0, 0, ())))
+    await until(lambda: "w1" in bench.channel.connected())
+    line.pause()
+    count = 2 * LOG_DELTAS
+    for number in range(count):
+        key = KeyEntry(str(number), "t", (KeyDigest(b"d" * 100_000),))
+        bench.channel.publish(Picture(1, (), (key,), ()))
+    line.resume()
+    got = 0
+    while True:
+        message = decode_from_server(await line.receive_raw())
+        got += 1
+        if isinstance(message, Snapshot | Delta) and message.sequence == count + 1:
+            break
+    assert got < count, "most of them waited elsewhere"
+    assert [entry.key_id for entry in message.keys] == [str(count - 1)]
+    assert "w1" in bench.channel.connected()
 
 
 async def test_a_connection_that_was_being_made_when_the_server_ended_is_closed(bench: Bench) -> None:

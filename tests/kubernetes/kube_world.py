@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from swell.control.workload import REPLICA, HealthCheck, Slot, Workload
 from swell.errors import AlreadyGone
 from swell.ports.engine import LaunchCommand
 from swell.ports.provider import Confirm, Needs, unquestioned
-from swell.state.records import ProcessRecord
+from swell.state.records import ProcessRecord, StartedProcess
 from swell.testing.cluster import Controllers, FakeCluster, Refused
 
 STEP_SECONDS = 0.25
@@ -148,21 +148,23 @@ class MemoryIntents:
         self.records: dict[str, ProcessRecord] = {}
         self._doom = doom
 
-    async def record_process(self, process: ProcessRecord) -> None:
+    async def record_processes(self, processes: Sequence[ProcessRecord]) -> None:
         self._doom.begin()
-        self.records[process.process_id] = process
+        self.records |= {process.process_id: process for process in processes}
         self._doom.done()
 
-    async def record_started(self, process_id: str, pid: int, start_time: float) -> None:
+    async def record_started(self, started: Sequence[StartedProcess]) -> None:
         self._doom.begin()
-        if process_id not in self.records:
-            raise AlreadyGone(process_id)
-        self.records[process_id] = msgspec.structs.replace(self.records[process_id], pid=pid, start_time=start_time)
+        for process_id, pid, start_time in started:
+            if process_id not in self.records:
+                raise AlreadyGone(process_id)
+            self.records[process_id] = msgspec.structs.replace(self.records[process_id], pid=pid, start_time=start_time)
         self._doom.done()
 
-    async def remove_process(self, process_id: str) -> None:
+    async def remove_processes(self, process_ids: Sequence[str]) -> None:
         self._doom.begin()
-        self.records.pop(process_id, None)
+        for process_id in process_ids:
+            self.records.pop(process_id, None)
         self._doom.done()
 
     async def list_processes(self) -> list[ProcessRecord]:

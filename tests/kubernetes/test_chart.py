@@ -68,21 +68,6 @@ def _examples() -> list[tuple[str, str]]:
     return [(page, block) for page, block in blocks if "models:" in block]
 
 
-def test_an_empty_cluster_answers_after_ten_commands() -> None:
-    """That there are so many, and that what they name is there; the clouds' own programs are not here."""
-    text = (renew.CHART / "README.md").read_text()
-    sections = re.findall(r"^## (A laptop: kind|GKE|EKS|AKS)\n+```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    assert len(sections) == 4
-    for name, block in sections:
-        commands = block.replace("\\\n", "").strip().splitlines()
-        assert len(commands) <= 10, name
-        assert [word for word in block.split() if word.endswith(".yaml") and not (ROOT / word).exists()] == []
-        chart = re.search(r"-f deploy/helm/swell/examples/([a-z]+)\.yaml", block)
-        assert chart is not None
-        (model,) = VALUES[chart[1]]["spec"]["models"]
-        assert model["name"] in text
-
-
 def test_every_value_has_its_default_in_the_values() -> None:
     values = yaml.safe_load((renew.CHART / "values.yaml").read_text())
     schema = yaml.safe_load(renew.values_schema())

@@ -1,6 +1,8 @@
 """Models and tenants as custom resources, with a real `swell up` and a cluster of make-believe."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,17 @@ def test_a_name_of_the_file_and_secrets_of_the_server_are_refused(
     assert "api_key_file" in cluster.condition("models", "thief", "Accepted")[2]
     assert cluster.condition("models", "lost", "Accepted")[1] == "Unavailable"
     assert "/no/such/file.gguf" in cluster.condition("models", "lost", "Accepted")[2]
+    refused = {row["name"]: row for row in server.command("status")["spec"]["refused_resources"]}
+    assert {name: (row["kind"], row["reason"]) for name, row in refused.items()} == {
+        "lost": ("Model", "Unavailable"),
+        "mine": ("Model", "NameTaken"),
+        "thief": ("Model", "Invalid"),
+    }
+    shown = subprocess.run(
+        [sys.executable, "-m", "swell.cli.main", "status", "--state", str(server.state)],
+        capture_output=True, text=True, timeout=30, check=False, env=server.environment,
+    ).stdout  # fmt: skip
+    assert f"The Model mine is refused (NameTaken): {refused['mine']['message']}" in shown
     server.create_key("searching", "--tenant", "search")
     statuses = [server.chat("chat").status for _ in range(6)]
     assert statuses == [200] * 5 + [429]

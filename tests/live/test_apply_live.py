@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from scripted_upstream import UpstreamThread
-from swell_process import SwellProcess, SwellUp, wait_until
+from swell.server.gateway_credentials import make_server_credentials
+from swell.server.state_directory import StateDirectory
+from swell_process import SwellProcess, SwellUp, choose_free_port, wait_until
 
 SPEC = """
 models: [{{name: m, engine: external, endpoints: ["{url}"]}}]
@@ -113,6 +116,25 @@ def test_a_spec_that_cannot_be_served_changes_nothing(
     assert problem in answer["error"]
     assert server.chat().status == 200
     assert server.command("status")["spec"]["changing"] is False
+
+
+def test_a_certificate_that_is_half_renewed_refuses_a_change_and_ends_no_server(
+    swell_up: SwellUp, upstream: UpstreamThread, tmp_path: Path
+) -> None:
+    make_server_credentials(StateDirectory(tmp_path / "authority"), tmp_path / "server", time.time())
+    given = "ca: server/ca.crt, certificate: server/tls.crt, private_key: server/tls.key"
+    spec = SPEC.format(url=upstream.url) + f"server: {{gateways: {{port: {choose_free_port()}, {given}}}}}\n"
+    path = tmp_path / "changed.yaml"
+    path.write_text(spec.replace("{name: search}", "{name: research}"))
+    server = swell_up(spec.replace("server/", f"{tmp_path}/server/"))
+    certificate = tmp_path / "server" / "tls.crt"
+    before = certificate.read_bytes()
+    certificate.write_text("half")
+    answer = server.command("apply", "-f", str(path), check=False)
+    assert "cannot be used between server and gateways" in answer["error"]
+    assert server.chat().status == 200
+    certificate.write_bytes(before)
+    assert server.command("apply", "-f", str(path))["applied"] is True
 
 
 def test_a_signal_that_comes_with_a_change_stops_the_successor(

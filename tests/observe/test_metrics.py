@@ -1,21 +1,25 @@
 """Prometheus text over several workers."""
 
-from swell.observe.metrics import METRICS, exposition, family
+import re
+from pathlib import Path
+
+from swell.observe.metrics import BY_NAME, METRICS, exposition, family
 
 
 def test_samples_of_equal_name_and_labels_are_summed() -> None:
+    name = "swell_gateway_requests_total"
     text = exposition(
         [
-            ("swell_refusals_total", (("model", "m"),), 2.0),
-            ("swell_refusals_total", (("model", "m"),), 3.0),
-            ("swell_refusals_total", (("model", 'a"\n\\'),), 1.0),
+            (name, (("outcome", "m"),), 2.0),
+            (name, (("outcome", "m"),), 3.0),
+            (name, (("outcome", 'a"\n\\'),), 1.0),
         ]
     ).decode()
     assert text.splitlines() == [
-        "# HELP swell_refusals_total Requests that Swell itself refused, by error code.",
-        "# TYPE swell_refusals_total counter",
-        'swell_refusals_total{model="a\\"\\n\\\\"} 1',
-        'swell_refusals_total{model="m"} 5',
+        f"# HELP {name} {BY_NAME[name].help}",
+        "# TYPE swell_gateway_requests_total counter",
+        'swell_gateway_requests_total{outcome="a\\"\\n\\\\"} 1',
+        'swell_gateway_requests_total{outcome="m"} 5',
     ]
 
 
@@ -40,3 +44,10 @@ def test_every_name_is_spelled_as_prometheus_wants() -> None:
         assert metric.name.startswith(metric.telemetry.replace(".", "_"))
         assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert family(metric.name) == metric.name
+
+
+def test_the_page_has_every_metric_with_its_labels() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| (.*) \|$", page, flags=re.MULTILINE)
+    told = [(name, kind, tuple(re.findall(r"`(\w+)`", labels)), says) for name, kind, labels, says in rows]
+    assert told == [(metric.name, metric.kind, metric.labels, metric.help) for metric in METRICS]

@@ -6,9 +6,9 @@ import tomllib
 
 import pytest
 import yaml
-from source_tree import ROOT, sources
+from source_tree import ROOT
 
-from swell.observe.metrics import family
+from swell.observe.metrics import METRICS, family
 from swell.server.gateway_arguments import gateway_parser
 from swell.server.several import require_movable
 from swell.spec import ContainerSpec, load_spec
@@ -94,15 +94,16 @@ def test_what_is_mounted_or_meant_to_be_kept_secret_is_there_or_ignored(file: st
 
 def test_dashboards_ask_for_metrics_that_there_are() -> None:
     dashboard = json.loads((DEPLOY / "compose/grafana/dashboards/swell.json").read_text())
-    asked = {
-        family(name)
+    asked = [
+        (family(name), set(re.findall(r"\w+", grouped)) - {"le"})
         for panel in dashboard["panels"]
         for target in panel["targets"]
-        for name in re.findall(r"\b(?:swell|gen_ai)_[a-z_]+", target["expr"])
-    }
-    told = "".join(source.text for source in sources("src/swell/gateway", "src/swell/server"))
+        for grouped in [*re.findall(r"by \(([^)]*)\)", target["expr"]), ""][:1]
+        for name in re.findall(r"\b(?:swell|gen_ai)_[a-z_]+", re.sub(r"by \([^)]*\)", "", target["expr"]))
+    ]
+    labels = {metric.name: set(metric.labels) for metric in METRICS}
     assert len(asked) > 8
-    assert {name for name in asked if f'"{name}"' not in told} == set()
+    assert [(name, by) for name, by in asked if name not in labels or not by <= labels[name]] == []
     assert all(panel["title"] and panel["description"] for panel in dashboard["panels"])
 
 

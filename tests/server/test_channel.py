@@ -12,7 +12,7 @@ import pytest
 from swell.clock import ManualClock
 from swell.metering.leases import LeaseBook
 from swell.server.channel import ControlChannel
-from swell.server.publish import Picture, Publication
+from swell.server.publish import LOG_DELTAS, Picture, Publication
 from swell.state.messages import (
     FrameBuffer,
     FromServer,
@@ -255,7 +255,8 @@ async def test_metrics_are_summed_and_outlive_their_worker(bench: Bench) -> None
 
 
 async def test_a_worker_that_does_not_read_is_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swell.server.channel.WRITE_BUFFER_BYTES", 100_000)
+    monkeypatch.setattr("swell.server.control_line.WRITE_BUFFER_BYTES", 100_000)
+    monkeypatch.setattr("swell.server.control_line.MOVE_SECONDS", 0.1)
     await (worker := await bench.join("a")).settle()
     for round_ in range(100):
         keys = tuple(msgspec.structs.replace(KEY, key_id=f"{round_}-{n}") for n in range(1000))
@@ -265,3 +266,25 @@ async def test_a_worker_that_does_not_read_is_cut_off(bench: Bench, monkeypatch:
             bench.changed.clear()
             await bench.changed.wait()
     assert worker is not None
+
+
+async def test_one_that_is_behind_is_not_cut_and_sent_what_it_missed_once_it_reads(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swell.server.control_line.WRITE_BUFFER_BYTES", 100_000)
+    await (worker := await bench.join("a")).settle()
+    for round_ in range(2 * LOG_DELTAS):
+        keys = tuple(msgspec.structs.replace(KEY, key_id=f"{round_}-{n}") for n in range(500))
+        bench.channel.publish(Picture(2, (), keys, (TENANT,)))
+    seen: list[Snapshot | Delta] = []
+    while not seen or seen[-1].sequence < bench.channel.publication.sequence:
+        message = await worker.receive()
+        assert isinstance(message, Snapshot | Delta)
+        seen.append(message)
+    assert len(seen) < LOG_DELTAS, "what came meanwhile was not queued"
+    assert isinstance(seen[-1], Snapshot)
+    assert seen[-1].keys == keys
+    bench.channel.publish(PICTURE)
+    after = await worker.receive()
+    assert isinstance(after, Delta)
+    assert after.sequence == seen[-1].sequence + 1

@@ -1,7 +1,7 @@
 """The ways in which a server ends, and what of its children ends with it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from swell.errors import StoreLost
 from swell.ports.engine import LaunchCommand
 from swell.server.draining import Draining
 from swell.server.ending import Ending, Way
-from swell.state.records import ProcessRecord
+from swell.state.records import ProcessRecord, StartedProcess
 from swell.testing.fake_provider import FakeMachine, FakeProvider
 
 PATIENCE_SECONDS = 10.0
@@ -34,17 +34,19 @@ class Intents:
         if self.lost is not None:
             raise self.lost
 
-    async def record_process(self, process: ProcessRecord) -> None:
+    async def record_processes(self, processes: Sequence[ProcessRecord]) -> None:
         self._check()
-        self.records[process.process_id] = process
+        self.records |= {process.process_id: process for process in processes}
 
-    async def record_started(self, process_id: str, pid: int, start_time: float) -> None:
+    async def record_started(self, started: Sequence[StartedProcess]) -> None:
         self._check()
-        self.records[process_id] = msgspec.structs.replace(self.records[process_id], pid=pid, start_time=start_time)
+        for process_id, pid, start_time in started:
+            self.records[process_id] = msgspec.structs.replace(self.records[process_id], pid=pid, start_time=start_time)
 
-    async def remove_process(self, process_id: str) -> None:
+    async def remove_processes(self, process_ids: Sequence[str]) -> None:
         self._check()
-        self.records.pop(process_id, None)
+        for process_id in process_ids:
+            self.records.pop(process_id, None)
 
     async def list_processes(self) -> list[ProcessRecord]:
         return list(self.records.values())

@@ -1,14 +1,14 @@
 """The desk of resources: what is written of them and when, and what is served where their cluster does not answer."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from swell.clock import ManualClock
-from swell.errors import AtCapacity, RetryLater
+from swell.errors import AtCapacity, RetryLater, StateError, SwellError, UserError
 from swell.server.resource_desk import BETWEEN_SECONDS, MAX_WRITES, ResourceDesk
 from swell.server.resource_status import Progress, progress_of, status_of
 from swell.server.spec_change import Change, NextSpec, SpecDesk
@@ -116,6 +116,7 @@ class World:
         self.pauses: asyncio.Queue[float] = asyncio.Queue()
         self.go_on = asyncio.Semaphore(0)
         self.server: Serving | None = None
+        self.prepare: Callable[[Spec], None] = lambda spec: None
 
     async def begin(self) -> Serving:
         await self.desk.begin()
@@ -123,8 +124,13 @@ class World:
         self.server = Serving(self.desk.join(FILE, {}), change, self.clock)
         return self.server
 
+    def fail(self, problems: list[SwellError]) -> None:
+        """What is prepared while there are some."""
+        if problems:
+            raise problems.pop(0)
+
     def _prepare(self, spec: Spec) -> None:
-        return None
+        self.prepare(spec)
 
     async def _pause(self, seconds: float) -> None:
         self.pauses.put_nowait(seconds)
@@ -264,6 +270,42 @@ async def test_a_server_that_is_busy_is_asked_again(kept: Path) -> None:
     assert not await world.join()
     server.spec_desk = None
     assert not await world.join()
+
+
+async def test_what_cannot_be_served_is_tried_again_each_time_later_though_nothing_changes(kept: Path) -> None:
+    world = World(kept)
+    server = await world.begin()
+    problems = [StateError("no"), UserError("still not"), StateError("nor now")]
+    world.prepare = lambda spec: world.fail(problems)
+    world.declared.items.append(model("more"))
+    world.declared.changed.set()
+    world.desk.start()
+    pauses: list[float] = []
+    async with asyncio.timeout(10.0):
+        while server.changes == 0:
+            pauses.append(await world.pauses.get())
+            world.go_on.release()
+    assert [each for each in pauses if each != BETWEEN_SECONDS][:3] == [15.0, 30.0, 60.0]
+    assert problems == []
+    await world.desk.close()
+
+
+async def test_what_a_successor_could_not_serve_is_tried_again_and_then_soon_forgotten(kept: Path) -> None:
+    world = World(kept)
+    await world.begin()
+    for seconds in (15.0, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0):
+        world.desk.failed()
+        assert await world.pauses.get() == seconds
+        assert not world.declared.changed.is_set()
+        world.go_on.release()
+        async with asyncio.timeout(5.0):
+            await world.declared.changed.wait()
+        world.declared.changed.clear()
+        assert await world.join()
+    assert await world.join()
+    world.desk.failed()
+    assert await world.pauses.get() == 15.0, "what was joined in between was served"
+    await world.desk.close()
 
 
 async def test_a_server_that_has_not_begun_is_asked_nothing(kept: Path) -> None:

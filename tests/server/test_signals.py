@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swell.server.signals import FRESH_SECONDS, Signals
+from swell.server.signals import FRESH_SECONDS, SILENT_SECONDS, Signals
 from swell.state.messages import Load, ModelLoad
 from swell.state.scaling import LengthSums, Window
 
@@ -222,3 +222,50 @@ def test_what_batch_is_of_a_window_is_told_apart() -> None:
     assert later.arrivals == 1
     assert later.batch is not None, "some of it runs"
     assert later.batch.arrivals == 0
+
+
+def test_one_that_stays_silent_keeps_the_others_from_being_seen_no_longer_than_promised() -> None:
+    made = signals("w", "x")
+    made.report("x", load(arrivals=5, in_flight=3, queued=2), 1.0)
+    seen: list[tuple[float, int, int, int, bool]] = []
+    for second in range(1, 60):
+        made.report("w", load(arrivals=2 * second, in_flight=1), float(second))
+        if found := made.window("m", ("w", "x"), float(second), USUAL):
+            seen.append((found.at, found.arrivals, found.in_flight, found.queued, found.is_partial))
+    silent = 1.0 + FRESH_SECONDS + 1.0  # when it is noticed, in a turn a second
+    whole = [each for each in seen if each[0] < silent]
+    assert all(not partial for *_, partial in whole)
+    after = [each for each in seen if each[0] >= silent + SILENT_SECONDS]
+    assert {partial for *_, partial in after} == {True}
+    assert [each[0] for each in after] == [float(second) for second in range(35, 60)], "as often as ever"
+    assert {(arrivals, in_flight, queued) for _, arrivals, in_flight, queued, _ in after[1:]} == {(2, 1, 0)}
+
+
+def test_one_that_speaks_again_begins_anew() -> None:
+    made = signals("w", "x")
+    for second in range(1, 100):
+        made.report("w", load(arrivals=second), float(second))
+        made.window("m", ("w", "x"), float(second), USUAL)
+    for second in range(100, 103):
+        made.report("w", load(arrivals=second), float(second))
+        made.report("x", load(arrivals=1000 + 3 * second), float(second))
+        seen = made.window("m", ("w", "x"), float(second), USUAL)
+    assert seen is not None
+    assert (seen.arrivals, seen.seconds, seen.is_partial) == (1 + 3, 1.0, False)
+
+
+def test_one_that_was_never_heard_is_waited_for_as_long_and_forgotten_when_it_ends() -> None:
+    made = signals("w")
+    found = []
+    for second in range(1, 80):
+        made.report("w", load(arrivals=second), float(second))
+        living = ("w", "found in the store") if second < 60 else ("w",)
+        made.forget(living)
+        if seen := made.window("m", living, float(second), USUAL):
+            found.append((second, seen.is_partial))
+    assert found == [*((second, True) for second in range(31, 60)), *((second, False) for second in range(60, 80))]
+
+
+def test_where_all_are_silent_nothing_is_known() -> None:
+    made = signals("w", "x")
+    assert all(made.window("m", ("w", "x"), float(second), USUAL) is None for second in range(4, 200))

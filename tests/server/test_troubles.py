@@ -5,9 +5,10 @@ from pathlib import Path
 
 from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER
+from swell.observe.metrics import exposition
 from swell.server.troubles import Troubles
 from swell.server.views import in_flight, replica_rows, server_samples, worker_rows
-from swell.state.messages import Load, ReplicaLoad
+from swell.state.messages import Load, ModelLoad, ReplicaLoad
 from swell.state.replica import Phase
 
 READY = Replica(
@@ -51,9 +52,27 @@ def test_rows_for_status() -> None:
 
 
 def test_the_servers_own_metrics_count_replicas_by_phase() -> None:
-    samples = {
-        (s.name, s.labels): s.value for s in server_samples([READY, FAILED, WORKER], workers=1, store_seconds=0.5)
-    }
+    told = server_samples([READY, FAILED, WORKER], {}, workers=1, store_seconds=0.5)
+    samples = {(sample.name, sample.labels): sample.value for sample in told}
     assert samples["swell_server_replicas", (("model", "chat"), ("phase", "ready"))] == 1
     assert samples["swell_server_replicas", (("model", "chat"), ("phase", "failed"))] == 1
     assert samples["swell_server_workers", ()] == 1
+
+
+def test_what_workers_say_of_models_and_replicas_that_there_are_is_told_and_nothing_of_others() -> None:
+    load = Load(
+        3,
+        1,
+        (ReplicaLoad("chat-1.aa", 2, 100, True, 1), ReplicaLoad("chat-1.gone", 9, 9, False, 0)),
+        (),
+        (ModelLoad("chat", in_flight=2, queued=1),),
+    )
+    told = server_samples([READY, WORKER], {"a": load, "b": load}, workers=2, store_seconds=0.5)
+    rows = exposition((sample.name, sample.labels, sample.value) for sample in told).decode().splitlines()
+    assert [row for row in rows if row.startswith(("swell_in", "swell_queued", "swell_replica"))] == [
+        'swell_in_flight{model="chat"} 4',
+        'swell_queued{model="chat"} 2',
+        'swell_replica_ejected{model="chat",replica="chat-1"} 2',
+        'swell_replica_in_flight{model="chat",replica="chat-1"} 4',
+        'swell_replica_outstanding_tokens{model="chat",replica="chat-1"} 200',
+    ]

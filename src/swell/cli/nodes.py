@@ -16,7 +16,9 @@ def nodes(
     place: Annotated[
         str | None, typer.Option(help="Only this provider of kind kubernetes. Without: the only one.")
     ] = None,
-    node_class: Annotated[str, typer.Option(help="The EC2NodeClass, or NodeClass of EKS Auto Mode.")] = "default",
+    node_class: Annotated[
+        str, typer.Option(help="The EC2NodeClass, NodeClass of EKS Auto Mode, or AKSNodeClass.")
+    ] = "default",
     as_json: JsonOption = False,
 ) -> None:
     """Print Karpenter NodePools for the accelerators and markets of the spec's models, to be applied with kubectl."""

@@ -45,6 +45,11 @@ def status(
         print(f"{scaled['model']} has {scaled['wanted']} of {scaled['min']} to {scaled['max']} replicas.")
     for key_id, reason in seen.get("refused_keys", {}).items():
         print(f"Clients with the key {key_id} are refused: {reason}")
+    spec = seen.get("spec") or {}
+    if spec.get("problem"):
+        print(f"What was last to be served could not be, and the spec before goes on: {spec['problem']}")
+    for refused in spec.get("refused_resources", []):
+        print(f"The {refused['kind']} {refused['name']} is refused ({refused['reason']}): {refused['message']}")
     if why:
         print_trail(seen["decisions"])
 

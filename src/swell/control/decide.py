@@ -52,6 +52,7 @@ class Act:
 Action = Add | Act
 
 _PREFERENCE = {Phase.READY: 0, Phase.STARTING: 1, Phase.PENDING: 2, Phase.FAILED: 3}
+FORGETTING = frozenset({Verb.RETRY, Verb.FINISH})  # the child is gone, and with it what is stored of it
 LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING, Phase.STOPPED})
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from swell.clock import Clock
 from swell.control.apply import Applier
-from swell.control.decide import LEAVING, Action, Add, decide
+from swell.control.decide import FORGETTING, LEAVING, Act, Action, Add, Verb, decide
 from swell.control.intents import Intents, from_record
-from swell.control.loopback import free_port
+from swell.control.launch import MAX_TOGETHER, Launcher
 from swell.control.probe import PATIENCE_SECONDS, PROBE_TIMEOUT_SECONDS, Answer, Ask, Prober
 from swell.control.replica import Replica
 from swell.control.workload import Workload
 from swell.ports.provider import OWN_MACHINE, Presence, Provider
+from swell.state.records import StartedProcess
 from swell.state.replica import Phase
 
 
@@ -68,7 +69,8 @@ class Fleet:
         self._in_flight: tuple[float, Mapping[str, int]] | None = None
         self._logs_checked_at: float | None = None
         self._wake = asyncio.Event()
-        self._applier = Applier(providers, intents, clock, self._pick_port)
+        self._applier = Applier(providers, intents)
+        self._launcher = Launcher(providers, intents, clock, self._taken_ports)
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -138,6 +140,8 @@ class Fleet:
         gateway loses a route over a server's restart. Entries of the store that are not the fleet's stay as they are.
         """
         now = self._clock.monotonic()
+        gone: list[str] = []
+        found: list[StartedProcess] = []
         for record in await self._intents.list_processes():
             try:
                 replica = from_record(record, now)
@@ -150,11 +154,15 @@ class Fleet:
                 replica = replace(replica, log_path=workload.log_path(replica.ordinal))
             handle = await provider.adopt(replica.child_id, replica.log_path, replica.handle)
             if handle is None:
-                await self._intents.remove_process(record.process_id)
+                gone.append(record.process_id)
                 continue
             if record.pid != handle.pid:
-                await self._intents.record_started(record.process_id, handle.pid, handle.start_time)
+                found.append(StartedProcess(record.process_id, handle.pid, handle.start_time))
             self._put(replace(replica, handle=handle, alive=True))
+        for begin in range(0, len(gone), MAX_TOGETHER):
+            await self._intents.remove_processes(gone[begin : begin + MAX_TOGETHER])
+        for begin in range(0, len(found), MAX_TOGETHER):
+            await self._intents.record_started(found[begin : begin + MAX_TOGETHER])
         for provider in self._providers.values():
             await provider.end_orphans()
         await self._observe(now, patience_seconds=PROBE_TIMEOUT_SECONDS)
@@ -178,8 +186,7 @@ class Fleet:
         before = self.replicas
         await self._observe(now)
         actions = decide(self._workloads, self.replicas, now, self._let_go)
-        for action in actions:
-            await self._apply(action, now)
+        await self._apply(actions, now)
         await self._rotate_logs(now)
         if actions:
             self.wake()
@@ -255,13 +262,24 @@ class Fleet:
         since = now if replica.unhealthy_since is None else replica.unhealthy_since
         return replica.seen(healthy=False, unhealthy_since=since, last_error=problem)
 
-    async def _apply(self, action: Action, now: float) -> None:
-        if isinstance(action, Add):
-            self._put(self._applier.add(self._workloads[action.workload], action.ordinal, now))
-            return
+    async def _apply(self, actions: Iterable[Action], now: float) -> None:
+        acts: list[Act] = []
+        for action in actions:
+            if isinstance(action, Add):
+                self._put(self._applier.add(self._workloads[action.workload], action.ordinal, now))
+            else:
+                acts.append(action)
+        kept = await self._applier.forget([self._replicas[act.child_id] for act in acts if act.verb in FORGETTING])
+        for act in acts:
+            if act.verb is not Verb.START:
+                await self._act(act, now, kept.get(act.child_id, ""))
+        starting = [self._replicas[act.child_id] for act in acts if act.verb is Verb.START]
+        await self._launcher.start([(each, self._workloads[each.workload]) for each in starting], now, self._put)
+
+    async def _act(self, action: Act, now: float, kept: str) -> None:
         replica = self._replicas[action.child_id]
         workload = self._workloads.get(replica.workload)
-        after = await self._applier.act(action, replica, workload, now)
+        after = await self._applier.act(action, replica, workload, now, kept)
         if after is None or after.child_id != action.child_id:
             del self._replicas[action.child_id]
             self._let_go.discard(action.child_id)
@@ -269,8 +287,8 @@ class Fleet:
         if after is not None:
             self._put(after)
 
-    def _pick_port(self) -> int:
-        return free_port({replica.address.port for replica in self._replicas.values() if replica.address is not None})
+    def _taken_ports(self) -> set[int]:
+        return {replica.address.port for replica in self._replicas.values() if replica.address is not None}
 
     async def _rotate_logs(self, now: float) -> None:
         times = self._times

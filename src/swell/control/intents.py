@@ -1,5 +1,6 @@
 """Replicas in the store: written before a child is started, so that whatever a crash leaves can be found."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -7,7 +8,7 @@ from swell.clock import Clock
 from swell.control.replica import Replica
 from swell.ports.engine import Address
 from swell.ports.provider import ChildHandle
-from swell.state.records import ProcessRecord
+from swell.state.records import ProcessRecord, StartedProcess
 from swell.state.replica import Phase
 
 
@@ -17,14 +18,14 @@ class Intents(Protocol):
     Raise SwellError only. What has returned is durable.
     """
 
-    async def record_process(self, process: ProcessRecord) -> None:
-        """Store or replace an intent."""
+    async def record_processes(self, processes: Sequence[ProcessRecord]) -> None:
+        """Store or replace intents, together."""
 
-    async def record_started(self, process_id: str, pid: int, start_time: float) -> None:
-        """Add what the started process is known by. Raises AlreadyGone where there is no such intent."""
+    async def record_started(self, started: Sequence[StartedProcess]) -> None:
+        """Add what started processes are known by, together. Raises AlreadyGone where one of them has no intent."""
 
-    async def remove_process(self, process_id: str) -> None:
-        """Forget a child; removing twice is fine."""
+    async def remove_processes(self, process_ids: Sequence[str]) -> None:
+        """Forget children, together; removing twice is fine."""
 
     async def list_processes(self) -> list[ProcessRecord]:
         """All of them."""

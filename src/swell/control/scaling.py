@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from swell.policy.scaling.diff import Start, actions
+from swell.policy.scaling.partial import letting_nobody_go
 from swell.ports.scaled_fleet import ScaledFleet
 from swell.ports.scaler import Scaler
 from swell.state.scaling import Decision, Pool
@@ -28,6 +29,8 @@ class ScalingLoop:
         """One turn."""
         seen = self._fleet.observe(now)
         decision = self._scaler.decide(seen)
+        if seen.window is not None and seen.window.is_partial:
+            decision = letting_nobody_go(decision, seen.replicas)
         self._record(decision)
         for action in actions(decision, seen.replicas, self._pools):
             if isinstance(action, Start):

@@ -134,9 +134,9 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
 
 
 def listener_protocol(
-    make_client: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None
+    make_client: Callable[[], asyncio.Protocol], context: Callable[[], ssl.SSLContext] | None
 ) -> Callable[[], asyncio.Protocol]:
-    """What the event loop calls for every accepted connection."""
+    """What the event loop calls for every accepted connection; `context` says what is shown to this one."""
     if context is None:
         return make_client
-    return lambda: TlsConnection(context, make_client())
+    return lambda: TlsConnection(context(), make_client())

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import uvloop
 
@@ -21,10 +22,12 @@ from swell.gateway.phase import Phase
 from swell.gateway.service import Service
 from swell.gateway.tls import listener_protocol, server_context
 from swell.gateway.unserved import stopping
+from swell.security.reloading import LOOK_SECONDS, ReloadingContext
 from swell.state.worker import LEAVE_SIGNAL, WorkerSettings
 
 CHECK_SECONDS = 0.25
 LOAD_EVERY_CHECKS = 4
+LOOK_EVERY_CHECKS = round(LOOK_SECONDS / CHECK_SECONDS)
 BACKLOG = 2048
 UNSENT = frozenset({Phase.ADMITTING, Phase.SHARES, Phase.QUEUED, Phase.CONNECTING})
 
@@ -65,12 +68,10 @@ async def _serve(settings: WorkerSettings) -> None:
         loop.add_signal_handler(number, told_to_stop)
     loop.add_signal_handler(LEAVE_SIGNAL, told_to_leave)
     link_task = loop.create_task(link.run())
-    upkeep = loop.create_task(_upkeep(service, link, told_to_stop))
+    shown = _shown(settings)
+    upkeep = loop.create_task(_upkeep(service, link, shown, told_to_stop))
     listener = _listen(settings.host, settings.port)
-    context = None
-    if settings.certificate_file:
-        context = server_context(settings.certificate_file, settings.private_key_file)
-    accept = listener_protocol(lambda: ClientConnection(service), context)
+    accept = listener_protocol(lambda: ClientConnection(service), (lambda: shown.current) if shown else None)
     server = await loop.create_server(accept, sock=listener, backlog=BACKLOG, start_serving=False)
     with ThreadPoolExecutor(1, thread_name_prefix="spool") as disk:
         spooling = loop.create_task(_keep_spool(service, disk))
@@ -89,7 +90,17 @@ async def _serve(settings: WorkerSettings) -> None:
     service.spool.close()
 
 
-async def _upkeep(service: Service, link: ControlLink, stop: Callable[[], None]) -> None:
+def _shown(settings: WorkerSettings) -> ReloadingContext | None:
+    """What clients are shown. Raises OSError or ssl.SSLError for files that cannot be used."""
+    if not settings.certificate_file:
+        return None
+    certificate, private_key = settings.certificate_file, settings.private_key_file
+    return ReloadingContext(Path(certificate), (Path(private_key),), lambda: server_context(certificate, private_key))
+
+
+async def _upkeep(
+    service: Service, link: ControlLink, shown: ReloadingContext | None, stop: Callable[[], None]
+) -> None:
     turns, settings = 0, service.settings
     while True:
         await asyncio.sleep(CHECK_SECONDS)
@@ -102,6 +113,8 @@ async def _upkeep(service: Service, link: ControlLink, stop: Callable[[], None])
                 service.pacer.look(service.now(), time.thread_time())
             if turns % LOAD_EVERY_CHECKS == 0:
                 link.send_load()
+            if shown is not None and turns % LOOK_EVERY_CHECKS == 0:
+                shown.look(time.time())
         except Exception:  # upkeep must outlive a fault in one turn; the fault is in the worker's log
             _log.exception("a turn of upkeep failed")
 

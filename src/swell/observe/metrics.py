@@ -14,36 +14,44 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True)
 class Metric:
-    """`telemetry` is OpenTelemetry's name, `name` Prometheus's."""
+    """`telemetry` is OpenTelemetry's name, `name` Prometheus's. `labels` are all that its samples have."""
 
     telemetry: str
     name: str
     kind: Kind
     help: str
+    labels: tuple[str, ...] = ()
 
 
+_ANSWERED = ("gen_ai_request_model", "endpoint", "status")
 METRICS = (
     Metric("gen_ai.server.request.duration", "gen_ai_server_request_duration_seconds", "histogram",
-           "From a request's arrival to the end of its response."),
+           "From a request's arrival to the end of its response.", _ANSWERED),
     Metric("gen_ai.server.time_to_first_token", "gen_ai_server_time_to_first_token_seconds", "histogram",
-           "From a request's arrival to the first content of its response."),
+           "From a request's arrival to the first content of its stream.", _ANSWERED),
     Metric("gen_ai.server.time_per_output_token", "gen_ai_server_time_per_output_token_seconds", "histogram",
-           "Mean time between output tokens of a response after the first."),
+           "Mean time between output tokens of a stream after the first.", _ANSWERED),
     Metric("gen_ai.client.usage.input_tokens", "gen_ai_client_usage_input_tokens_total", "counter",
-           "Prompt tokens of settled requests."),
+           "Prompt tokens of requests that have ended.", _ANSWERED),
     Metric("gen_ai.client.usage.output_tokens", "gen_ai_client_usage_output_tokens_total", "counter",
-           "Completion tokens of settled requests."),
-    Metric("swell.refusals", "swell_refusals_total", "counter", "Requests that Swell itself refused, by error code."),
-    Metric("swell.retries", "swell_retries_total", "counter", "Tries on another replica."),
-    Metric("swell.bad_http", "swell_bad_http_total", "counter", "Connections closed for broken or hostile HTTP."),
-    Metric("swell.slow_clients", "swell_slow_clients_total", "counter", "Connections closed because nobody read."),
-    Metric("swell.in_flight", "swell_in_flight", "gauge", "Requests being served."),
-    Metric("swell.queued", "swell_queued", "gauge", "Requests waiting for a replica."),
-    Metric("swell.replica.in_flight", "swell_replica_in_flight", "gauge", "Requests at a replica."),
+           "Completion tokens of requests that have ended.", _ANSWERED),
+    Metric("swell.gateway.overhead", "swell_gateway_overhead_seconds", "histogram",
+           "From a request's arrival until it was first sent to a replica, what it waited included.", _ANSWERED),
+    Metric("swell.gateway.requests", "swell_gateway_requests_total", "counter",
+           "Requests that have ended: settled, estimated or void as in the ledger, or the code of the error.",
+           ("outcome",)),
+    Metric("swell.gateway.retries", "swell_gateway_retries_total", "counter", "Tries on another replica."),
+    Metric("swell.gateway.connections", "swell_gateway_connections", "gauge", "Connections of clients."),
+    Metric("swell.in_flight", "swell_in_flight", "gauge", "Requests that were sent to replicas.", ("model",)),
+    Metric("swell.queued", "swell_queued", "gauge", "Requests waiting for a replica.", ("model",)),
+    Metric("swell.replica.in_flight", "swell_replica_in_flight", "gauge", "Requests at a replica.",
+           ("model", "replica")),
     Metric("swell.replica.outstanding_tokens", "swell_replica_outstanding_tokens", "gauge",
-           "Upper bound of the tokens that a replica still has to process."),
-    Metric("swell.replica.ejected", "swell_replica_ejected", "gauge", "Workers that avoid a replica."),
-    Metric("swell.server.replicas", "swell_server_replicas", "gauge", "Replicas by model and phase."),
+           "Upper bound of the tokens that a replica still has to process.", ("model", "replica")),
+    Metric("swell.replica.ejected", "swell_replica_ejected", "gauge", "Gateway workers that avoid a replica.",
+           ("model", "replica")),
+    Metric("swell.server.replicas", "swell_server_replicas", "gauge", "Replicas by model and phase.",
+           ("model", "phase")),
     Metric("swell.server.workers", "swell_server_workers", "gauge", "Gateway workers that are connected."),
     Metric("swell.server.store_seconds", "swell_server_store_seconds", "gauge",
            "How long the last write to the store took."),

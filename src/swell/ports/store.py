@@ -26,6 +26,7 @@ from swell.state.records import (
     ProcessRecord,
     SpoolPosition,
     SpoolUse,
+    StartedProcess,
     UsageChange,
     UsageFilter,
     UsageRecord,
@@ -252,14 +253,17 @@ class AlertStore(Protocol):
 class ProcessStore(Protocol):
     """Child processes, so that a restarted server finds what runs."""
 
-    def record_process(self, process: ProcessRecord) -> None:
-        """Store the intent before starting; replaces an entry of the same id."""
+    def record_processes(self, processes: Sequence[ProcessRecord]) -> None:
+        """Store the intents before starting, together; each replaces an entry of the same id."""
 
-    def record_started(self, process_id: str, pid: int, start_time: float) -> None:
-        """Add what the started process is known by. Raises AlreadyGone if the entry was removed meanwhile."""
+    def record_started(self, started: Sequence[StartedProcess]) -> None:
+        """Add what started processes are known by, together.
 
-    def remove_process(self, process_id: str) -> None:
-        """Forget a process that is gone; removing twice is fine."""
+        Raises AlreadyGone if an entry was removed meanwhile; then nothing is added.
+        """
+
+    def remove_processes(self, process_ids: Sequence[str]) -> None:
+        """Forget processes that are gone, together; removing twice is fine."""
 
     def list_processes(self) -> list[ProcessRecord]:
         """All entries, oldest first."""

@@ -21,6 +21,7 @@ from swell.clock import Clock
 from swell.metering.budgets import PREFIX, BudgetBook, BudgetGrant
 from swell.metering.leases import WINDOW_SECONDS, Grant, LeaseBook
 from swell.observe import metrics
+from swell.server.control_line import ControlLine
 from swell.server.private_socket import private_socket, remove_socket
 from swell.server.publish import Picture, Publication, limits_of
 from swell.state.messages import (
@@ -42,7 +43,6 @@ from swell.state.messages import (
 )
 
 STORE_RETRY_SECONDS = 1.0  # after a lease could not be stored
-WRITE_BUFFER_BYTES = 8 * 1024 * 1024  # unread by a worker; a slower one is cut off and comes back for a snapshot
 HELLO_SECONDS = 5.0
 MAX_CONNECTIONS = 1024
 
@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self.is_remote = is_remote
         self._frames = FrameBuffer()
         self._transport: asyncio.Transport | None = None
+        self._line: ControlLine | None = None
         self._hello_deadline: asyncio.TimerHandle | None = None
         self.hello: Hello | None = None
 
@@ -71,6 +72,7 @@ class Connection(asyncio.Protocol):
         if not self._channel.admit(self):
             self.close()
             return
+        self._line = ControlLine(self._transport, self._caught_up)
         loop = asyncio.get_running_loop()
         self._hello_deadline = loop.call_later(HELLO_SECONDS, self._expect_hello)
 
@@ -85,18 +87,26 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._hello_deadline:
             self._hello_deadline.cancel()
+        if self._line is not None:
+            self._line.close()
         self._channel.lost(self)
 
+    def pause_writing(self) -> None:
+        if self._line is not None:
+            self._line.is_full()
+
+    def resume_writing(self) -> None:
+        if self._line is not None:
+            self._line.has_room()
+
     def send(self, message: FromServer) -> None:
-        """Queue a message; cut the connection where the worker does not read."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
-            _log.warning("a worker does not read its control channel; its connection is cut")
-            transport.abort()
-            return
-        transport.write(encode_message(message))
+        """Queue a message; the connection is cut where the worker does not read."""
+        if self._line is not None:
+            self._line.send(message)
+
+    def _caught_up(self, epoch: int, sequence: int) -> None:
+        for message in self._channel.publication.since(epoch, sequence):
+            self.send(message)
 
     def close(self) -> None:
         """Close after what is queued."""

@@ -1,5 +1,6 @@
 """The private authority between a server and its gateways, where no other one is given."""
 
+import ssl
 from pathlib import Path
 
 from swell.errors import UserError
@@ -10,7 +11,7 @@ from swell.security.certificates import (
     make_client_certificate,
     make_server_certificate,
 )
-from swell.security.control_tls import SERVER_NAME
+from swell.security.control_tls import SERVER_NAME, control_server_context
 from swell.security.private_files import create_private
 from swell.server.gateway_arguments import CA, CERTIFICATE, PRIVATE_KEY
 from swell.server.state_directory import StateDirectory
@@ -27,6 +28,12 @@ def server_certificate(spec: GatewaysSpec, state: StateDirectory, now_unix: floa
     if spec.ca is not None:
         return CertificateFiles(Path(spec.certificate or ""), Path(spec.private_key or ""), Path(spec.ca))
     return ensure_local_certificate(state.root / FOLDER, [SERVER_NAME], now_unix)
+
+
+def control_context(spec: GatewaysSpec, state: StateDirectory, now_unix: float) -> ssl.SSLContext:
+    """What gateways are shown now. Raises StateError where the files cannot be used."""
+    files = server_certificate(spec, state, now_unix)
+    return control_server_context(files.ca or Path(), files.certificate, files.private_key)
 
 
 def make_credentials(state: StateDirectory, folder: Path, name: str, now_unix: float) -> float:

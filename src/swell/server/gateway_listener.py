@@ -62,8 +62,8 @@ class GatewayListener:
         self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self, host: str, port: int, context: ssl.SSLContext) -> None:
-        """Raises StateError where the port cannot be had."""
+    async def open(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> None:
+        """`context` is asked for each connection. Raises StateError where the port cannot be had."""
         try:
             await self._door.open(host, port, context)
         except OSError as error:

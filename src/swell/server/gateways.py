@@ -1,10 +1,10 @@
 """Gateways on other machines: what is known of them, and where they are listened to if the file says so."""
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from swell.gateway.worker import raise_file_limit
 from swell.metering.ingest import Ingested
+from swell.server.certificate_watch import CertificateWatch
 from swell.server.channel import MAX_CONNECTIONS, ControlChannel
 from swell.server.gateway_listener import MAX_GATEWAY_CONNECTIONS, GatewayListener
 from swell.server.parts import Parts
@@ -25,9 +25,11 @@ class Gateways:
         writer: Writer,
         changed: Callable[[], None],
         ingested: Callable[[Ingested], Awaitable[None]],
+        say: Callable[[str], None],
     ) -> None:
         self._parts = parts
         self._listener: GatewayListener | None = None
+        self._certificates = CertificateWatch(parts.spec.server, parts.state, parts.clock, say)
         self.remote = RemoteGateways(
             parts.store,
             writer,
@@ -42,14 +44,15 @@ class Gateways:
         spec = self._parts.spec.server.gateways
         if spec is None:
             return
-        from swell.security.control_tls import control_server_context
-        from swell.server.gateway_credentials import server_certificate
-
-        files = server_certificate(spec, self._parts.state, self._parts.clock.unix())
-        context = control_server_context(files.ca or Path(), files.certificate, files.private_key)
+        shown = self._certificates.open_control(spec)
         raise_file_limit(MAX_FILES)
         self._listener = GatewayListener(self.remote, channel, self._settings())
-        await self._listener.open(spec.host, spec.port, context)
+        await self._listener.open(spec.host, spec.port, lambda: shown.current)
+
+    async def look(self) -> None:
+        """Once in LOOK_SECONDS: who is silent, and whether certificates were renewed."""
+        self._certificates.look()
+        await self.remote.look()
 
     async def collect(self) -> None:
         """Have what gateways' workers wrote by now entered, as far as they answer."""

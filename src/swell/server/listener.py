@@ -14,7 +14,7 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Listener:
-    """Files that a worker reads at its start. Without a certificate it listens in plaintext."""
+    """Files that a worker reads at its start and when they change. Without a certificate it listens in plaintext."""
 
     pepper_file: Path
     certificate_file: Path | None = None
@@ -33,6 +33,14 @@ def prepare_listener(spec: ServerSpec, state: StateDirectory, pepper_file: Path,
     else:
         files = check_certificate(Path(spec.tls.certificate or ""), Path(spec.tls.private_key or ""), clock.unix())
     return Listener(pepper_file, files.certificate, files.private_key, files.ca)
+
+
+def renew_listener(spec: ServerSpec, state: StateDirectory, clock: Clock) -> None:
+    """Make our own certificate anew where it is near its end; a given one is others' to renew. Raises StateError."""
+    if spec.tls is not None and spec.tls.local_ca:
+        from swell.security.certificates import ensure_local_certificate
+
+        ensure_local_certificate(state.tls, _names(spec.host), clock.unix())
 
 
 def _names(host: str) -> list[str]:

@@ -30,6 +30,7 @@ from swell.state.worker import ControlServer
 CONNECT_SECONDS = 5.0  # to one address
 ANSWER_SECONDS = 30.0  # a store that is away is waited for by the server, and less than this
 RETRY_AFTER_SECONDS = 0.5
+PIECE_BYTES = 64 * 1024  # that must go out within ANSWER_SECONDS: a slow line is waited for while it moves
 
 
 class RemoteUsage:
@@ -66,7 +67,7 @@ class RemoteUsage:
         try:
             if self._connection is None:
                 self._connection = self._connected()
-            self._connection.sendall(encode_gateway_message(call))
+            _send(self._connection, encode_gateway_message(call))
             answer = decode_to_gateway(receive_frame(self._connection))
             if not isinstance(answer, Answer):
                 raise ValueError("it answered something else")
@@ -103,3 +104,9 @@ class RemoteUsage:
                 continue
             return connection
         raise reason
+
+
+def _send(connection: ssl.SSLSocket, content: bytes) -> None:
+    """All of it. A socket's timeout is for the whole of what it is given at once."""
+    for begin in range(0, len(content), PIECE_BYTES):
+        connection.sendall(content[begin : begin + PIECE_BYTES])

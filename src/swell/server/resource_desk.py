@@ -2,7 +2,7 @@
 
 One desk outlives the servers that succeed one another while this one leads. A change is acted on after a moment of
 quiet, so that many at once are one, and there is a least time between two. One that changes nothing that is served
-costs a status alone.
+costs a status alone. One that cannot be served is tried again.
 """
 
 import asyncio
@@ -29,6 +29,8 @@ QUIET_SECONDS = 0.5  # without another change, before one is acted on
 MAX_WAIT_SECONDS = 5.0  # for such a quiet time
 BETWEEN_SECONDS = 5.0  # at least, from one joining to the next
 AGAIN_SECONDS = 60.0  # until a model that could not be had is tried again
+FAILED_SECONDS = 15.0  # until what could not be served is tried again; doubles with each try up to
+FAILED_MAX_SECONDS = 600.0
 BUSY_SECONDS = 1.0  # until a server that was busy is asked again
 STATUS_SECONDS = 2.0  # between two looks at what became of them
 MAX_WRITES = 20  # of statuses in one look; the others come in the next
@@ -74,6 +76,9 @@ class ResourceDesk:
         self._told_wanted: dict[str, int] = {}
         self._statuses = Loop("statuses of resources", self._status_step, STATUS_SECONDS, clock)
         self._tasks: list[asyncio.Task[None]] = []
+        self._failures = 0  # in a row, of what was joined
+        self._has_failed = False  # what was joined last
+        self._again: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
         """Learn what there is; where the cluster does not answer, what there was. Raises AtCapacity without either."""
@@ -95,10 +100,25 @@ class ResourceDesk:
 
     async def close(self) -> None:
         """Leave them as they are."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._again] if self._again else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._declarations.close()
+
+    def failed(self) -> None:
+        """What was joined last cannot be served: it is tried again though nothing changes, each time later."""
+        self._has_failed = True
+        seconds = min(FAILED_MAX_SECONDS, FAILED_SECONDS * 2 ** min(self._failures, 16))
+        self._failures += 1
+        _log.warning("the resources are tried again", extra={"retry_after_seconds": seconds, "attempt": self._failures})
+        if self._again is not None:
+            self._again.cancel()
+        self._again = asyncio.ensure_future(self._try_again(seconds))
+
+    async def _try_again(self, seconds: float) -> None:
+        await self._pause(seconds)
+        self._declarations.changed.set()
 
     def join(self, of_file: Spec, refused: Mapping[Key, Refusal]) -> Wanted:
         """The file's spec and every resource that there was at the last change. Called in any thread."""
@@ -137,6 +157,9 @@ class ResourceDesk:
         if server is None or not server.has_begun or server.spec_desk is None:
             return False
         self._known = tuple(self._declarations.current())
+        if not self._has_failed:
+            self._failures = 0
+        self._has_failed = False
         try:
             self._keep()
             await server.spec_desk.join()
@@ -144,6 +167,7 @@ class ResourceDesk:
             return False
         except (SwellError, OSError) as error:
             _log.exception("the resources could not be joined to the spec", extra={"reason": str(error)})
+            self.failed()
         self._statuses.wake.set()
         return True
 

@@ -87,7 +87,7 @@ class RunningServer:
             publish=self._publish,
         )
         self._budgets = self._money.budgets
-        self._gateways = Gateways(parts, self._writer, self._workers_moved, self._budgets.ingested)
+        self._gateways = Gateways(parts, self._writer, self._workers_moved, self._budgets.ingested, self._troubles.say)
         self._intake = Intake(
             SpoolReader(parts.state.spool, parts.store),
             self._writer,
@@ -426,13 +426,13 @@ class RunningServer:
             self._fleet.report_in_flight(in_flight(loads.values()))
 
     def _samples(self) -> list[Sample]:
-        return server_samples(
-            self._fleet.replicas, workers=len(self._channel.connected()), store_seconds=self._writer.last_seconds
-        )
+        replicas, loads = self._fleet.replicas, self._channel.loads()
+        workers, seconds = len(self._channel.connected()), self._writer.last_seconds
+        return server_samples(replicas, loads, workers=workers, store_seconds=seconds)
 
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)
-        await self._gateways.remote.look()
+        await self._gateways.look()
         await self._refresh_budgets()
         await self._budgets.save()
         await roll_usage(self._parts.store, self._writer, self._clock)

@@ -7,6 +7,9 @@ its server tells of times that were seen before.
 A window covers what reports cover and nothing else: a turn may come five times between two reports of a worker, and
 what happened in a second is not what happened in the 0.2 s since the last turn. So each worker's part of a window
 reaches from one of its reports to a later one, and while a worker has told nothing new there is no window.
+
+One that has been silent for SILENT_SECONDS may be serving for a long time yet, as a gateway whose line is cut. From
+then on windows are of the others, and say that they are partial; when it speaks again, counting begins anew for it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,6 +20,7 @@ from swell.state.messages import Load, ModelLoad
 from swell.state.scaling import LengthSums, Window
 
 FRESH_SECONDS = 3.0  # workers report once a second; whoever is silent for longer may hold requests unseen
+SILENT_SECONDS = 30.0  # after which the others are not kept waiting any more
 LEAST_SECONDS = 0.5  # that a worker's part covers: in less, when reports are read says more than what they tell
 
 _BATCH = "batch_"  # begins the names of sums over requests of priority batch alone
@@ -64,6 +68,7 @@ class Signals:
         self._intervals = {model: _Interval(now) for model in set(names.values())}
         self._last: dict[str, dict[str, ModelLoad]] = {}  # the last report, by worker and served name
         self._heard_at: dict[str, float] = {}
+        self._silent_since: dict[str, float] = {}  # by worker, when that was noticed
 
     def report(self, incarnation: str, load: Load, now: float) -> None:
         """Take a worker's report."""
@@ -82,10 +87,17 @@ class Signals:
     def forget(self, living: Collection[str]) -> None:
         """Drop the workers that are gone; what they reported before stays counted."""
         for incarnation in self._last.keys() - set(living):
-            del self._last[incarnation], self._heard_at[incarnation]
-            for interval in self._intervals.values():
-                for name, value in interval.parts.pop(incarnation).sums.items():
-                    interval.gone[name] += value
+            self._set_aside(incarnation)
+        for known in (self._heard_at, self._silent_since):
+            for incarnation in known.keys() - set(living):
+                del known[incarnation]
+
+    def _set_aside(self, incarnation: str) -> None:
+        """Count no longer on a worker; what it reported before stays counted."""
+        del self._last[incarnation]
+        for interval in self._intervals.values():
+            for name, value in interval.parts.pop(incarnation).sums.items():
+                interval.gone[name] += value
 
     def queued(self, model: str) -> int:
         """Requests that wait for a replica of it, as last reported."""
@@ -94,17 +106,22 @@ class Signals:
     def is_awaited(self, model: str, living: Collection[str], now: float) -> bool:
         """Every living worker speaks, and there is no window yet: the next reports make one within a second."""
         interval = self._intervals[model]
+        living = set(living) - self._long_silent(self._silent(living, now), now)
         speaks = living and all(now - self._heard_at.get(worker, -inf) <= FRESH_SECONDS for worker in living)
         return bool(speaks) and not self._is_known(interval, living, now, waits=bool(self.queued(model)))
 
     def window(self, model: str, living: Collection[str], now: float, usual_seconds: float) -> Window | None:
         """What happened since the last window; None where a living worker has told nothing new, or not lately.
 
+        One that is silent for longer than SILENT_SECONDS is not waited for: the window is of the others.
+
         Somebody who waits is not made to wait longer by a worker that is silent, nor, after some quiet, by one that
         speaks within a second: then those that spoke count. Such a turn before its time gets the quiet before it added,
         so that one arrival in it makes no rate of hundreds.
         """
         interval = self._intervals[model]
+        silent = self._silent(living, now)
+        living = set(living) - self._long_silent(silent, now)
         if not self._is_known(interval, living, now, waits=bool(self.queued(model))):
             return None
         told = [part for worker, part in interval.parts.items() if worker in living and part.seconds > 0]
@@ -114,14 +131,25 @@ class Signals:
         is_early = interval.follows_quiet and seconds < shortest
         if is_early:
             seconds += usual_seconds if interval.before is None else interval.before.seconds
-        window = self._close(model, interval, now, seconds, is_early=is_early)
+        window = replace(self._close(model, interval, now, seconds, is_early=is_early), is_partial=bool(silent))
         # Who told nothing new is taken into the next window, from where its last part ended.
         parts = {worker: _Part(part.ended, part.ended, is_new=False) for worker, part in interval.parts.items()}
         self._intervals[model] = _Interval(now, window, parts)
         return window
 
+    def _silent(self, living: Collection[str], now: float) -> set[str]:
+        return {worker for worker in living if now - self._heard_at.get(worker, -inf) > FRESH_SECONDS}
+
+    def _long_silent(self, silent: Collection[str], now: float) -> set[str]:
+        """Those who are not waited for any more, and are set aside."""
+        self._silent_since = {worker: self._silent_since.get(worker, now) for worker in silent}
+        long = {worker for worker, since in self._silent_since.items() if now - since >= SILENT_SECONDS}
+        for worker in long & self._last.keys():
+            self._set_aside(worker)
+        return long
+
     def _is_known(self, interval: _Interval, living: Collection[str], now: float, *, waits: bool) -> bool:
-        silent = {worker for worker in living if now - self._heard_at.get(worker, -inf) > FRESH_SECONDS}
+        silent = self._silent(living, now)
         parts = {worker: interval.parts[worker] for worker in living if worker not in silent}
         lacking = any(part.seconds < LEAST_SECONDS for part in parts.values())
         if waits and any(part.is_new for part in parts.values()):

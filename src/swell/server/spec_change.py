@@ -21,6 +21,7 @@ from swell.errors import ModelUnavailable, RetryLater, SwellError
 from swell.server.background import Background
 from swell.server.spec_diff import Difference, check_change, differences
 from swell.spec import Spec
+from swell.spec.custom_resources import KINDS
 from swell.spec.declared import UNAVAILABLE, Key, Refusal, Wanted
 
 RETRY_SECONDS = 5.0
@@ -101,6 +102,10 @@ class SpecDesk:
             "since_unix": self._since_unix,
             "changing": self._is_busy,
             "problem": self._problem,
+            "refused_resources": [
+                {"kind": KINDS[plural], "name": name, "reason": refusal.reason, "message": refusal.message}
+                for (plural, name), refusal in sorted(self.wanted.refusals.items())
+            ],
         }
 
     async def differences(self, file: Path) -> list[Difference]:

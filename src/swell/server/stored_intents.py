@@ -1,10 +1,11 @@
 """The store's processes as the fleet uses them: each call on the store's thread."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swell.ports.store import Store
 from swell.server.writer import Writer
-from swell.state.records import ProcessRecord
+from swell.state.records import ProcessRecord, StartedProcess
 
 
 @dataclass(frozen=True)
@@ -14,17 +15,17 @@ class StoredIntents:
     store: Store
     writer: Writer
 
-    async def record_process(self, process: ProcessRecord) -> None:
-        """Store or replace an intent."""
-        await self.writer.call(lambda: self.store.record_process(process))
+    async def record_processes(self, processes: Sequence[ProcessRecord]) -> None:
+        """Store or replace intents, together."""
+        await self.writer.call(lambda: self.store.record_processes(processes))
 
-    async def record_started(self, process_id: str, pid: int, start_time: float) -> None:
-        """Add what the started process is known by."""
-        await self.writer.call(lambda: self.store.record_started(process_id, pid, start_time))
+    async def record_started(self, started: Sequence[StartedProcess]) -> None:
+        """Add what started processes are known by."""
+        await self.writer.call(lambda: self.store.record_started(started))
 
-    async def remove_process(self, process_id: str) -> None:
-        """Forget a child."""
-        await self.writer.call(lambda: self.store.remove_process(process_id))
+    async def remove_processes(self, process_ids: Sequence[str]) -> None:
+        """Forget children, together."""
+        await self.writer.call(lambda: self.store.remove_processes(process_ids))
 
     async def list_processes(self) -> list[ProcessRecord]:
         """All of them."""

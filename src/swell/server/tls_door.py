@@ -30,8 +30,8 @@ class TlsDoor:
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: dict[asyncio.Task[None], float] = {}  # oldest first, and when each began
 
-    async def open(self, host: str, port: int, context: ssl.SSLContext) -> None:
-        """Listen on every address that `host` stands for. Raises OSError where one cannot be had."""
+    async def open(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> None:
+        """Listen on every address of `host`, with what `context` says then. Raises OSError where one cannot be had."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
@@ -57,7 +57,7 @@ class TlsDoor:
             listening.close()
         self._sockets.clear()
 
-    async def _accept(self, listening: socket.socket, context: ssl.SSLContext) -> None:
+    async def _accept(self, listening: socket.socket, context: Callable[[], ssl.SSLContext]) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._make_room()
@@ -67,7 +67,7 @@ class TlsDoor:
                 _log.warning("gateways cannot be accepted now", extra={"reason": str(error)})
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            task = loop.create_task(self._shake_hands(accepted, context))
+            task = loop.create_task(self._shake_hands(accepted, context()))
             self._handshakes[task] = loop.time()
             task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 

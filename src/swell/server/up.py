@@ -195,6 +195,10 @@ def _prepare(
                 models.append(assembly.prepare_model(model, spec.place_of(model), state, progress))
         except UserError as error:
             raise ModelUnavailable(model.name, error.message) from error
+    if spec.server.gateways is not None:  # or the server that follows could not begin, nor could the one before
+        from swell.server.gateway_credentials import control_context  # late: most servers need none
+
+        control_context(spec.server.gateways, state, clock.unix())
     return Prepared(models, prepare_listener(spec.server, state, assembly.pepper(state)[1], clock), sinks)
 
 
@@ -266,6 +270,8 @@ class _Succession:
             except SwellError as error:
                 _log.exception("a changed spec cannot be served")
                 self._audience.trouble(f"The changed spec cannot be served, and the one before goes on: {error}")
+                if self._resources is not None:
+                    self._resources.failed()
                 parts = self._parts(current, before, problem=str(error))
                 server = self._server = RunningServer(parts, self._audience.trouble)
                 following = await server.run(self._announce(current))

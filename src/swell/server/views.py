@@ -1,6 +1,6 @@
 """What the server shows of itself: pure functions from replicas and loads to status and metrics."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from swell.control.replica import Replica
@@ -76,8 +76,11 @@ def worker_rows(
     return rows
 
 
-def server_samples(replicas: Iterable[Replica], *, workers: int, store_seconds: float) -> list[Sample]:
-    """The server's own gauges."""
+def server_samples(
+    replicas: Iterable[Replica], loads: Mapping[str, Load], *, workers: int, store_seconds: float
+) -> list[Sample]:
+    """Gauges: what workers said last of models and replicas that there are, and the server's own."""
+    replicas = list(replicas)
     counts: dict[tuple[str, str], int] = {}
     for replica in replicas:
         if replica.kind != GATEWAY_WORKER:
@@ -88,10 +91,35 @@ def server_samples(replicas: Iterable[Replica], *, workers: int, store_seconds: 
             Sample("swell_server_replicas", (("model", model), ("phase", phase)), count)
             for (model, phase), count in counts.items()
         ),
+        *(sample for load in loads.values() for sample in _model_samples(load)),
+        *_replica_samples(replicas, loads),
         Sample("swell_server_workers", (), workers),
         Sample("swell_server_store_seconds", (), store_seconds),
         Sample("swell_server_up", (), 1),
     ]
+
+
+def _model_samples(load: Load) -> Iterator[Sample]:
+    for model in load.models:
+        labels = (("model", model.name),)
+        yield Sample("swell_in_flight", labels, model.in_flight)
+        yield Sample("swell_queued", labels, model.queued)
+
+
+def _replica_samples(replicas: Iterable[Replica], loads: Mapping[str, Load]) -> Iterator[Sample]:
+    """By the places of replicas, which are as many as there are replicas at once: ids are new for every start."""
+    known = {
+        replica.child_id: (("model", replica.serves), ("replica", place(replica)))
+        for replica in replicas
+        if replica.kind != GATEWAY_WORKER
+    }
+    for load in loads.values():
+        for said in load.replicas:
+            labels = known.get(said.replica_id)
+            if labels is not None:
+                yield Sample("swell_replica_in_flight", labels, said.in_flight)
+                yield Sample("swell_replica_outstanding_tokens", labels, said.outstanding_tokens)
+                yield Sample("swell_replica_ejected", labels, said.ejected)
 
 
 def _reason(replica: Replica) -> str:

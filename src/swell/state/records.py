@@ -174,6 +174,14 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, str | int | float | bool | None] = {}
 
 
+class StartedProcess(NamedTuple):
+    """What the child of an intent is known by, once it runs."""
+
+    process_id: str
+    pid: int
+    start_time: float
+
+
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One administrative act. `detail` never holds a secret."""
 

@@ -140,6 +140,7 @@ class Window:
     cached_prompt_tokens: int = 0  # of the completed requests' prompts, found in a prefix cache
     batch: "Window | None" = None  # what of all this requests of priority batch are; None: none
     running_share: float = 1.0  # of all that runs, where the window is a part of it
+    is_partial: bool = False  # somebody who may be serving told nothing: it is less than what happened
 
     @property
     def of_others(self) -> "Window":

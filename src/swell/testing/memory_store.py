@@ -16,6 +16,7 @@ from swell.state.records import (
     ProcessRecord,
     SpoolPosition,
     SpoolUse,
+    StartedProcess,
     UsageChange,
     UsageFilter,
     UsageRecord,
@@ -199,19 +200,23 @@ class MemoryStore(MemoryBudgets, MemoryOverrides, MemoryAlerts, MemoryRuns, Memo
     def _charge(self, where: UsageFilter) -> int:
         return sum(row.charge_usd_nanos for row in self._usage.values() if _matches(row, where))
 
-    def record_process(self, process: ProcessRecord) -> None:
+    def record_processes(self, processes: Sequence[ProcessRecord]) -> None:
         with self._call():
-            self._processes[process.process_id] = process
+            self._processes |= {process.process_id: process for process in processes}
 
-    def record_started(self, process_id: str, pid: int, start_time: float) -> None:
+    def record_started(self, started: Sequence[StartedProcess]) -> None:
         with self._call():
-            if process_id not in self._processes:
-                raise AlreadyGone(f"the process entry {process_id} was removed; stop process {pid}")
-            self._processes[process_id] = replace(self._processes[process_id], pid=pid, start_time=start_time)
+            for each in started:
+                if each.process_id not in self._processes:
+                    raise AlreadyGone(f"the process entry {each.process_id} was removed; stop process {each.pid}")
+            for each in started:
+                intent = self._processes[each.process_id]
+                self._processes[each.process_id] = replace(intent, pid=each.pid, start_time=each.start_time)
 
-    def remove_process(self, process_id: str) -> None:
+    def remove_processes(self, process_ids: Sequence[str]) -> None:
         with self._call():
-            self._processes.pop(process_id, None)
+            for process_id in process_ids:
+                self._processes.pop(process_id, None)
 
     def list_processes(self) -> list[ProcessRecord]:
         with self._call():

@@ -17,6 +17,7 @@ from swell.state.records import (
     ProcessRecord,
     SpoolPosition,
     SpoolUse,
+    StartedProcess,
     UsageChange,
     UsageFilter,
     UsageRecord,
@@ -322,19 +323,26 @@ class StoreSuite:
         intent = ProcessRecord(
             process_id="chat-0", kind="replica", marker="m1", recorded_at_unix=2.0, detail={"port": 9000, "log": None}
         )
-        store.record_process(intent)
-        store.record_process(ProcessRecord(process_id="w", kind="gateway_worker", marker="m2", recorded_at_unix=1.0))
+        worker = ProcessRecord(process_id="w", kind="gateway_worker", marker="m2", recorded_at_unix=1.0)
+        store.record_processes([intent, worker])
         assert [entry.process_id for entry in store.list_processes()] == ["w", "chat-0"]
-        store.record_started("chat-0", 4242, 171234.56)
+        store.record_started([StartedProcess("chat-0", 4242, 171234.56)])
         started = store.list_processes()[1]
         assert (started.pid, started.start_time, started.detail) == (4242, 171234.56, {"port": 9000, "log": None})
-        store.record_process(intent)
-        assert store.list_processes()[1] == intent
-        store.remove_process("chat-0")
-        store.remove_process("chat-0")
-        assert [entry.process_id for entry in store.list_processes()] == ["w"]
+        store.record_processes([intent])
+        assert store.list_processes() == [worker, intent]
+        store.remove_processes(["chat-0", "never"])
+        store.remove_processes(["chat-0"])
+        assert store.list_processes() == [worker]
         with pytest.raises(AlreadyGone):
-            store.record_started("chat-0", 4242, 1.0)
+            store.record_started([StartedProcess("w", 1, 1.0), StartedProcess("chat-0", 4242, 1.0)])
+        assert store.list_processes() == [worker], "all that was said of several, or nothing"
+
+    def test_of_no_processes_nothing_is_said(self, store: Store) -> None:
+        store.record_processes([])
+        store.record_started([])
+        store.remove_processes([])
+        assert store.list_processes() == []
 
     def test_audit_entries_are_listed_newest_first(self, store: Store) -> None:
         acts = [audit_entry(f"act.{number}", reason="because") for number in range(3)]

@@ -1,7 +1,8 @@
 """Karpenter's NodePools for what Swell's Pods will ask for: one for each accelerator and market.
 
 A NodePool says what Karpenter may buy. Its requirements are those by which the Pods choose their nodes, so that a Pod
-and its pool cannot miss each other; zones are left to the Pods. Fields are those of `karpenter.sh/v1`.
+and its pool cannot miss each other; zones are left to the Pods. Fields are those of `karpenter.sh/v1`, which AKS's node
+auto-provisioning has too.
 """
 
 import re
@@ -24,8 +25,14 @@ from swell.state.accelerators import asked_for
 
 EMPTY_SECONDS = 120  # a machine without Pods is given back after so long
 CAPACITY_TYPE = "karpenter.sh/capacity-type"
-_CLASSES = {Platform.EKS: ("karpenter.k8s.aws", "EC2NodeClass"), Platform.EKS_AUTO: ("eks.amazonaws.com", "NodeClass")}
-_ZONES = (ZONE_LABEL, ZONE_ID_LABEL)
+_CLASSES = {
+    Platform.EKS: ("karpenter.k8s.aws", "EC2NodeClass"),
+    Platform.EKS_AUTO: ("eks.amazonaws.com", "NodeClass"),
+    Platform.AKS: ("karpenter.azure.com", "AKSNodeClass"),
+}
+AKS_PRIORITY = "kubernetes.azure.com/scalesetpriority"  # AKS's own word for the market, by which Pods choose there
+_NOT_KEPT = (ZONE_LABEL, ZONE_ID_LABEL, CAPACITY_TYPE, AKS_PRIORITY)
+_WITHOUT = {Platform.GKE: "node auto-provisioning makes pools there from the Pods' own labels"}
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 
@@ -43,7 +50,10 @@ def karpenter_pools(wanted: Iterable[PodsWanted], platform: Platform, node_class
     Raises LaunchFailed for a platform without Karpenter, or an accelerator that it does not have.
     """
     if platform not in _CLASSES:
-        raise LaunchFailed(f"node pools can be written for {' and '.join(_CLASSES)}, and this place is on {platform}")
+        advice = _WITHOUT.get(platform, "make them with your own tools, with the labels that Pods ask for")
+        raise LaunchFailed(
+            f"node pools can be written for {', '.join(_CLASSES)}, and this place is on {platform}; {advice}"
+        )
     found: dict[str, dict[str, Any]] = {}
     for each in wanted:
         if each.needs.accelerator and each.most:
@@ -58,7 +68,9 @@ def _add(found: dict[str, dict[str, Any]], wanted: PodsWanted, platform: Platfor
     market = wanted.needs.market or ON_DEMAND
     name = _name(wanted.needs.accelerator, market)
     if name not in found:
-        kept = [need for need in placement.requirements if need.key not in (*_ZONES, CAPACITY_TYPE)]
+        kept = [need for need in placement.requirements if need.key not in _NOT_KEPT]
+        if platform is Platform.AKS:
+            kept.append(Requirement(AKS_PRIORITY, (SPOT if market == SPOT else "regular",)))
         found[name] = _manifest(name, kept, market, resource, _CLASSES[platform], node_class)
     limits = found[name]["spec"]["limits"]
     limits[resource] = str(int(limits.get(resource, "0")) + int(each) * wanted.most)

@@ -1,12 +1,14 @@
 """Child processes as rows."""
 
+from collections.abc import Sequence
+
 import msgspec
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from swell.adapters.stores.database import Database, insert
 from swell.adapters.stores.schema import processes
 from swell.errors import AlreadyGone
-from swell.state.records import ProcessRecord
+from swell.state.records import ProcessRecord, StartedProcess
 
 
 class ProcessRows:
@@ -15,21 +17,36 @@ class ProcessRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record_process(self, process: ProcessRecord) -> None:
-        values = msgspec.structs.asdict(process) | {"detail": msgspec.json.encode(process.detail).decode()}
+    def record_processes(self, intents: Sequence[ProcessRecord]) -> None:
+        if not intents:
+            return
+        values = [
+            msgspec.structs.asdict(intent) | {"detail": msgspec.json.encode(intent.detail).decode()}
+            for intent in intents
+        ]
         with self._database.writing() as connection:
-            statement = insert(connection, processes).values(values)
-            connection.execute(statement.on_conflict_do_update(index_elements=["process_id"], set_=values))
+            statement = insert(connection, processes)
+            changed = {name: statement.excluded[name] for name in values[0]}
+            connection.execute(statement.on_conflict_do_update(index_elements=["process_id"], set_=changed), values)
 
-    def record_started(self, process_id: str, pid: int, start_time: float) -> None:
-        statement = update(processes).where(processes.c.process_id == process_id)
+    def record_started(self, started: Sequence[StartedProcess]) -> None:
+        if not started:
+            return
+        known = select(processes.c.process_id).where(processes.c.process_id.in_([each.process_id for each in started]))
+        change = update(processes).where(processes.c.process_id == bindparam("intent"))
+        values = [{"intent": each.process_id, "pid": each.pid, "start_time": each.start_time} for each in started]
         with self._database.writing() as connection:
-            if connection.execute(statement.values(pid=pid, start_time=start_time)).rowcount == 0:
-                raise AlreadyGone(f"the process entry {process_id} was removed; stop process {pid}")
+            left = set(connection.execute(known).scalars())
+            for each in started:
+                if each.process_id not in left:
+                    raise AlreadyGone(f"the process entry {each.process_id} was removed; stop process {each.pid}")
+            connection.execute(change, values)
 
-    def remove_process(self, process_id: str) -> None:
+    def remove_processes(self, process_ids: Sequence[str]) -> None:
+        if not process_ids:
+            return
         with self._database.writing() as connection:
-            connection.execute(delete(processes).where(processes.c.process_id == process_id))
+            connection.execute(delete(processes).where(processes.c.process_id.in_(process_ids)))
 
     def list_processes(self) -> list[ProcessRecord]:
         query = select(processes).order_by(processes.c.recorded_at_unix, processes.c.process_id)
