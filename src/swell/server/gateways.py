@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from swell.gateway.worker import raise_file_limit
+from swell.gateway.file_limit import raise_file_limit
 from swell.metering.ingest import Ingested
 from swell.server.channel import MAX_CONNECTIONS, ControlChannel
 from swell.server.gateway_listener import MAX_GATEWAY_CONNECTIONS, GatewayListener
