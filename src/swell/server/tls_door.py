@@ -27,6 +27,7 @@ class TlsDoor:
     def __init__(self, protocol: Callable[[], asyncio.Protocol]) -> None:
         self._protocol = protocol
         self._sockets: list[socket.socket] = []
+        self._context: ssl.SSLContext | None = None
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: dict[asyncio.Task[None], float] = {}  # oldest first, and when each began
 
@@ -42,7 +43,12 @@ class TlsDoor:
         except OSError:
             self.close()
             raise
-        self._accepting = [loop.create_task(self._accept(each, context)) for each in self._sockets]
+        self._context = context
+        self._accepting = [loop.create_task(self._accept(each)) for each in self._sockets]
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Show this to whoever comes from now on; connections that there are go on."""
+        self._context = context
 
     @property
     def port(self) -> int:
@@ -57,7 +63,7 @@ class TlsDoor:
             listening.close()
         self._sockets.clear()
 
-    async def _accept(self, listening: socket.socket, context: ssl.SSLContext) -> None:
+    async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._make_room()
@@ -67,7 +73,7 @@ class TlsDoor:
                 _log.warning("gateways cannot be accepted now", extra={"reason": str(error)})
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            task = loop.create_task(self._shake_hands(accepted, context))
+            task = loop.create_task(self._shake_hands(accepted))
             self._handshakes[task] = loop.time()
             task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
@@ -81,9 +87,9 @@ class TlsDoor:
                 return
             await asyncio.wait(self._handshakes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+    async def _shake_hands(self, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         with suppress(OSError):  # it proved nothing, or gave up
             await loop.connect_accepted_socket(
-                self._protocol, accepted, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                self._protocol, accepted, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
