@@ -32,7 +32,8 @@ TYPES: Mapping[str, type[Any]] = {
     "pods": objects.Pod,
     "deployments": objects.Deployment,
     "nodes": objects.Node,
-    "secrets": objects.Plain,
+    "secrets": objects.Secret,
+    "certificates": objects.Plain,
     "poddisruptionbudgets": objects.Plain,
 }
 
@@ -92,11 +93,13 @@ class DirectApi:
         except Refused as refused:
             raise ApiProblem(refused.status, refused.message) from refused
 
-    async def apply(self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str) -> objects.Read:
+    async def apply(
+        self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str, force: bool = True
+    ) -> objects.Read:
         self._write("patch", kind)
         plain = msgspec.json.decode(msgspec.json.encode(manifest))
         try:
-            item = self.cluster.apply(kind.value, name, plain, manager=manager, force=True)
+            item = self.cluster.apply(kind.value, name, plain, manager=manager, force=force)
         except Refused as refused:
             raise ApiProblem(refused.status, refused.message) from refused
         self.doom.done()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from swell.adapters.providers.kubernetes import manifests, names
 from swell.adapters.providers.kubernetes.api import ApiProblem, ClusterApi, Kind
+from swell.adapters.providers.kubernetes.certificates import Certificates
 from swell.adapters.providers.kubernetes.children import Child
 from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.pacing import Pace, PacedApi, Pause
@@ -25,14 +26,16 @@ from swell.adapters.providers.kubernetes.seen import (
     see_pod,
 )
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
+from swell.adapters.providers.kubernetes.sidecar import ENGINE_PORT, PORT
 from swell.adapters.providers.kubernetes.turns import Turns
 from swell.adapters.providers.kubernetes.watch import Watched, Watching
 from swell.clock import Clock
 from swell.errors import AtCapacity, LaunchFailed
-from swell.ports.engine import Address
+from swell.ports.engine import LOOPBACK, Address
 from swell.ports.provider import LOG_TAIL_BYTES, Binding, ChildHandle, ChildSpec, ChildStatus, Loss, Presence
+from swell.security.replica_tls import replica_name
+from swell.state.snapshot import ClientIdentity
 
-PORT = 8000
 EVERYWHERE = "0.0.0.0"  # noqa: S104  of a Pod's own network
 SYNC_SECONDS = 30.0  # until a cluster has told what there is, or a server does not start
 SILENT_SECONDS = 30.0  # without an answer, after which nothing new is taken on
@@ -77,11 +80,22 @@ class KubernetesProvider:
         self._nodes: Watched[NodeSeen] = Watched(
             Watching(self.api, Kind.NODES, "", clock, pause), see_node, self._node_changed
         )
-        self._turns = Turns(self.api, settings, clock, self._groups, self._known_nodes, on_exit or (lambda _: None))
+        self._certificates = Certificates(self.api, settings, clock, self._groups)
+        self._turns = Turns(
+            self.api,
+            settings,
+            clock,
+            self._groups,
+            self._known_nodes,
+            on_exit or (lambda _: None),
+            self._certificates,
+        )
 
     @property
     def binding(self) -> Binding:
-        """Every Pod has a network of its own, and one template."""
+        """Every Pod has a network of its own, and one template. Behind TLS nobody but the Pod reaches an engine."""
+        if self._settings.authority:
+            return Binding(LOOPBACK, ENGINE_PORT, alike=True)
         return Binding(EVERYWHERE, PORT, alike=True)
 
     async def start(self, child: ChildSpec) -> ChildHandle:
@@ -133,8 +147,9 @@ class KubernetesProvider:
         pod = self._homes[handle.child_id].pods.get(child.pod) if not child.is_gone else None
         if pod is None:
             return replace(known, waiting=child.waiting, ready=False)
-        address = Address(pod.address, PORT) if pod.address else None
-        return replace(known, address=address, waiting=child.waiting, ready=pod.is_ready)
+        address, lacking = self._address(self._homes[handle.child_id], pod)
+        is_ready = pod.is_ready and not lacking
+        return replace(known, address=address, waiting=child.waiting or lacking, ready=is_ready)
 
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
         child = self._find(handle.child_id)
@@ -180,6 +195,11 @@ class KubernetesProvider:
         self._turns.wake()
 
     @property
+    def identities(self) -> tuple[ClientIdentity, ...]:
+        """What gateways must show its children, as far as it is there."""
+        return self._certificates.identities
+
+    @property
     def groups(self) -> tuple[Group, ...]:
         """Deployments with their children and Pods."""
         return tuple(self._groups.values())
@@ -205,6 +225,20 @@ class KubernetesProvider:
         for each in (self._deployments, self._pods):
             if each.denied:
                 raise _out_of_reach(each.problem)
+        if problem := await self._certificates.begin():
+            raise _out_of_reach(problem)
+
+    def _address(self, group: Group, pod: PodSeen) -> tuple[Address | None, str]:
+        """Where gateways reach a Pod, and what they lack for it."""
+        if not pod.address:
+            return None, ""
+        if not group.authority:
+            return Address(pod.address, PORT), ""
+        identity = self._certificates.identity_of(group.authority)
+        if identity is None:
+            return None, self._certificates.lacking(group.authority)
+        name = replica_name(group.name, self._settings.namespace)
+        return Address(pod.address, PORT, tls=True, identity=identity, server_name=name), ""
 
     def _require_answers(self) -> None:
         if self.silent_seconds >= SILENT_SECONDS:
