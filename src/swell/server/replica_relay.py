@@ -7,6 +7,7 @@ its gateway has gone without a word.
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 from typing import cast
 
@@ -48,7 +49,7 @@ class End(asyncio.Protocol):
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._pair.lost(self)
+        self._pair.lost(self, exc)
 
 
 class Pair:
@@ -72,8 +73,11 @@ class Pair:
         end.transport.pause_reading()
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
-    def lost(self, end: End) -> None:
-        """One side has ended: so does the other, which may still take what was sent before."""
+    def lost(self, end: End, exc: Exception | None) -> None:
+        """One side has ended: so does the other, which may still take what was sent before.
+
+        An engine whose connection broke has not finished its answer, and the gateway must not take it for an end.
+        """
         if self._linger is not None:
             self._linger.cancel()
         if self._connecting is not None:
@@ -83,6 +87,8 @@ class Pair:
             self._relay.forget(self)
         elif end is self.gateway:
             other.transport.abort()  # nobody waits for the answer: the engine shall stop
+        elif exc is not None:
+            _reset(other.transport)
         else:
             self._linger = asyncio.get_running_loop().call_later(LINGER_SECONDS, other.transport.abort)
             other.transport.close()
@@ -108,6 +114,13 @@ class Pair:
             self.abort()
         else:
             transport.resume_reading()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    link = transport.get_extra_info("socket")
+    if link is not None:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class Relay:

@@ -1,8 +1,8 @@
 """What stands in a Pod in front of an engine: `python -m swell.server.replica_sidecar`, from Swell's gateway image.
 
 It ends TLS, asks gateways for their certificates, and passes their bytes on to the engine, which listens on loopback
-alone (RFC 9). Its own certificate is read anew when the mounted Secret changes; connections go on meanwhile. It ends
-when it is told to, which a kubelet does after the engine has ended: what runs until then is not cut.
+alone (RFC 9). Its own certificate is read anew when the mounted Secret changes, and on SIGHUP; connections go on
+meanwhile. It ends when it is told to, which a kubelet does after the engine has ended: what runs until then is not cut.
 """
 
 import argparse
@@ -111,9 +111,12 @@ async def _serve(settings: SidecarSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     sidecar = Sidecar(settings)
+    loop.add_signal_handler(signal.SIGHUP, sidecar.reload)
     await sidecar.open()
     watching = loop.create_task(sidecar.watch())
     _say(f"gateways are taken on port {sidecar.door.port}")
+    if sidecar.health is not None:
+        _say(f"health is told on port {sidecar.health.port}")
     try:
         await stop.wait()
     finally:
