@@ -194,9 +194,16 @@ async def test_without_cert_manager_replicas_wait_and_say_for_what() -> None:
         (replica,) = world.ready()
         _check(world, replica)
         world.cert_manager.away = True
-        await world.restart()
-        await world.steps(12)
-        assert [each.child_id for each in world.ready()] == [replica.child_id]
+        for gateways_have_none in (False, True):
+            if gateways_have_none:
+                world.cluster.remove("secrets", names.gateways_name("inst-1", ISSUED_TLS.authority))
+            await world.restart()
+            await world.steps(400)
+            assert [each.child_id for each in world.ready()] == [replica.child_id]  # it is not to blame
+            assert bool(world.provider.identities) is not gateways_have_none
+        world.cert_manager.away = False
+        await world.steps(40)
+        _check(world, replica)
 
 
 async def test_a_cluster_that_knows_no_certificates_is_told_of_in_words() -> None:
@@ -210,9 +217,17 @@ async def test_a_cluster_that_knows_no_certificates_is_told_of_in_words() -> Non
         await world.steps(24)
         (replica,) = world.fleet.replicas
         assert world.ready() == []
-        told = world.provider._certificates.lacking(ISSUED_TLS.authority)
-        assert "the cluster has no cert-manager" in told
-        assert replica.waiting
+        assert replica.waiting.startswith("its container to be made and a certificate for gateways: the cluster has no")
+
+
+async def test_an_issuer_that_signs_itself_alone_is_told_of_in_words() -> None:
+    async with World(settings=ISSUED) as world:
+        world.cert_manager.self_signed = True
+        world.want(_workload(world, ISSUED_TLS, count=1))
+        await world.steps(60)
+        (replica,) = world.fleet.replicas
+        assert "ClusterIssuer/company-ca signs nothing but itself; choose an issuer with a CA" in replica.waiting
+        assert world.ready() == []
 
 
 async def test_a_secret_that_somebody_spoilt_or_deleted_is_made_again() -> None:
@@ -232,3 +247,17 @@ async def test_a_secret_that_somebody_spoilt_or_deleted_is_made_again() -> None:
             (replica,) = world.ready()
             _check(world, replica)
         assert _mounted(world, names.authority_name("inst-1")) == authority
+
+
+async def test_an_authority_that_somebody_puts_in_the_place_of_ours_is_taken_by_both_sides_at_once() -> None:
+    async with World(settings=OWN) as world:
+        world.want(_workload(world, count=1))
+        await world.steps(24)
+        theirs = certificates.make_authority(world.clock.unix())
+        manifest = certificates.manifests_tls.authority_secret(theirs, SETTINGS)
+        world.cluster.apply("secrets", names.authority_name("inst-1"), manifest, manager="operator", force=True)
+        await world.steps(8, seconds=20.0)
+        (replica,) = world.ready()
+        _check(world, replica)
+        (identity,) = world.provider.identities
+        assert identity.ca in theirs

@@ -1,6 +1,6 @@
 """What cert-manager does where a cluster has it: makes the Secret of each Certificate, and renews it in time.
 
-Every issuer has one CA here. Faults, to be set by tests: `away` does nothing.
+Every issuer has one CA here. Faults, to be set by tests: `away` does nothing, and what is `self_signed` is its own CA.
 """
 
 import base64
@@ -22,6 +22,7 @@ class CertManager:
         self.cluster = cluster
         self.authority = make_authority(cluster.clock.unix())
         self.away = False
+        self.self_signed = False
         self.issued = 0
         self._renew_at: dict[str, float] = {}  # by Secret, in Unix time
 
@@ -42,7 +43,8 @@ class CertManager:
         (host,) = spec["dnsNames"]
         is_client = "client auth" in spec["usages"]
         made = issue_certificate(self.authority, host, now, lasts_seconds=lasts, is_client=is_client)
-        content = {"ca.crt": made.ca, "tls.crt": made.certificate, "tls.key": made.private_key}
+        ca = made.certificate if self.self_signed else made.ca
+        content = {"ca.crt": ca, "tls.crt": made.certificate, "tls.key": made.private_key}
         manifest = {
             "apiVersion": "v1",
             "kind": "Secret",

@@ -46,7 +46,8 @@ class Certificates:
         self._groups = groups
         self._authority = b""  # our own; empty: not looked for yet
         self._identities: dict[str, ClientIdentity] = {}  # by authority
-        self._renew_at = math.inf  # of what gateways show that is of our own authority, in Unix time
+        self._shown_by = ""  # of what gateways show that is our own: a digest of the authority
+        self._renew_at = math.inf  # of the same, in Unix time
         self._asked: dict[str, str] = {}  # Certificates that were applied, by name: for which Deployment's uid
         self._next_at = -math.inf
         self._has_begun = False
@@ -59,14 +60,15 @@ class Certificates:
         return tuple(self._identities.values())
 
     def lacking(self, authority: str) -> str:
-        """What gateways have not got yet that they would show such Pods, in words."""
+        """What gateways have not got yet that they would show such Pods, in words; nothing where it is there."""
+        if authority in self._identities:
+            return ""
         problem = self._problems.get(authority)
         return f"a certificate for gateways: {problem}" if problem else "a certificate for gateways"
 
-    def identity_of(self, authority: str) -> str | None:
-        """The id of what gateways show Pods whose certificates are that authority's; None: not there yet."""
-        identity = self._identities.get(authority)
-        return identity.identity_id if identity is not None else None
+    def identity_of(self, authority: str) -> str:
+        """The id of what gateways show Pods whose certificates are that authority's, whether it is there or not."""
+        return f"{self._settings.place}/{self._settings.namespace}/{authority}"
 
     def secrets(self) -> set[str]:
         """Names of Secrets that are in use."""
@@ -128,6 +130,7 @@ class Certificates:
                 self._problems.pop(authority, None)
         for authority in self._identities.keys() - authorities:
             del self._identities[authority]
+            self._shown_by = self._shown_by if authority != OWN_AUTHORITY else ""
 
     def _failed(self, authority: str, error: ApiProblem | StateError) -> None:
         problem, wait = str(error), RETRY_SECONDS
@@ -182,11 +185,11 @@ class Certificates:
     async def _look_after_own(self, found: Mapping[str, Secret]) -> None:
         await self._find_authority(found)
         authority, now = self._authority, self._clock.unix()
-        if OWN_AUTHORITY not in self._identities or now >= self._renew_at:
+        if self._shown_by != _digest(authority) or now >= self._renew_at:
             name = gateway_name(self._settings.installation)
             made = issue_certificate(authority, name, now, lasts_seconds=LIFETIME_SECONDS, is_client=True)
             self._show(OWN_AUTHORITY, made.ca, made.certificate, made.private_key)
-            self._renew_at = now + LIFETIME_SECONDS * RENEW_AFTER
+            self._shown_by, self._renew_at = _digest(authority), now + LIFETIME_SECONDS * RENEW_AFTER
         for group in list(self._groups.values()):
             if group.authority == OWN_AUTHORITY and group.applied is not None:
                 secret = found.get(names.certificate_name(group.name))
@@ -221,6 +224,8 @@ class Certificates:
             raise StateError(f"cert-manager has made no Secret {own} by {authority} yet; look at that Certificate")
         ca = _content(secret, CA_FILE)
         certificate, key = _content(secret, CERTIFICATE_FILE), _content(secret, KEY_FILE)
+        if ca.strip() == certificate.strip():
+            raise StateError(f"{authority} signs nothing but itself; choose an issuer with a CA, of kind CA or Vault")
         if certificate_end(certificate) <= self._clock.unix():
             raise StateError(f"the certificate in Secret {own} has ended; see why cert-manager does not renew it")
         self._show(authority, ca, certificate, key)
@@ -230,9 +235,7 @@ class Certificates:
         self._asked[name] = uid
 
     def _show(self, authority: str, ca: bytes, certificate: bytes, private_key: bytes) -> None:
-        settings = self._settings
-        identity_id = f"{settings.place}/{settings.namespace}/{authority}"
-        self._identities[authority] = ClientIdentity(identity_id, ca, certificate, private_key)
+        self._identities[authority] = ClientIdentity(self.identity_of(authority), ca, certificate, private_key)
 
 
 def _is_due(secret: Secret, authority: bytes, now: float) -> bool:

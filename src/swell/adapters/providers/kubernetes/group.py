@@ -104,6 +104,7 @@ class Group:
             return False
         child = Child(child_id, log_path, now)
         if pod is not None:
+            child.is_told_of = True
             child.pod, child.run = pod.uid, pod.child_run
             if child.has_ended(pod):
                 return False

@@ -63,6 +63,7 @@ class KubernetesProvider:
     ) -> None:
         self.api = PacedApi(api, clock, pace, pause)
         self._settings = settings
+        self._namespace = settings.namespace
         self._clock = clock
         self._groups: dict[str, Group] = {}
         self._homes: dict[str, Group] = {}  # by child id
@@ -144,12 +145,18 @@ class KubernetesProvider:
         if child.is_told:
             return ChildStatus(Presence.GONE, child.exit_code, machine=child.machine, loss=child.loss)
         known = ChildStatus(Presence.RUNNING, machine=child.machine, loss=Loss.NOTICE if child.has_notice else None)
-        pod = self._homes[handle.child_id].pods.get(child.pod) if not child.is_gone else None
+        group = self._homes[handle.child_id]
+        lacking = self._certificates.lacking(group.authority) if group.authority else ""
+        waiting = " and ".join(each for each in (child.waiting, lacking) if each)
+        pod = group.pods.get(child.pod) if not child.is_gone else None
         if pod is None:
-            return replace(known, waiting=child.waiting, ready=False)
-        address, lacking = self._address(self._homes[handle.child_id], pod)
-        is_ready = pod.is_ready and not lacking
-        return replace(known, address=address, waiting=child.waiting or lacking, ready=is_ready)
+            return replace(known, waiting=waiting, ready=False)
+        address = self._address(group, pod)
+        if address is not None and not lacking:
+            child.is_told_of = True
+        # Whoever was reached once is not ended for want of a certificate that it is not to blame for.
+        is_ready = pod.is_ready and child.is_told_of
+        return replace(known, address=address, waiting=waiting, ready=is_ready)
 
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
         child = self._find(handle.child_id)
@@ -228,17 +235,14 @@ class KubernetesProvider:
         if problem := await self._certificates.begin():
             raise _out_of_reach(problem)
 
-    def _address(self, group: Group, pod: PodSeen) -> tuple[Address | None, str]:
-        """Where gateways reach a Pod, and what they lack for it."""
+    def _address(self, group: Group, pod: PodSeen) -> Address | None:
+        """Where gateways reach a Pod."""
         if not pod.address:
-            return None, ""
+            return None
         if not group.authority:
-            return Address(pod.address, PORT), ""
-        identity = self._certificates.identity_of(group.authority)
-        if identity is None:
-            return None, self._certificates.lacking(group.authority)
-        name = replica_name(group.name, self._settings.namespace)
-        return Address(pod.address, PORT, tls=True, identity=identity, server_name=name), ""
+            return Address(pod.address, PORT)
+        identity, name = self._certificates.identity_of(group.authority), replica_name(group.name, self._namespace)
+        return Address(pod.address, PORT, tls=True, identity=identity, server_name=name)
 
     def _require_answers(self) -> None:
         if self.silent_seconds >= SILENT_SECONDS:
