@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from gateway_under_test import Gateway, content_events
 from http_client import CHAT, EMBEDDINGS, LAST_CHUNK, body_for
-from pod_under_test import CLIENT, DAY, EXPIRED, FOREIGN, OTHER_PODS, Pod, identity
 
+from pod_under_test import CLIENT, DAY, EXPIRED, FOREIGN, OTHER_PODS, Pod, identity
 from swell.state.snapshot import ClientIdentity, Delta, ReplicaEntry
 from swell.testing.upstream_script import Cut, Framing, Script, Writes
 

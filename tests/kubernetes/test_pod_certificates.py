@@ -1,8 +1,9 @@
 """Certificates between gateways and Pods, over days of virtual time: who makes them, when, and who has the same."""
 
 import base64
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -228,6 +229,32 @@ async def test_an_issuer_that_signs_itself_alone_is_told_of_in_words() -> None:
         (replica,) = world.fleet.replicas
         assert "ClusterIssuer/company-ca signs nothing but itself; choose an issuer with a CA" in replica.waiting
         assert world.ready() == []
+
+
+async def test_one_that_cannot_be_written_keeps_no_other_from_being_renewed() -> None:
+    async with World(settings=OWN) as world:
+        world.want(_workload(world, count=1), _workload(world, name="code", count=1))
+        await world.steps(24)
+        refused = {names.certificate_name(name) for name in world.cluster.objects["deployments"] if "chat" in name}
+
+        def validate(manifest: Mapping[str, Any]) -> None:
+            if manifest["metadata"]["name"] in refused:
+                raise Refused(403, "forbidden by a policy")
+
+        world.cluster.validate = validate
+        for _ in range(24):
+            await world.steps(seconds=HOUR)
+        now = datetime.fromtimestamp(world.clock.unix(), UTC)
+        ends = {name: _leaf(_mounted(world, name)["tls.crt"]).not_valid_after_utc for name in _certificates(world)}
+        assert {name for name, end in ends.items() if end < now + timedelta(hours=11)} == refused
+        world.cluster.validate = lambda manifest: None
+        await world.steps(4, seconds=20.0)
+        for replica in world.ready():
+            _check(world, replica)
+
+
+def _certificates(world: World) -> list[str]:
+    return [name for name in world.cluster.objects["secrets"] if name.endswith("-tls")]
 
 
 async def test_a_secret_that_somebody_spoilt_or_deleted_is_made_again() -> None:

@@ -7,10 +7,10 @@ of what the engine knows comes out here.
 import asyncio
 from contextlib import suppress
 
-MAX_ASKING = 16  # at once; a kubelet asks once at a time
+MAX_ASKING = 16  # at once, of whom the oldest makes room: a kubelet is answered however many others keep silent
 MAX_HEAD_BYTES = 8 * 1024
 ANSWER_SECONDS = 5.0  # in all, for one who asks
-UNAVAILABLE, NOT_FOUND, TOO_MANY = 503, 404, 429
+UNAVAILABLE, NOT_FOUND = 503, 404
 
 
 class HealthPort:
@@ -20,7 +20,7 @@ class HealthPort:
         self._engine = engine
         self._path = path.encode()
         self._server: asyncio.Server | None = None
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: dict[asyncio.Task[None], None] = {}  # oldest first
 
     async def open(self, host: str, port: int) -> None:
         """Listen. Raises OSError where the port cannot be had."""
@@ -41,12 +41,12 @@ class HealthPort:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._asking) >= MAX_ASKING:
-            _answer(writer, TOO_MANY)
-            writer.close()
-            return
+            oldest = next(iter(self._asking))
+            oldest.cancel()
+            del self._asking[oldest]
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        self._asking[task] = None
+        task.add_done_callback(lambda done: self._asking.pop(done, None))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

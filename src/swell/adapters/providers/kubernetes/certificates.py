@@ -190,11 +190,17 @@ class Certificates:
             made = issue_certificate(authority, name, now, lasts_seconds=LIFETIME_SECONDS, is_client=True)
             self._show(OWN_AUTHORITY, made.ca, made.certificate, made.private_key)
             self._shown_by, self._renew_at = _digest(authority), now + LIFETIME_SECONDS * RENEW_AFTER
+        refused: ApiProblem | None = None
         for group in list(self._groups.values()):
             if group.authority == OWN_AUTHORITY and group.applied is not None:
                 secret = found.get(names.certificate_name(group.name))
-                if secret is None or _is_due(secret, authority, now):
-                    await self._issue(group, authority)
+                try:
+                    if secret is None or _is_due(secret, authority, now):
+                        await self._issue(group, authority)
+                except ApiProblem as problem:  # one that cannot be written keeps no other from being renewed
+                    refused = problem
+        if refused is not None:
+            raise refused
 
     async def _issue(self, group: Group, authority: bytes) -> None:
         now, spread = self._clock.unix(), _share(group.name) * SPREAD
