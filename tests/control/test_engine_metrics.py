@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pod_under_test import CHAT_PODS, EXPIRED, Pod, identity
 from swell.adapters.engines import local_engines
 from swell.control.engine_metrics import MAX_TEXT_BYTES, EngineReading, MetricsReader, parse_metrics
 from swell.control.replica import Replica
 from swell.ports.engine import Address, EngineMetrics
 from swell.state.replica import Phase
+from swell.state.snapshot import ClientIdentity
 
 LLAMA = """# HELP llamacpp:requests_processing Number of requests processing.
 # TYPE llamacpp:requests_processing gauge
@@ -83,3 +85,30 @@ async def test_those_that_answer_are_read_and_the_others_left_out(free_port: int
         await reader.close()
         server.close()
         await server.wait_closed()
+
+
+async def test_engines_behind_tls_are_read_by_what_gateways_show(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + LLAMA.encode())
+        writer.close()
+
+    shown: list[ClientIdentity] = []
+    engine = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with Pod(tmp_path / "pod", engine.sockets[0].getsockname()[1]) as pod:
+        address = Address("127.0.0.1", pod.port, tls=True, identity="own", server_name=CHAT_PODS)
+        replica = Replica(
+            workload="chat", kind="replica", provider="c", ordinal=0, child_id="chat-0", fingerprint="f",
+            log_path=tmp_path / "log", phase=Phase.READY, since=0.0, drain_seconds=1.0, stop_grace_seconds=1.0,
+            address=address,
+        )  # fmt: skip
+        reader, names = MetricsReader(lambda: shown), local_engines({})["llama.cpp"].metrics
+        assert await reader.read([replica], names) == {}
+        for _ in range(2):
+            shown[:] = [identity()]  # renewed
+            found = await reader.read([replica], names)
+            assert found["chat-0"].running_requests == 3.0
+        shown[:] = [identity(lasts=EXPIRED)]
+        assert await reader.read([replica], names) == {}
+        await reader.close()
+    engine.close()

@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 from swell.adapters.providers.accelerators import Platform, Toleration
 from swell.adapters.providers.kubernetes.settings import ClusterSettings, ModelVolume
 from swell.ports.engine import EngineMetrics
-from swell.ports.provider import ChildSpec, Fetch, Lifecycle, Needs
+from swell.ports.provider import OWN_AUTHORITY, ChildSpec, Fetch, Lifecycle, Needs, TlsSidecar
 
 METRICS = EngineMetrics("/metrics", "engine:running", "engine:waiting")
 SETTINGS = ClusterSettings("models", "inst-1")
+
+OWN_TLS = TlsSidecar("registry.example/swell-gateway:1", OWN_AUTHORITY)
+ISSUED_TLS = TlsSidecar("registry.example/swell-gateway:1", "ClusterIssuer/company-ca")
 
 _words = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40)
 _names = st.from_regex(
@@ -59,6 +62,7 @@ def needs(draw: st.DrawFn) -> Needs:
         market=draw(st.sampled_from([None, "spot", "on_demand"])),
         zone=draw(st.sampled_from(["", "europe-west4-a"])),
         fetch=draw(st.sampled_from([None, fetch])),
+        tls=draw(st.sampled_from([None, OWN_TLS, ISSUED_TLS])),
     )
 
 

@@ -50,6 +50,7 @@ class ClusterHarness(ABC):
     namespace = SETTINGS.namespace
     spot_node = "spot-1"
     node_selector: Mapping[str, str] = {}
+    authority = ""  # whose certificates Pods and gateways show each other
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,7 +74,9 @@ class ClusterHarness(ABC):
         for earlier in self.providers[-1:]:
             for task in earlier.tasks:
                 task.cancel()
-        settings = replace(ON_GKE, namespace=self.namespace, node_selector=self.node_selector)
+        settings = replace(
+            ON_GKE, namespace=self.namespace, node_selector=self.node_selector, place="c", authority=self.authority
+        )
         provider = KubernetesProvider(self.api(), settings, clock=self.clock, pace=QUICK, pause=self._pause)
         self.providers.append(provider)
         return provider

@@ -15,6 +15,7 @@ from swell.adapters.providers.kubernetes.api import ApiProblem, Change, Kind, Pa
 from swell.adapters.providers.kubernetes.confirmed import ConfirmedApi
 from swell.adapters.providers.kubernetes.pacing import Pace
 from swell.adapters.providers.kubernetes.provider import KubernetesProvider
+from swell.adapters.providers.kubernetes.settings import ClusterSettings
 from swell.clock import ManualClock
 from swell.control.fleet import Fleet
 from swell.control.probe import Answer
@@ -24,7 +25,7 @@ from swell.errors import AlreadyGone
 from swell.ports.engine import LaunchCommand
 from swell.ports.provider import Confirm, Needs, unquestioned
 from swell.state.records import ProcessRecord, StartedProcess
-from swell.testing.cluster import Controllers, FakeCluster, Refused
+from swell.testing.cluster import CertManager, Controllers, FakeCluster, Refused
 
 STEP_SECONDS = 0.25
 TURNS = 40  # of the event loop, in which everything that was begun comes to its end
@@ -32,7 +33,8 @@ TYPES: Mapping[str, type[Any]] = {
     "pods": objects.Pod,
     "deployments": objects.Deployment,
     "nodes": objects.Node,
-    "secrets": objects.Plain,
+    "secrets": objects.Secret,
+    "certificates": objects.Plain,
     "poddisruptionbudgets": objects.Plain,
 }
 
@@ -92,11 +94,13 @@ class DirectApi:
         except Refused as refused:
             raise ApiProblem(refused.status, refused.message) from refused
 
-    async def apply(self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str) -> objects.Read:
+    async def apply(
+        self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str, force: bool = True
+    ) -> objects.Read:
         self._write("patch", kind)
         plain = msgspec.json.decode(msgspec.json.encode(manifest))
         try:
-            item = self.cluster.apply(kind.value, name, plain, manager=manager, force=True)
+            item = self.cluster.apply(kind.value, name, plain, manager=manager, force=force)
         except Refused as refused:
             raise ApiProblem(refused.status, refused.message) from refused
         self.doom.done()
@@ -174,12 +178,21 @@ class MemoryIntents:
 class World:
     """A cluster, a store, and a server that can be killed and started again. `async with` it."""
 
-    def __init__(self, *, nodes: int = 4, pace: Pace | None = None, confirm: Confirm = unquestioned) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: int = 4,
+        pace: Pace | None = None,
+        confirm: Confirm = unquestioned,
+        settings: ClusterSettings = SETTINGS,
+    ) -> None:
         self.clock = ManualClock()
         self.cluster = FakeCluster(self.clock)
         self.controllers = Controllers(self.cluster, names.WORKLOAD)
         for number in range(nodes):
             self.controllers.add_node(f"node-{number}", zone=f"zone-{number % 2}", gpu=8)
+        self.cert_manager = CertManager(self.cluster)
+        self.settings = settings
         self.doom = Doom()
         self.intents = MemoryIntents(self.doom)
         self.pace = pace
@@ -193,7 +206,7 @@ class World:
         self.doom.is_dead = False
         self.api = DirectApi(self.cluster, self.doom)
         api = ConfirmedApi(self.api, self.confirm)
-        self.provider = KubernetesProvider(api, SETTINGS, clock=self.clock, pace=self.pace, pause=self._pause)
+        self.provider = KubernetesProvider(api, self.settings, clock=self.clock, pace=self.pace, pause=self._pause)
         self.fleet = Fleet(providers={"cluster": self.provider}, intents=self.intents, ask=_nobody, clock=self.clock)
 
     async def __aenter__(self) -> "World":
@@ -228,6 +241,7 @@ class World:
         """Let time pass; where the server dies on the way, another one is started."""
         for _ in range(count):
             self._pass(seconds)
+            self.cert_manager.step()
             self.controllers.step()
             self.provider.wake()
             await self.quiet()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import yaml
 from chart import Object, custom_definitions, objects_of, one, renew, workloads
 from control_plane import TOKEN, ControlPlane
+from kube_children import ISSUED_TLS, SETTINGS
 from kube_harness import RealClusterHarness
 from lightkube import Client
 from lightkube.config.kubeconfig import Cluster, KubeConfig, SingleConfig, User
@@ -27,8 +29,10 @@ from lightkube.resources.rbac_authorization_v1 import Role
 from nodes import ProcessNodes
 from provider_rights import Right, asked_for
 
-from swell.adapters.providers.kubernetes import names
+from swell.adapters.providers.kubernetes import manifests_tls, names
 from swell.adapters.providers.kubernetes.client import LightkubeApi
+from swell.adapters.providers.kubernetes.group import Group
+from swell.adapters.providers.kubernetes.manifests_tls import CERT_MANAGER
 from swell.adapters.providers.kubernetes.plan import EMPTY_SECONDS
 from swell.ports.provider import Presence
 from swell_process import SwellUp, wait_until
@@ -149,6 +153,17 @@ def test_its_pods_are_let_into_a_namespace_that_allows_little(admin: Admin, name
         assert admin.apply(pod, namespace, dryRun="All").status_code == FORBIDDEN
 
 
+def test_an_api_server_takes_what_is_asked_of_cert_manager(admin: Admin) -> None:
+    group = Group("chat/f", "chat-0123456789", "chat", ISSUED_TLS.authority, uid="00000000-0000-0000-0000-000000000000")
+    settings = replace(SETTINGS, namespace=renew.NAMESPACE)
+    for manifest in (
+        manifests_tls.replica_certificate(group, settings, 86400.0),
+        manifests_tls.gateways_certificate(group.authority, settings, 86400.0),
+    ):
+        answer = admin.apply(manifest, dryRun="All")
+        assert answer.status_code == MADE, answer.text
+
+
 class RecordingApi(LightkubeApi):
     """Notes what is asked for, and how it is answered."""
 
@@ -240,7 +255,7 @@ async def test_the_rights_of_the_chart_suffice_and_none_is_idle(
     finally:
         await harness.close()
     assert [right for right, status in harness.said if status == FORBIDDEN] == []
-    assert {right for right, _ in harness.said} == asked_for()
+    assert {right for right, _ in harness.said} == {right for right in asked_for() if right[0] != CERT_MANAGER}
 
 
 def _names(client: Client, kind: Any) -> list[str]:

@@ -28,9 +28,26 @@ def test_the_roles_are_what_the_provider_asks_for() -> None:
     objects = objects_of({})
     needed = asked_for()
     nodes = {right for right in needed if right[1] == "nodes"}
-    assert granted(one(objects, "Role", "swell")["rules"]) == needed - nodes
+    asked_of_issuers = {right for right in needed if right[0] == "cert-manager.io"}
+    assert granted(one(objects, "Role", "swell")["rules"]) == needed - nodes - asked_of_issuers
     assert granted(one(objects, "ClusterRole")["rules"]) == nodes
     assert len(needed) > 10
+
+
+def test_only_where_certificates_come_from_an_issuer_are_they_asked_for() -> None:
+    place: Object = {"name": "p", "kind": "kubernetes", "images": {"llama.cpp": "a"}}
+    own, issuing = {"image": "gateway:1"}, {"image": "gateway:1", "issuer": {"name": "ca"}}
+    places = [place | {"namespace": "plain"}]
+    places += [place | {"name": "o", "namespace": "own", "tls": own}, place | {"name": "i", "tls": issuing}]
+    roles = [each for each in objects_of({"spec": {"providers": places}}) if each["kind"] == "Role"]
+    found = {
+        role["metadata"]["namespace"]: {right for right in granted(role["rules"]) if right[0] == "cert-manager.io"}
+        for role in roles
+        if role["metadata"]["name"] == "swell"
+    }
+    wanted = {("cert-manager.io", "certificates", verb) for verb in ("create", "delete", "patch")}
+    assert found == {"plain": set(), "own": set(), "serving": wanted}
+    assert wanted <= asked_for()
 
 
 def test_what_takes_the_server_away_may_do_only_that() -> None:

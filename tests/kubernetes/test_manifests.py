@@ -1,25 +1,29 @@
 """Every object that Swell can apply is one that Kubernetes knows, and says what it should."""
 
 import base64
+import dataclasses
 import re
 from functools import cache
 from typing import Any
 
 import kubernetes_validate
 import pytest
+from chart import check_custom, custom_schemas
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from kube_children import SETTINGS, child, children, cluster_settings
+from kube_children import ISSUED_TLS, OWN_TLS, SETTINGS, child, children, cluster_settings
 from kubernetes_validate import utils
 
 from swell.adapters.providers.accelerators import Platform
-from swell.adapters.providers.kubernetes import manifests, names, pods
+from swell.adapters.providers.kubernetes import manifests, manifests_tls, names, pods
+from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.manifests import NOTHING, Scale
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
 from swell.errors import LaunchFailed
 from swell.ports.provider import ChildSpec, Needs
 
 OLDEST, NEWEST = "1.31", "1.37"
+SCHEMAS = custom_schemas()
 LABEL = r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"
 
 
@@ -73,6 +77,40 @@ def test_every_object_is_one_that_kubernetes_knows(child: ChildSpec, cluster: Cl
     assert deployment["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     (engine,) = template["spec"]["containers"]
     assert tuple(map(_expanded, engine["command"])) == child.argv
+
+
+def test_behind_tls_an_engine_is_reached_by_its_sidecar_alone() -> None:
+    engine_port = dataclasses.replace(child(needs=Needs(image="vllm", tls=OWN_TLS)), port=8002)
+    pod = manifests.deployment(engine_port, SETTINGS, NOTHING)["spec"]["template"]["spec"]
+    (engine,), (sidecar,) = pod["containers"], pod["initContainers"]
+    assert "ports" not in engine
+    assert engine["readinessProbe"]["httpGet"]["port"] == engine["startupProbe"]["httpGet"]["port"] == 8001
+    assert "http://127.0.0.1:8002/metrics" in engine["lifecycle"]["preStop"]["exec"]["command"]
+    assert (sidecar["restartPolicy"], sidecar["image"]) == ("Always", OWN_TLS.image)
+    assert {"--engine-port=8002", "--port=8000", "--client=inst-1.gateway.swell.internal"} <= set(sidecar["command"])
+    assert sidecar["securityContext"] == engine["securityContext"]
+    (volume,) = [each for each in pod["volumes"] if "secret" in each]
+    assert volume["secret"]["secretName"] == names.object_name("chat", "0123456789abcdef") + "-tls"
+    assert volume["name"] not in {mount["name"] for mount in engine["volumeMounts"]}
+
+
+@given(children(), cluster_settings())
+def test_certificates_are_asked_for_as_cert_manager_knows_them(child: ChildSpec, cluster: ClusterSettings) -> None:
+    key = names.group_key(names.labels(cluster.installation, child.workload, child.fingerprint))
+    name = names.object_name(child.workload, child.fingerprint)
+    group = Group(key, name, child.workload, ISSUED_TLS.authority, uid="00000000-0000-0000-0000-000000000000")
+    asked = manifests_tls.replica_certificate(group, cluster, 86400.0)
+    gateways = manifests_tls.gateways_certificate(group.authority, cluster, 86400.0)
+    for manifest in (asked, gateways):
+        check_custom(manifest, SCHEMAS)
+        assert manifest["spec"]["issuerRef"] == {
+            "group": "cert-manager.io", "kind": "ClusterIssuer", "name": "company-ca",
+        }  # fmt: skip
+        assert (manifest["spec"]["duration"], manifest["spec"]["renewBefore"]) == ("24h0m0s", "12h0m0s")
+        assert all(re.fullmatch(LABEL, value) for value in manifest["spec"]["secretTemplate"]["labels"].values())
+    (name,) = asked["spec"]["dnsNames"]
+    assert len(name) <= 253
+    assert gateways["spec"]["dnsNames"] != asked["spec"]["dnsNames"]
 
 
 def test_a_misspelt_field_would_have_been_found() -> None:

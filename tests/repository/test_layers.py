@@ -61,7 +61,7 @@ def test_policy_awaits_nothing_and_rolls_only_the_dice_it_is_given() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("module", ["gateway_worker", "gateway_arguments"])
+@pytest.mark.parametrize("module", ["gateway_worker", "gateway_arguments", "replica_sidecar"])
 def test_a_gateway_imports_only_what_its_image_has(module: str) -> None:
     program = f"import sys; before = {{*sys.modules}}; import swell.server.{module}; print(*{{*sys.modules}} - before)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

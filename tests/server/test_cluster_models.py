@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from swell.adapters.engines import image_engines
+from swell.control.workload import model_workload
 from swell.errors import UserError
+from swell.ports.provider import TlsSidecar
 from swell.security.keys import engine_key
-from swell.server.cluster_models import ClusterModel, cluster_model
+from swell.server.cluster_models import ClusterModel, authority_of, cluster_model
 from swell.spec import KubernetesSpec, ModelSpec
 
 IMAGES = {"vllm": "vllm:1", "llama.cpp": "swell-engine:1"}
@@ -92,3 +95,32 @@ def test_an_image_with_swell_is_asked_for_where_one_is_needed() -> None:
 def test_the_key_of_replicas_that_are_alike_follows_from_the_pepper() -> None:
     assert engine_key(b"pepper", "chat") == engine_key(b"pepper", "chat")
     assert len({engine_key(b"pepper", "chat"), engine_key(b"pepper", "other"), engine_key(b"salt", "chat")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("tls", "authority"),
+    [
+        ({"image": "gateway:1"}, "own"),
+        ({"image": "gateway:1", "issuer": {"name": "ca"}}, "Issuer/ca"),
+        ({"image": "gateway:1", "issuer": {"kind": "ClusterIssuer", "name": "ca"}}, "ClusterIssuer/ca"),
+    ],
+)
+def test_tls_is_part_of_what_replicas_are_and_nothing_else_changes(
+    tls: dict[str, object], authority: str, tmp_path: Path
+) -> None:
+    secured = KubernetesSpec.model_validate({"name": "c", "images": IMAGES, "tls": tls})
+    plain, behind = (
+        _in_pods(source="hf://org/name", engine="vllm"),
+        _in_pods(secured, source="hf://org/name", engine="vllm"),
+    )
+    assert behind.needs.tls == TlsSidecar("gateway:1", authority)
+    assert authority_of(secured) == authority
+    assert repr(plain.needs) == repr(behind.needs)  # what has none keeps the fingerprint that it had
+
+    def fingerprint(found: ClusterModel) -> str:
+        engine = image_engines(accelerated=False)["vllm"]
+        return model_workload(
+            found.spec, engine, model_path=found.path, log_dir=tmp_path, cores=1, key="k", needs=found.needs
+        ).fingerprint
+
+    assert fingerprint(plain) != fingerprint(behind)

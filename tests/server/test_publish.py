@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from swell.server.publish import LOG_DELTAS, Picture, Publication
 from swell.state.snapshot import (
+    ClientIdentity,
     Delta,
     KeyDigest,
     KeyEntry,
@@ -25,16 +26,18 @@ def keyed(entries: st.SearchStrategy) -> st.SearchStrategy:
 
 REPLICAS = st.lists(st.builds(ReplicaEntry, NAMES, st.just("127.0.0.1"), st.integers(1, 9)), max_size=2).map(tuple)
 PICTURES = st.builds(
-    lambda workers, models, keys, tenants: Picture(
+    lambda workers, models, keys, tenants, identities: Picture(
         workers,
         tuple(ModelEntry(name, name, ("/v1/completions",), replicas=replicas) for name, replicas in models.items()),
         tuple(KeyEntry(name, "t", (KeyDigest(digest),)) for name, digest in keys.items()),
         tuple(TenantEntry(name, Limits(limit)) for name, limit in tenants.items()),
+        identities=tuple(ClientIdentity(name, b"ca", content, b"key") for name, content in identities.items()),
     ),
     st.integers(0, 3),
     keyed(REPLICAS),
     keyed(st.binary(min_size=1, max_size=2)),
     keyed(st.none() | st.integers(0, 2)),
+    keyed(st.binary(min_size=1, max_size=2)),
 )
 
 
@@ -53,6 +56,7 @@ def applied(snapshot: Snapshot, delta: Delta) -> Snapshot:
         merged(snapshot.models, delta.models, delta.removed_models, "name"),
         merged(snapshot.keys, delta.keys, delta.removed_keys, "key_id"),
         merged(snapshot.tenants, delta.tenants, delta.removed_tenants, "name"),
+        identities=snapshot.identities if delta.identities is None else delta.identities,
     )
 
 

@@ -67,6 +67,13 @@ def test_platforms_are_those_that_accelerators_are_known_for() -> None:
             "{name: c, kind: kubernetes, images: {vllm: x}, tolerations: [{value: gpu}]}",
             "key: is missing",
         ),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, tls: {}}", "providers[0].tls.image: is missing"),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, tls: {image: g, issuer: {}}}", "tls.issuer.name: is missing"),
+        (
+            "{name: c, kind: kubernetes, images: {vllm: x}, tls: {image: g, issuer: {kind: CA, name: a}}}",
+            "providers[0].tls.issuer.kind",
+        ),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, tls: {image: g, isuer: {name: a}}}", "did you mean issuer?"),
         ("{name: c, kind: kubernetes, images: {vllm: x}, priority: high}", "did you mean priority_class?"),
     ],
 )
@@ -74,3 +81,12 @@ def test_what_cannot_be_is_refused_with_its_path(provider: str, problem: str) ->
     with pytest.raises(SpecRefusedError) as refused:
         _spec(provider)
     assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize("word", ["--ssl-keyfile=/k", "--ssl-certfile", "--ssl-key-file"])
+def test_an_engine_that_speaks_tls_itself_contradicts_the_sidecar(word: str) -> None:
+    model = f"{{name: chat, source: hf://org/name, engine: vllm, engine_args: [--x, {word}]}}"
+    place = "name: c, kind: kubernetes, images: {vllm: x}"
+    assert parse_spec(f"models: [{model}]\nproviders: [{{{place}}}]", origin="test").models[0].engine_args
+    with pytest.raises(SpecRefusedError, match=r"models\[0\]\.engine_args\[1\]: --ssl-.*tls of c does.*keep one"):
+        parse_spec(f"models: [{model}]\nproviders: [{{{place}, tls: {{image: g}}}}]", origin="test")

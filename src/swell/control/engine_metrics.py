@@ -1,13 +1,17 @@
 """What engines say of themselves, read from their Prometheus text by the names that each engine has for it."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import ssl
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import httpx
 
 from swell.control.replica import Replica
+from swell.errors import StateError
 from swell.ports.engine import EngineMetrics
+from swell.security.replica_tls import Identities
+from swell.state.snapshot import ClientIdentity
 
 READ_TIMEOUT_SECONDS = 2.0
 MAX_TEXT_BYTES = 1024 * 1024
@@ -50,14 +54,18 @@ def parse_metrics(text: str, names: EngineMetrics) -> EngineReading:
 class MetricsReader:
     """Reads many replicas at once; one that does not answer, or answers nonsense, is left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, identities: Callable[[], Iterable[ClientIdentity]] = tuple) -> None:
+        self._identities = identities
+        self._contexts = Identities()
         self._made: httpx.AsyncClient | None = None
+        self._secured: dict[str, tuple[ssl.SSLContext, httpx.AsyncClient]] = {}  # by identity
 
     async def read(self, replicas: Iterable[Replica], names: EngineMetrics) -> Mapping[str, EngineReading]:
         """By child id. Takes at most READ_TIMEOUT_SECONDS for every MAX_READS of them."""
         asked = [replica for replica in replicas if replica.address is not None]
         if not names.path or not asked:
             return {}
+        self._contexts.put(self._identities())
         limit = asyncio.Semaphore(MAX_READS)
         texts = await asyncio.gather(*(self._text(replica, names.path, limit) for replica in asked))
         return {
@@ -70,28 +78,32 @@ class MetricsReader:
         """Close its connections."""
         if self._made is not None:
             await self._made.aclose()
+        for _, client in self._secured.values():
+            await client.aclose()
 
-    @property
-    def _client(self) -> httpx.AsyncClient:
-        """Made on first use, which most servers never come to."""
-        if self._made is None:
-            self._made = httpx.AsyncClient(
-                timeout=READ_TIMEOUT_SECONDS,
-                follow_redirects=False,
-                trust_env=False,
-                limits=httpx.Limits(max_connections=MAX_READS, max_keepalive_connections=0),
-            )
-        return self._made
+    def _client(self, identity: str) -> httpx.AsyncClient:
+        """Made on first use, which most servers never come to. Raises StateError for an identity that is not there."""
+        if not identity:
+            self._made = self._made or _new_client()
+            return self._made
+        context = self._contexts.context(identity)
+        known = self._secured.get(identity)
+        if known is None or known[0] is not context:  # nothing is kept open in the one before
+            known = self._secured[identity] = context, _new_client(context)
+        return known[1]
 
     async def _text(self, replica: Replica, path: str, limit: asyncio.Semaphore) -> str | None:
         if replica.address is None:
             return None
         headers = {"authorization": f"Bearer {replica.key}"} if replica.key else {}
+        named = {"sni_hostname": replica.address.server_name} if replica.address.server_name else {}
         try:
             async with (
                 limit,
                 asyncio.timeout(READ_TIMEOUT_SECONDS),
-                self._client.stream("GET", replica.address.url(path), headers=headers) as response,
+                self._client(replica.address.identity).stream(
+                    "GET", replica.address.url(path), headers=headers, extensions=named
+                ) as response,
             ):
                 if response.status_code != httpx.codes.OK:
                     return None
@@ -101,5 +113,15 @@ class MetricsReader:
                     if len(text) > MAX_TEXT_BYTES:
                         return None
                 return text.decode("utf-8", "replace")
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, StateError):
             return None
+
+
+def _new_client(context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        verify=context if context is not None else True,
+        timeout=READ_TIMEOUT_SECONDS,
+        follow_redirects=False,
+        trust_env=False,
+        limits=httpx.Limits(max_connections=MAX_READS, max_keepalive_connections=0),
+    )

@@ -48,6 +48,8 @@ def to_record(replica: Replica, clock: Clock) -> ProcessRecord:
     if replica.address is not None:
         address = replica.address
         detail |= {"host": address.host, "port": address.port, "tls": address.tls, "base_path": address.base_path}
+        if address.identity:
+            detail |= {"identity": address.identity, "server_name": address.server_name}
     return ProcessRecord(
         process_id=replica.child_id,
         kind=replica.kind,
@@ -64,7 +66,12 @@ def from_record(record: ProcessRecord, now: float) -> Replica:
         address = None
         if "port" in detail:
             address = Address(
-                str(detail["host"]), int(detail["port"] or 0), bool(detail["tls"]), str(detail["base_path"])
+                str(detail["host"]),
+                int(detail["port"] or 0),
+                bool(detail["tls"]),
+                str(detail["base_path"]),
+                str(detail.get("identity") or ""),
+                str(detail.get("server_name") or ""),
             )
         log_path = Path(str(detail["log_path"]))
         handle = None

@@ -155,6 +155,7 @@ def model_workload(
     common = engine.launch(model, path, 0, cores=cores, key="")
     words = [*common.argv, *(f"{name}={value}" for name, value in sorted(common.env.items()))]
     words += [] if needs == NEEDS_NOTHING else [repr(needs), provider]
+    words += [] if needs.tls is None else [repr(needs.tls)]  # apart: what has none keeps its fingerprint
     return Workload(
         name=model.name,
         kind=REPLICA,

@@ -12,6 +12,7 @@ from swell.gateway.route import ModelRoute, Replica
 from swell.gateway.shares import Share, Shares
 from swell.policy.queueing import PRIORITIES
 from swell.security.keys import digest_key, parse_key
+from swell.security.replica_tls import Identities
 from swell.state.budgets import BudgetLimit, Scope
 from swell.state.curbs import Curb
 from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, Snapshot, TenantEntry
@@ -108,6 +109,7 @@ class Directory:
         self._now = now
         self._shares = shares
         self._make_replica = make_replica
+        self.identities = Identities()
         self._keys: dict[str, Key] = {}
         self._tenants: dict[str, TenantEntry] = {}
         self._budgets: dict[tuple[str, str], list[BudgetLimit]] = {}  # by scope and owner
@@ -139,6 +141,7 @@ class Directory:
         self._tenants = {entry.name: entry for entry in snapshot.tenants}
         self._set_budgets(snapshot.budgets)
         self._set_curbs(snapshot.curbs)
+        self.identities.put(snapshot.identities)
         stale = self._keys
         self._keys = {entry.key_id: self._key(entry) for entry in snapshot.keys}
         for key in stale.values():
@@ -166,6 +169,8 @@ class Directory:
             self._set_budgets(delta.budgets)
         if delta.curbs is not None:
             self._set_curbs(delta.curbs)
+        if delta.identities is not None:
+            self.identities.put(delta.identities)
         if delta.tenants or delta.removed_tenants or delta.budgets is not None:
             for key in list(self._keys.values()):
                 self._put_key(key.entry)

@@ -275,5 +275,6 @@ class ModelRoute:
                 waiting.refuse_late()
 
 
-def _address(entry: ReplicaEntry) -> tuple[str, int, bool, str, str]:
-    return entry.host, entry.port, entry.tls, entry.base_path, entry.authorization
+def _address(entry: ReplicaEntry) -> tuple[str | int, ...]:
+    where = entry.host, entry.port, entry.tls, entry.base_path
+    return *where, entry.authorization, entry.identity, entry.server_name

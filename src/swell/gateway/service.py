@@ -257,7 +257,9 @@ class Service:
         return tuple(found)
 
     def _make_replica(self, entry: ReplicaEntry) -> Replica:
-        return Replica(entry, self.now, UpstreamPool(entry, self.timeouts, self.bounds, pacer=self.pacer, now=self.now))
+        identities = self.directory.identities
+        pool = UpstreamPool(entry, self.timeouts, self.bounds, identities=identities, pacer=self.pacer, now=self.now)
+        return Replica(entry, self.now, pool)
 
 
 def _report(

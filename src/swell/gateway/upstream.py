@@ -14,7 +14,9 @@ from typing import Protocol, cast
 
 import httptools
 
+from swell.errors import StateError
 from swell.gateway.pacer import BURST_SECONDS, Pacer
+from swell.security.replica_tls import Identities
 from swell.state.snapshot import ReplicaEntry
 from swell.state.worker import Bounds, Timeouts
 
@@ -285,6 +287,7 @@ class UpstreamPool:
         timeouts: Timeouts,
         bounds: Bounds,
         *,
+        identities: Identities | None = None,
         pacer: Pacer | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -296,7 +299,8 @@ class UpstreamPool:
         self._idle: list[UpstreamConnection] = []
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tls = ssl.create_default_context() if entry.tls else None
+        self._identities = identities or Identities()
+        self._tls = ssl.create_default_context() if entry.tls and not entry.identity else None
 
     def take(self) -> UpstreamConnection | None:
         """An idle connection, or None."""
@@ -334,14 +338,22 @@ class UpstreamPool:
         self._idle.clear()
 
     async def _connect(self, ready: Callable[[UpstreamConnection | None, str], None]) -> None:
-        loop = asyncio.get_running_loop()
+        loop, entry, tls = asyncio.get_running_loop(), self._entry, self._tls
         try:
+            if entry.identity:
+                tls = self._identities.context(entry.identity)  # the newest, since what it stands for is renewed
             async with asyncio.timeout(self._timeouts.connect_seconds):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self), self._entry.host, self._entry.port, ssl=self._tls
+                    lambda: UpstreamConnection(self),
+                    entry.host,
+                    entry.port,
+                    ssl=tls,
+                    server_hostname=entry.server_name or None,
                 )
         except TimeoutError:
             ready(None, "the replica did not accept a connection in time")
+        except StateError as error:
+            ready(None, str(error))
         except OSError as error:
             ready(None, f"the replica refused the connection: {error.strerror or error}")
         else:

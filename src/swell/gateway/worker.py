@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import time
@@ -17,6 +16,7 @@ import uvloop
 from swell.gateway.client import ClientConnection
 from swell.gateway.control_link import ControlLink
 from swell.gateway.exchange import Exchange
+from swell.gateway.file_limit import raise_file_limit
 from swell.gateway.pacer import Pacer
 from swell.gateway.phase import Phase
 from swell.gateway.service import Service
@@ -160,10 +160,3 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.bind((host, port))
     listener.setblocking(False)
     return listener
-
-
-def raise_file_limit(wanted: int) -> None:
-    """Have as many file descriptors as that, if the machine lets this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

@@ -52,12 +52,17 @@ class EngineMetrics:
 
 @dataclass(frozen=True)
 class Address:
-    """Where an engine listens. `base_path` stands before `/v1/...` and is empty or starts with a slash."""
+    """Where an engine listens. `base_path` stands before `/v1/...` and is empty or starts with a slash.
+
+    Where there is an `identity`, it asks for that client's certificate, and its own must name `server_name`.
+    """
 
     host: str
     port: int
     tls: bool = False
     base_path: str = ""
+    identity: str = ""
+    server_name: str = ""
 
     @classmethod
     def parse(cls, url: str) -> Address:

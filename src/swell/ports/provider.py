@@ -74,6 +74,20 @@ class Fetch:
 
 
 @dataclass(frozen=True)
+class TlsSidecar:
+    """What stands in front of a child and asks gateways for certificates; the child itself listens on loopback.
+
+    `authority` is OWN_AUTHORITY, or the issuer that certificates are asked of, as `Kind/name`.
+    """
+
+    image: str
+    authority: str
+
+
+OWN_AUTHORITY = "own"
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a child needs of the machine that a provider puts it on; processes of this machine take what there is."""
 
@@ -86,6 +100,7 @@ class Needs:
     zone: str = ""  # empty: any
     mounts: tuple[Mount, ...] = ()
     fetch: Fetch | None = None  # None: the model is there, or the engine fetches it
+    tls: TlsSidecar | None = field(default=None, repr=False)  # None: gateways reach it in plaintext
 
 
 NEEDS_NOTHING = Needs()

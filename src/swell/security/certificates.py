@@ -89,6 +89,41 @@ def make_server_certificate(folder: Path, hosts: Sequence[str], now_unix: float)
     return _issued(ca, _signed("Swell", hosts, ExtendedKeyUsageOID.SERVER_AUTH, ca_key, ca, key, now), key)
 
 
+def make_authority(now_unix: float) -> bytes:
+    """A new authority, its key and certificate as one PEM, for whoever keeps it elsewhere than in a folder."""
+    return _make_authority(datetime.fromtimestamp(now_unix, UTC))
+
+
+def issue_certificate(
+    authority: bytes, host: str, now_unix: float, *, lasts_seconds: float, is_client: bool = False
+) -> IssuedCertificate:
+    """A certificate for `host` from what `make_authority` made, to be a server or a client and nothing else.
+
+    It is good for `lasts_seconds` from now on. Raises StateError where the authority is none, or has ended.
+    """
+    now = datetime.fromtimestamp(now_unix, UTC)
+    try:
+        ca_key, ca = load_pem_private_key(authority, None), x509.load_pem_x509_certificate(authority)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise StateError(f"the certificate authority cannot be read: {_reason(error)}") from error
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        raise StateError("the certificate authority is not one that Swell made")
+    if now >= ca.not_valid_after_utc:
+        raise StateError(f"the certificate authority ended on {ca.not_valid_after_utc:%Y-%m-%d}")
+    use = ExtendedKeyUsageOID.CLIENT_AUTH if is_client else ExtendedKeyUsageOID.SERVER_AUTH
+    key = ec.generate_private_key(ec.SECP256R1())
+    lasts = BACKDATE + timedelta(seconds=lasts_seconds)
+    return _issued(ca, _signed("Swell", [host], use, ca_key, ca, key, now, lasts), key)
+
+
+def certificate_end(certificate: bytes) -> float:
+    """When a PEM certificate ends, in Unix time. Raises StateError where it is none."""
+    try:
+        return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
+    except ValueError as error:
+        raise StateError(f"a certificate cannot be read: {_reason(error)}") from error
+
+
 def ensure_local_certificate(folder: Path, hosts: Sequence[str], now_unix: float) -> CertificateFiles:
     """A leaf for `hosts` (names and IP addresses, at least one) from the local authority in `folder`.
 
@@ -202,10 +237,11 @@ def _signed(
     ca: x509.Certificate,
     key: ec.EllipticCurvePrivateKey,
     now: datetime,
+    lasts: timedelta = timedelta(LEAF_DAYS),
 ) -> x509.Certificate:
     """A leaf for `use` alone."""
     return (
-        _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), ca.subject, key, now, timedelta(LEAF_DAYS))
+        _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), ca.subject, key, now, lasts)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(digital_signature=True), critical=True)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)

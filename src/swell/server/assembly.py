@@ -19,7 +19,7 @@ from swell.security.keys import engine_key
 from swell.security.private_files import replace_private
 from swell.security.secrets import load_secrets
 from swell.server.administration import DEFAULT_TENANT, Administration
-from swell.server.cluster_models import cluster_model
+from swell.server.cluster_models import authority_of, cluster_model
 from swell.server.cluster_pools import cluster_pools, with_parallelism
 from swell.server.live_pools import LivePool, advised_pool
 from swell.server.parts import Providers
@@ -181,6 +181,7 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Co
     processes = ProcessProvider(on_exit)
     by_name: dict[str, Provider] = {"process": processes, "external": ExternalProvider()}
     closes = [processes.close]
+    clusters: list[KubernetesProvider] = []
     for place in remembered_places(state):
         if isinstance(place, ContainerSpec):
             from swell.adapters.providers.container import ContainerProvider  # late: most installations have none
@@ -191,13 +192,14 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Co
         elif isinstance(place, KubernetesSpec):
             pods = _kubernetes(place, state, on_exit, confirm)
             by_name[place.name] = pods
+            clusters.append(pods)
             closes.append(pods.close)
 
     async def close() -> None:
         for each in closes:
             await each()
 
-    return Providers(by_name, close)
+    return Providers(by_name, close, lambda: tuple(each for cluster in clusters for each in cluster.identities))
 
 
 def _kubernetes(
@@ -226,6 +228,8 @@ def _kubernetes(
         image_pull_secrets=place.image_pull_secrets,
         node_selector=place.node_selector,
         tolerations=tuple(Toleration(each.key, each.value) for each in place.tolerations),
+        place=place.name,
+        authority=authority_of(place),
     )
     return KubernetesProvider(ConfirmedApi(api, confirm), settings, clock=SystemClock(), on_exit=on_exit)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from swell.errors import UserError
-from swell.ports.provider import Fetch, Needs
+from swell.ports.provider import OWN_AUTHORITY, Fetch, Needs, TlsSidecar
 from swell.spec import Engine, KubernetesSpec, ModelSpec
 from swell.state.accelerators import asked_for
 
@@ -53,8 +53,21 @@ def cluster_model(model: ModelSpec, place: KubernetesSpec) -> ClusterModel:
         market=place.market,
         zone=place.zone or "",
         fetch=fetch,
+        tls=_sidecar(place),
     )
     return ClusterModel(model, path, needs)
+
+
+def authority_of(place: KubernetesSpec) -> str:
+    """Whose certificates replicas and gateways show each other; empty: none."""
+    if place.tls is None:
+        return ""
+    issuer = place.tls.issuer
+    return OWN_AUTHORITY if issuer is None else f"{issuer.kind}/{issuer.name}"
+
+
+def _sidecar(place: KubernetesSpec) -> TlsSidecar | None:
+    return None if place.tls is None else TlsSidecar(place.tls.image, authority_of(place))
 
 
 def _fetched(model: ModelSpec, place: KubernetesSpec) -> tuple[Path, Fetch]:

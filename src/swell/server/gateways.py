@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from swell.gateway.worker import raise_file_limit
+from swell.gateway.file_limit import raise_file_limit
 from swell.metering.ingest import Ingested
 from swell.server.certificate_watch import CertificateWatch
 from swell.server.channel import MAX_CONNECTIONS, ControlChannel

@@ -17,14 +17,16 @@ from swell.server.spec_change import Change
 from swell.server.state_directory import StateDirectory
 from swell.spec import Spec
 from swell.spec.declared import Wanted
+from swell.state.snapshot import ClientIdentity
 
 
 @dataclass(frozen=True)
 class Providers:
-    """What runs children, by the name that workloads use, and how to let go of them all."""
+    """What runs children, by the name that workloads use, how to let go of them all, and what they want to be shown."""
 
     by_name: Mapping[str, Provider]
     close: Callable[[], Awaitable[None]]
+    identities: Callable[[], tuple[ClientIdentity, ...]] = tuple
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from swell.state.budgets import BudgetLimit
 from swell.state.curbs import Curb
 from swell.state.records import KeyRecord
 from swell.state.snapshot import (
+    ClientIdentity,
     Delta,
     KeyEntry,
     Limits,
@@ -45,10 +46,21 @@ class Picture:
     tenants: tuple[TenantEntry, ...] = ()
     budgets: tuple[BudgetLimit, ...] = ()
     curbs: tuple[Curb, ...] = ()
+    identities: tuple[ClientIdentity, ...] = ()
 
     def numbered(self, epoch: int, sequence: int) -> Snapshot:
         """As the message that a worker is sent."""
-        return Snapshot(epoch, sequence, self.workers, self.models, self.keys, self.tenants, self.budgets, self.curbs)
+        return Snapshot(
+            epoch,
+            sequence,
+            self.workers,
+            self.models,
+            self.keys,
+            self.tenants,
+            self.budgets,
+            self.curbs,
+            self.identities,
+        )
 
 
 def change(old: Picture, new: Picture, epoch: int, sequence: int) -> Delta | None:
@@ -67,6 +79,7 @@ def change(old: Picture, new: Picture, epoch: int, sequence: int) -> Delta | Non
         tenants=tenants,
         budgets=new.budgets if new.budgets != old.budgets else None,
         curbs=new.curbs if new.curbs != old.curbs else None,
+        identities=new.identities if new.identities != old.identities else None,
         removed_models=removed_models,
         removed_keys=removed_keys,
         removed_tenants=removed_tenants,
@@ -103,9 +116,11 @@ def picture_of(
     next_rates: Callable[[str], NextRates | None] = lambda model: None,
     budgets: tuple[BudgetLimit, ...] = (),
     curbs: tuple[Curb, ...] = (),
+    identities: tuple[ClientIdentity, ...] = (),
     unserved: Callable[[str], Unserved | None] = lambda model: None,
 ) -> Picture:
-    """What workers are to know: routable replicas, live keys, the tenants with their limits, budgets and their steps.
+    """What workers are to know: routable replicas, live keys, the tenants with their limits, budgets and their steps,
+    and what they show replicas.
 
     `price_of` a model is its rates, in nano-dollars per million prompt and completion tokens; `next_rates` those that
     are known to follow; `unserved` why nobody will serve it.
@@ -134,6 +149,7 @@ def picture_of(
         tenants=tuple(_tenant_entry(tenant) for tenant in known),
         budgets=budgets,
         curbs=curbs,
+        identities=identities,
     )
 
 
@@ -207,6 +223,8 @@ def _replica_entry(replica: Replica, max_in_flight: int) -> ReplicaEntry:
         base_path=replica.address.base_path,
         authorization=f"Bearer {replica.key}" if replica.key else "",
         max_in_flight=max_in_flight,
+        identity=replica.address.identity,
+        server_name=replica.address.server_name,
     )
 
 

@@ -26,6 +26,7 @@ from swell.server.draining import END_MARGIN_SECONDS, Draining
 from swell.server.ending import Ending, Way
 from swell.server.external_scaler import ExternalScaler
 from swell.server.external_scaler_door import ExternalScalerDoor
+from swell.server.first_answers import find_endpoints
 from swell.server.gateways import Gateways
 from swell.server.intake import Intake
 from swell.server.leadership import Leadership
@@ -51,7 +52,6 @@ from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
 from swell.state.posted_rates import PostedRate
 from swell.state.records import DecisionRecord, KeyRecord
-from swell.state.replica import Phase
 from swell.state.replica_runs import ReplicaRun
 from swell.state.snapshot import Unserved
 
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from swell.server.admin import AdminServer
 
 HOUSEKEEPING_SECONDS = 30.0
-FIND_SECONDS = 3.0  # for the first answers of endpoints, before adopted workers are told anything
-FIND_POLL_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -284,6 +282,7 @@ class RunningServer:
             memories=ScalerMemories(parts.state.root / "scaling", parts.clock),
             spending=self._money.spending,
             pools=parts.pools,
+            identities=self._providers.identities,
         )
 
     async def _take_over(self) -> None:
@@ -318,7 +317,7 @@ class RunningServer:
         )
         await self._roll.account_for("")
         if self._roll.living:
-            await self._find_endpoints()
+            await find_endpoints(self._fleet, self._clock)
         try:
             await self._channel.open(parts.state.control_socket)
             await self._gateways.open(self._channel)
@@ -328,16 +327,6 @@ class RunningServer:
             raise
         self._audit("up", current_principal())
         _log.info("the server serves", extra={"port": parts.spec.server.port, "version": __version__})
-
-    async def _find_endpoints(self) -> None:
-        """Adopted workers still serve from what they knew: have as good a picture before they are sent one."""
-        deadline = self._clock.monotonic() + FIND_SECONDS
-        while self._clock.monotonic() < deadline:
-            await self._fleet.step(self._clock.monotonic())
-            await asyncio.sleep(FIND_POLL_SECONDS)
-            waiting = (Phase.PENDING, Phase.STARTING)
-            if not any(r.phase in waiting and r.provider == "external" for r in self._fleet.replicas):
-                return
 
     def _admin_server(self) -> "AdminServer":
         # Imported late: the HTTP framework takes longer to load than a worker takes to start.
@@ -390,6 +379,7 @@ class RunningServer:
             next_rates=self._money.rates.next_rates,
             budgets=self._budgets.limits,
             curbs=self._budgets.stages.curbs,
+            identities=self._providers.identities(),
             unserved=self._unserved,
         )
 

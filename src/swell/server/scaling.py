@@ -7,7 +7,7 @@ between two reports of the workers would see nothing new, and is left out.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ from swell.spec import ModelSpec
 from swell.state.funding import Funding
 from swell.state.messages import Load
 from swell.state.scaling import Decision, Objective, Pool, ReplicaState, ReplicaView
+from swell.state.snapshot import ClientIdentity
 
 if TYPE_CHECKING:
     from swell.policy.scaling.placement_problem import PlacementRules
@@ -78,6 +79,7 @@ class Scaling:
         memories: ScalerMemories | None = None,
         spending: SpendingDesk | None = None,
         pools: PoolsByModel = NO_POOLS,
+        identities: Callable[[], Iterable[ClientIdentity]] = tuple,
     ) -> None:
         self._pools = pools
         self._fleet = fleet
@@ -95,7 +97,7 @@ class Scaling:
         models = [
             m for m in models if m.scales or m.name in pools or (spending is not None and spending.bounds(m.name))
         ]
-        self._reader = MetricsReader()
+        self._reader = MetricsReader(identities)
         self._watch = Loop("engine metrics", self._read_engines, METRICS_SECONDS, clock)
         names = {name: model.name for model in models for name in served_names(model)}
         self._signals = Signals(names, clock.monotonic())

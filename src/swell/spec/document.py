@@ -18,6 +18,7 @@ from swell.spec.steps import CHEAPER_VARIANT
 from swell.spec.tenants import MAX_TENANTS, TenantSpec
 
 _MAX_REASONS = 3  # models of which it is said why they cannot be reviewed
+_ENGINE_TLS = "--ssl-"  # how llama.cpp and vLLM are told to: --ssl-cert-file, --ssl-certfile and more
 
 
 class Spec(SpecModel):
@@ -96,6 +97,8 @@ class Spec(SpecModel):
             if isinstance(place, ContainerSpec | KubernetesSpec) and model.engine.value not in place.images:
                 path = f"providers[{names.index(place.name)}].images"
                 yield path, f"has no image for engine {model.engine}, which models[{i}] ({model.name}) needs"
+            if isinstance(place, KubernetesSpec) and place.tls is not None:
+                yield from _doubly_secured(i, model, place)
 
     def _unheard(self) -> Iterator[Conflict]:
         """Models of which somebody else runs as many replicas as Swell decides, while nobody is told how many."""
@@ -214,6 +217,16 @@ class Spec(SpecModel):
                 if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
                     advice = "use https, or set server.allow_plaintext_off_loopback: true"
                     yield f"models[{i}].endpoints[{j}]", f"{endpoint} would be sent its key unencrypted; {advice}"
+
+
+def _doubly_secured(index: int, model: ModelSpec, place: KubernetesSpec) -> Iterator[Conflict]:
+    """An engine that spoke TLS behind what ends it in its Pod would be understood by nobody."""
+    for number, word in enumerate(model.engine_args):
+        if word.startswith(_ENGINE_TLS):
+            problem = (
+                f"{word} has the engine speak TLS, which tls of {place.name} does in front of it; keep one of them"
+            )
+            yield f"models[{index}].engine_args[{number}]", problem
 
 
 def _repeated(kind: str, named: Iterator[tuple[str, str]]) -> Iterator[Conflict]:

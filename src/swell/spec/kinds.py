@@ -11,6 +11,7 @@ from pydantic import ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from swell.spec.base import CONTRADICTION, Conflict, SpecModel
+from swell.spec.problems import model_at
 
 
 def of_its_kind(
@@ -45,6 +46,7 @@ def of_its_kind(
 def _in_own_words(detail: Any, model: type[SpecModel], shared: type[SpecModel]) -> InitErrorDetails:
     kind, message, context = detail["type"], detail["msg"], detail.get("ctx")
     field = detail["loc"][-1] if detail["loc"] else ""
+    model = model_at(model, detail["loc"][:-1]) or model  # the field may be one of a part
     if kind == "extra_forbidden" and field not in model.aliases:
         own = sorted(model.model_fields, key=shared.model_fields.__contains__)  # what all have comes last
         near = difflib.get_close_matches(str(field), [*model.model_fields, *model.aliases], n=1, cutoff=0.6)

@@ -151,7 +151,7 @@ _MISSING = {
 
 
 def _unknown_field(root: type[SpecModel], location: Location, value: object) -> str:
-    model, name = _model_at(root, location[:-1]), str(location[-1])
+    model, name = model_at(root, location[:-1]), str(location[-1])
     if model is None:
         return "is not a known field"
     if name in model.aliases:
@@ -168,7 +168,7 @@ def _nearest(value: object, names: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _model_at(root: type[SpecModel], location: Location) -> type[SpecModel] | None:
+def model_at(root: type[SpecModel], location: Location) -> type[SpecModel] | None:
     """The spec type that stands at `location`, found by its fields' annotations."""
     model: type[SpecModel] | None = root
     for step in location:

@@ -133,6 +133,22 @@ class ClusterCacheSpec(SpecModel):
         return [] if self.claim or self.host_path else [("", "names neither claim nor host_path; give one of them")]
 
 
+class CertificateIssuerSpec(SpecModel):
+    """An issuer of cert-manager with a CA of its own, such as one of kind CA or Vault."""
+
+    kind: Literal["Issuer", "ClusterIssuer"] = Field(default="Issuer", description="An Issuer of the same namespace.")
+    name: DnsName
+
+
+class ReplicaTlsSpec(SpecModel):
+    """TLS between gateways and replicas, in which both show short-lived certificates."""
+
+    image: ImageReference = Field(description="Swell's gateway image, which stands in front of each engine.")
+    issuer: CertificateIssuerSpec | None = Field(
+        default=None, description="Default: an authority that Swell makes and keeps in a Secret of the namespace."
+    )
+
+
 class KubernetesSpec(_Place):
     """Pods of a Kubernetes cluster: a Deployment for each model and pool."""
 
@@ -167,6 +183,7 @@ class KubernetesSpec(_Place):
     runtime_class: DnsName | None = Field(default=None, description="RuntimeClass of replicas, such as nvidia.")
     node_selector: Mapping[LabelKey, LabelValue] = Field(default={}, description="Labels that nodes must have.")
     tolerations: Annotated[tuple[TolerationSpec, ...], Field(max_length=MAX_LISTED)] = ()
+    tls: ReplicaTlsSpec | None = Field(default=None, description="Default: gateways reach replicas in plaintext.")
 
     def conflicts(self) -> list[Conflict]:
         found: list[Conflict] = []

@@ -53,6 +53,18 @@ class TenantEntry(msgspec.Struct, frozen=True):
     priority: str = "standard"
 
 
+class ClientIdentity(msgspec.Struct, frozen=True):
+    """What a gateway shows replicas that ask for it, as PEM, and the authority that theirs must come from."""
+
+    identity_id: str  # as replicas name it; what it stands for is renewed
+    ca: bytes
+    certificate: bytes
+    private_key: bytes
+
+    def __repr__(self) -> str:
+        return f"ClientIdentity({self.identity_id!r})"
+
+
 class ReplicaEntry(msgspec.Struct, frozen=True):
     """Where a replica listens. Only routable replicas are listed; a draining one is simply gone."""
 
@@ -63,6 +75,8 @@ class ReplicaEntry(msgspec.Struct, frozen=True):
     base_path: str = ""  # prefix before /v1/...
     authorization: str = ""  # value of the Authorization header sent upstream
     max_in_flight: int = 64  # over all workers
+    identity: str = ""  # which `ClientIdentity` it asks for; empty: none
+    server_name: str = ""  # that its certificate must name; empty: its host
 
 
 class NextRates(msgspec.Struct, frozen=True):
@@ -119,6 +133,7 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
     tenants: tuple[TenantEntry, ...]
     budgets: tuple[BudgetLimit, ...] = ()
     curbs: tuple[Curb, ...] = ()
+    identities: tuple[ClientIdentity, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
@@ -132,6 +147,7 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True, tag="delta"):
     tenants: tuple[TenantEntry, ...] = ()
     budgets: tuple[BudgetLimit, ...] | None = None  # all of them, where any changed
     curbs: tuple[Curb, ...] | None = None  # as well
+    identities: tuple[ClientIdentity, ...] | None = None  # as well
     removed_models: tuple[str, ...] = ()
     removed_keys: tuple[str, ...] = ()
     removed_tenants: tuple[str, ...] = ()

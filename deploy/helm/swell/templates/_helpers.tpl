@@ -80,6 +80,19 @@ app.kubernetes.io/component: replica
 {{- dict "namespaces" (uniq $found) | toJson -}}
 {{- end -}}
 
+{{- /* Those of them where certificates of replicas are asked of cert-manager: {"namespaces": […]}. */ -}}
+{{- define "swell.issuerNamespaces" -}}
+{{- $found := list -}}
+{{- range .Values.spec.providers -}}
+{{- if and (eq (toString .kind) "kubernetes") (not .kubeconfig) (not .context) (kindIs "map" .tls) -}}
+{{- if .tls.issuer -}}
+{{- $found = append $found (default $.Release.Namespace .namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- dict "namespaces" (uniq $found) | toJson -}}
+{{- end -}}
+
 {{- /* Where models and tenants are read from objects with the Pod's own credentials: {"namespace": …}, or nothing. */ -}}
 {{- define "swell.customResources" -}}
 {{- $server := include "swell.server" . | fromJson -}}

@@ -4,8 +4,9 @@
 injected clock's. What is left out is said where it is: rolling updates, quotas, admission, all but four kinds' rules.
 """
 
+from swell.testing.cluster.cert_manager import CertManager
 from swell.testing.cluster.controllers import Controllers
 from swell.testing.cluster.http import ApiServer
 from swell.testing.cluster.objects import FakeCluster, Refused
 
-__all__ = ["ApiServer", "Controllers", "FakeCluster", "Refused"]
+__all__ = ["ApiServer", "CertManager", "Controllers", "FakeCluster", "Refused"]

@@ -60,6 +60,8 @@ class Kubelet:
         container = pod["spec"]["containers"][0]
         statuses = pod["status"].get("containerStatuses", [])
         now = self.cluster.clock.monotonic()
+        if not statuses and not self._has_secrets(pod):
+            return  # what it mounts is not there yet
         if not statuses:
             if container["image"] in self.pulling:
                 state = {"waiting": {"reason": "ImagePullBackOff", "message": f"Back-off pulling {container['image']}"}}
@@ -75,6 +77,11 @@ class Kubelet:
                 self._begin(name, pod, 0, {})
         elif self.restarts:
             self._restart(name, pod, status, now)
+
+    def _has_secrets(self, pod: Object) -> bool:
+        volumes = pod["spec"].get("volumes", [])
+        wanted = {each["secret"]["secretName"] for each in volumes if "secret" in each}
+        return wanted <= self.cluster.objects["secrets"].keys()
 
     def _restart(self, name: str, pod: Object, status: Mapping[str, Any], now: float) -> None:
         ended = status["state"].get("terminated") or status["lastState"]["terminated"]

@@ -22,6 +22,7 @@ KINDS = {
     "secrets": ("v1", "Secret"),
     "deployments": ("apps/v1", "Deployment"),
     "replicasets": ("apps/v1", "ReplicaSet"),
+    "certificates": ("cert-manager.io/v1", "Certificate"),
     "poddisruptionbudgets": ("policy/v1", "PodDisruptionBudget"),
     "models": ("swell.internal/v1alpha1", "Model"),
     "tenants": ("swell.internal/v1alpha1", "Tenant"),

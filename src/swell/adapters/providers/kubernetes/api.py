@@ -24,6 +24,7 @@ class Kind(StrEnum):
     NODES = "nodes"
     SECRETS = "secrets"
     DISRUPTION_BUDGETS = "poddisruptionbudgets"
+    CERTIFICATES = "certificates"
     MODELS = "models"
     TENANTS = "tenants"
 
@@ -69,8 +70,13 @@ class ClusterApi(Protocol):
     def watch(self, kind: Kind, query: str, version: str) -> AsyncIterator[tuple[Change, Read]]:
         """What happens after `version`, without end. Raises ApiProblem TOO_OLD where that is no longer known."""
 
-    async def apply(self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str) -> Read:
-        """Server-side apply, whoever else has an opinion on these fields. The object as it is then."""
+    async def apply(
+        self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str, force: bool = True
+    ) -> Read:
+        """Server-side apply, whoever else has an opinion on these fields. The object as it is then.
+
+        Without `force`, CONFLICT where somebody else wants another value of one of them.
+        """
 
     async def annotate(self, pod: str, patch: Mapping[str, Any]) -> None:
         """Merge into a Pod's metadata."""

@@ -26,6 +26,7 @@ class Child:
     kill_at: float | None = None  # set once it was asked to end
     ended_at: float | None = None
     is_told: bool = False  # that it has ended
+    is_told_of: bool = False  # gateways could reach it: they have what it asks for
     is_lost: bool = False  # its Pod goes, and nobody here asked for that
     has_notice: bool = False  # its machine will be taken
     loss: Loss | None = None  # why it has ended, where that was its machine

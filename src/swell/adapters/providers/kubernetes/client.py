@@ -46,12 +46,16 @@ class _Node(GlobalResource, objects.Node):
     _api_info = _info("", "v1", "Node", Kind.NODES)
 
 
-class _Secret(NamespacedResourceG, objects.Plain):
+class _Secret(NamespacedResourceG, objects.Secret):
     _api_info = _info("", "v1", "Secret", Kind.SECRETS)
 
 
 class _Budget(NamespacedResourceG, objects.Plain):
     _api_info = _info("policy", "v1", "PodDisruptionBudget", Kind.DISRUPTION_BUDGETS)
+
+
+class _Certificate(NamespacedResourceG, objects.Plain):
+    _api_info = _info("cert-manager.io", "v1", "Certificate", Kind.CERTIFICATES)
 
 
 class _Model(NamespacedResourceG, objects.Resource):
@@ -68,6 +72,7 @@ _RESOURCES: Mapping[Kind, type[Resource]] = {
     Kind.NODES: _Node,
     Kind.SECRETS: _Secret,
     Kind.DISRUPTION_BUDGETS: _Budget,
+    Kind.CERTIFICATES: _Certificate,
     Kind.MODELS: _Model,
     Kind.TENANTS: _Tenant,
 }
@@ -140,9 +145,11 @@ class LightkubeApi:
         finally:
             await response.aclose()
 
-    async def apply(self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str) -> objects.Read:
+    async def apply(
+        self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str, force: bool = True
+    ) -> objects.Read:
         headers = {"Content-Type": PatchType.APPLY.value}
-        params = {"fieldManager": manager, "force": "true"}
+        params = {"fieldManager": manager, "force": "true" if force else "false"}
         applied: objects.Read = await self._request("patch", kind, name, obj=manifest, headers=headers, params=params)
         return applied
 

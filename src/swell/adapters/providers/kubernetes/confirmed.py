@@ -26,9 +26,11 @@ class ConfirmedApi:
     def watch(self, kind: Kind, query: str, version: str) -> AsyncIterator[tuple[Change, Read]]:
         return self._api.watch(kind, query, version)
 
-    async def apply(self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str) -> Read:
+    async def apply(
+        self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str, force: bool = True
+    ) -> Read:
         await self._require()
-        return await self._api.apply(kind, name, manifest, manager=manager)
+        return await self._api.apply(kind, name, manifest, manager=manager, force=force)
 
     async def annotate(self, pod: str, patch: Mapping[str, Any]) -> None:
         await self._require()

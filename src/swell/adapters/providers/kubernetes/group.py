@@ -33,6 +33,7 @@ class Group:
     key: str
     name: str
     workload: str
+    authority: str = ""  # whose certificates its Pods show; empty: they take plaintext
     spec: ChildSpec | None = None  # None: made by an earlier server, and no child was started since
     children: dict[str, Child] = field(default_factory=dict)
     pods: dict[str, PodSeen] = field(default_factory=dict)
@@ -67,7 +68,9 @@ class Group:
         if new is None:
             if gone is not None and gone.uid == self.uid:
                 self.unmake()
-        elif self.applied is None:
+            return
+        self.authority = new.authority
+        if self.applied is None:
             self.made(new.uid, new.scale, new.generation)
 
     def made(self, uid: str, scale: Scale, generation: int) -> None:
@@ -87,6 +90,7 @@ class Group:
     def add(self, spec: ChildSpec, now: float) -> None:
         """A child more, in a vacancy where there is one."""
         self.spec = spec
+        self.authority = spec.needs.tls.authority if spec.needs.tls is not None else ""
         self.is_retired = False
         self.children[spec.child_id] = Child(spec.child_id, spec.log_path, now)
         if self.vacancies:
@@ -100,6 +104,7 @@ class Group:
             return False
         child = Child(child_id, log_path, now)
         if pod is not None:
+            child.is_told_of = True
             child.pod, child.run = pod.uid, pod.child_run
             if child.has_ended(pod):
                 return False

@@ -53,7 +53,11 @@ def deployment(child: ChildSpec, settings: ClusterSettings, scale: Scale) -> dic
         "metadata": {
             "name": names.object_name(child.workload, child.fingerprint),
             "labels": {**labels, names.COMPONENT: names.REPLICA},
-            "annotations": {names.FULL_NAME: child.workload, names.CHILDREN: scale.annotation},
+            "annotations": {
+                names.FULL_NAME: child.workload,
+                names.CHILDREN: scale.annotation,
+                **({names.AUTHORITY: child.needs.tls.authority} if child.needs.tls is not None else {}),
+            },
         },
         "spec": {
             "replicas": scale.replicas,

@@ -15,6 +15,7 @@ COMPONENT = "app.kubernetes.io/component"
 MANAGER = "swell"  # also the field manager of what is made once
 SCALE_MANAGER = "swell-scale"  # the field manager of what changes: how many, and for whom
 REPLICA = "replica"
+TLS = "tls"  # component of Secrets and Certificates for TLS between gateways and replicas
 
 INSTALLATION = f"{DOMAIN}/installation"
 WORKLOAD = f"{DOMAIN}/workload"
@@ -24,6 +25,9 @@ CHILD = f"{DOMAIN}/child"  # annotation of a Pod: which of them it is
 RUN = f"{DOMAIN}/run"  # annotation of a Pod: in which run of its container
 FULL_NAME = f"{DOMAIN}/workload-name"  # annotation: the workload as people write it
 ACCELERATOR = f"{DOMAIN}/accelerator"  # annotation of a Pod: what it asks for, as Swell names it
+AUTHORITY = f"{DOMAIN}/authority"  # annotation of a Deployment: whose certificates its Pods show; none: plaintext
+ISSUED_BY = f"{DOMAIN}/issued-by"  # annotation of a Secret: a digest of the authority whose certificate it holds
+RENEW_AT = f"{DOMAIN}/renew-at"  # annotation of a Secret: when its certificate is to be replaced, in Unix time
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 MAX_LABEL_LENGTH = 63
@@ -44,6 +48,21 @@ def object_name(workload: str, fingerprint: str = "") -> str:
     """The name of a workload's objects: part of its name, and a digest that tells it from every other."""
     stem = re.sub(r"[^a-z0-9]+", "-", workload.lower())[:_STEM_LENGTH].strip("-")
     return f"{stem or 'model'}-{_digest(workload, fingerprint)}"
+
+
+def certificate_name(deployment: str) -> str:
+    """The Secret with the certificate of a Deployment's Pods, and what asks an issuer for it."""
+    return f"{deployment}-tls"
+
+
+def authority_name(installation: str) -> str:
+    """The Secret with an installation's own authority."""
+    return f"swell-authority-{_digest(installation)}"
+
+
+def gateways_name(installation: str, authority: str) -> str:
+    """The Secret with what an installation's gateways show, where an issuer makes it."""
+    return f"swell-gateways-{_digest(installation, authority)}"
 
 
 def selector(installation: str) -> dict[str, str]:

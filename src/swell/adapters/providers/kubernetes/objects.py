@@ -141,9 +141,16 @@ class Node(msgspec.Struct):
 
 
 class Plain(msgspec.Struct):
-    """An object of which nothing but its metadata is read: a Secret's content stays where it is."""
+    """An object of which nothing but its metadata is read."""
 
     metadata: Meta
+
+
+class Secret(msgspec.Struct):
+    """One for TLS, whose content is read, in base64. Of others nothing but the metadata is of interest."""
+
+    metadata: Meta
+    data: dict[str, str] = {}
 
 
 class Resource(msgspec.Struct):
@@ -154,4 +161,4 @@ class Resource(msgspec.Struct):
     status: dict[str, object] = {}
 
 
-Read = Pod | Deployment | Node | Plain | Resource
+Read = Pod | Deployment | Node | Plain | Secret | Resource

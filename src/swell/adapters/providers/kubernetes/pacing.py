@@ -112,8 +112,10 @@ class PacedApi:
             self._heed(problem)
             raise
 
-    async def apply(self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str) -> Read:
-        return await self._write(lambda: self._api.apply(kind, name, manifest, manager=manager))
+    async def apply(
+        self, kind: Kind, name: str, manifest: Mapping[str, Any], *, manager: str, force: bool = True
+    ) -> Read:
+        return await self._write(lambda: self._api.apply(kind, name, manifest, manager=manager, force=force))
 
     async def annotate(self, pod: str, patch: Mapping[str, Any]) -> None:
         await self._write(lambda: self._api.annotate(pod, patch))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swell.adapters.providers.accelerators import NodePlacement, node_placement
-from swell.adapters.providers.kubernetes import idle, names
+from swell.adapters.providers.kubernetes import idle, names, sidecar
 from swell.adapters.providers.kubernetes.settings import MODELS, SCRATCH, ClusterSettings
 from swell.ports.provider import ChildSpec, Needs
 
@@ -57,8 +57,12 @@ def pod_template(child: ChildSpec, settings: ClusterSettings, labels: Mapping[st
         "volumes": _volumes(settings),
         **_chosen(settings),
     }
-    if child.needs.fetch is not None:
-        spec["initContainers"] = [_fetch(child.needs, settings)]
+    before = [_fetch(child.needs, settings)] if child.needs.fetch is not None else []
+    if child.needs.tls is not None:
+        before.append(sidecar.container(child, settings, _SECURITY))
+        spec["volumes"].append(sidecar.volume(child))
+    if before:
+        spec["initContainers"] = before
     if affinity := placement.affinity():
         spec["affinity"] = affinity
     if tolerations := [each.manifest() for each in (*placement.tolerations, *settings.tolerations)]:
@@ -93,11 +97,11 @@ def _engine(child: ChildSpec, settings: ClusterSettings, placement: NodePlacemen
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "lifecycle": {"preStop": {"exec": {"command": idle.wait_until_idle(child.port, lifecycle.metrics, child.env)}}},
     }
-    if child.port:
+    if child.port and child.needs.tls is None:
         container["ports"] = [{"name": ENGINE, "containerPort": child.port, "protocol": "TCP"}]
     if child.port and lifecycle.health_path:
         probe = {
-            "httpGet": {"path": lifecycle.health_path, "port": child.port, "scheme": "HTTP"},
+            "httpGet": {"path": lifecycle.health_path, "port": sidecar.probed_port(child), "scheme": "HTTP"},
             "periodSeconds": PROBE_SECONDS,
             "timeoutSeconds": PROBE_SECONDS,
         }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from swell.adapters.providers.kubernetes import manifests, names
 from swell.adapters.providers.kubernetes.api import ApiProblem, ClusterApi, Kind
+from swell.adapters.providers.kubernetes.certificates import Certificates
 from swell.adapters.providers.kubernetes.children import Child
 from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.pacing import Pace, PacedApi, Pause
@@ -25,14 +26,16 @@ from swell.adapters.providers.kubernetes.seen import (
     see_pod,
 )
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
+from swell.adapters.providers.kubernetes.sidecar import ENGINE_PORT, PORT
 from swell.adapters.providers.kubernetes.turns import Turns
 from swell.adapters.providers.kubernetes.watch import Watched, Watching
 from swell.clock import Clock
 from swell.errors import AtCapacity, LaunchFailed
-from swell.ports.engine import Address
+from swell.ports.engine import LOOPBACK, Address
 from swell.ports.provider import LOG_TAIL_BYTES, Binding, ChildHandle, ChildSpec, ChildStatus, Loss, Presence
+from swell.security.replica_tls import replica_name
+from swell.state.snapshot import ClientIdentity
 
-PORT = 8000
 EVERYWHERE = "0.0.0.0"  # noqa: S104  of a Pod's own network
 SYNC_SECONDS = 30.0  # until a cluster has told what there is, or a server does not start
 SILENT_SECONDS = 30.0  # without an answer, after which nothing new is taken on
@@ -60,6 +63,7 @@ class KubernetesProvider:
     ) -> None:
         self.api = PacedApi(api, clock, pace, pause)
         self._settings = settings
+        self._namespace = settings.namespace
         self._clock = clock
         self._groups: dict[str, Group] = {}
         self._homes: dict[str, Group] = {}  # by child id
@@ -77,11 +81,22 @@ class KubernetesProvider:
         self._nodes: Watched[NodeSeen] = Watched(
             Watching(self.api, Kind.NODES, "", clock, pause), see_node, self._node_changed
         )
-        self._turns = Turns(self.api, settings, clock, self._groups, self._known_nodes, on_exit or (lambda _: None))
+        self._certificates = Certificates(self.api, settings, clock, self._groups)
+        self._turns = Turns(
+            self.api,
+            settings,
+            clock,
+            self._groups,
+            self._known_nodes,
+            on_exit or (lambda _: None),
+            self._certificates,
+        )
 
     @property
     def binding(self) -> Binding:
-        """Every Pod has a network of its own, and one template."""
+        """Every Pod has a network of its own, and one template. Behind TLS nobody but the Pod reaches an engine."""
+        if self._settings.authority:
+            return Binding(LOOPBACK, ENGINE_PORT, alike=True)
         return Binding(EVERYWHERE, PORT, alike=True)
 
     async def start(self, child: ChildSpec) -> ChildHandle:
@@ -130,11 +145,18 @@ class KubernetesProvider:
         if child.is_told:
             return ChildStatus(Presence.GONE, child.exit_code, machine=child.machine, loss=child.loss)
         known = ChildStatus(Presence.RUNNING, machine=child.machine, loss=Loss.NOTICE if child.has_notice else None)
-        pod = self._homes[handle.child_id].pods.get(child.pod) if not child.is_gone else None
+        group = self._homes[handle.child_id]
+        lacking = self._certificates.lacking(group.authority) if group.authority else ""
+        waiting = " and ".join(each for each in (child.waiting, lacking) if each)
+        pod = group.pods.get(child.pod) if not child.is_gone else None
         if pod is None:
-            return replace(known, waiting=child.waiting, ready=False)
-        address = Address(pod.address, PORT) if pod.address else None
-        return replace(known, address=address, waiting=child.waiting, ready=pod.is_ready)
+            return replace(known, waiting=waiting, ready=False)
+        address = self._address(group, pod)
+        if address is not None and not lacking:
+            child.is_told_of = True
+        # Whoever was reached once is not ended for want of a certificate that it is not to blame for.
+        is_ready = pod.is_ready and child.is_told_of
+        return replace(known, address=address, waiting=waiting, ready=is_ready)
 
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
         child = self._find(handle.child_id)
@@ -180,6 +202,11 @@ class KubernetesProvider:
         self._turns.wake()
 
     @property
+    def identities(self) -> tuple[ClientIdentity, ...]:
+        """What gateways must show its children, as far as it is there."""
+        return self._certificates.identities
+
+    @property
     def groups(self) -> tuple[Group, ...]:
         """Deployments with their children and Pods."""
         return tuple(self._groups.values())
@@ -205,6 +232,17 @@ class KubernetesProvider:
         for each in (self._deployments, self._pods):
             if each.denied:
                 raise _out_of_reach(each.problem)
+        if problem := await self._certificates.begin():
+            raise _out_of_reach(problem)
+
+    def _address(self, group: Group, pod: PodSeen) -> Address | None:
+        """Where gateways reach a Pod."""
+        if not pod.address:
+            return None
+        if not group.authority:
+            return Address(pod.address, PORT)
+        identity, name = self._certificates.identity_of(group.authority), replica_name(group.name, self._namespace)
+        return Address(pod.address, PORT, tls=True, identity=identity, server_name=name)
 
     def _require_answers(self) -> None:
         if self.silent_seconds >= SILENT_SECONDS:

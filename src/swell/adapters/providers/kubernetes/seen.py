@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from swell.adapters.providers.kubernetes import names, objects
 from swell.adapters.providers.kubernetes.manifests import Scale
 from swell.adapters.providers.kubernetes.pods import ENGINE
+from swell.adapters.providers.kubernetes.sidecar import SIDECAR
 from swell.state.replica_runs import RunMarket
 
 SIGNAL_BASE = 128  # a shell's and a runtime's way to say that a signal ended a process
@@ -80,6 +81,7 @@ class DeploymentSeen:
     generation: int
     scale: Scale
     problem: str  # why its ReplicaSet cannot make Pods
+    authority: str  # whose certificates its Pods show; empty: they take plaintext
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ def see_deployment(item: objects.Read) -> DeploymentSeen:
         generation=meta.generation,
         scale=Scale.read(item.spec.replicas, meta.annotations.get(names.CHILDREN, "")),
         problem=failed.message if failed is not None and failed.status == "True" else "",
+        authority=meta.annotations.get(names.AUTHORITY, ""),
     )
 
 
@@ -194,7 +197,7 @@ def _waiting(pod: objects.Pod, engine: objects.ContainerStatus | None) -> str:
         if status.state.waiting is not None and status.state.waiting.reason not in ("", "PodInitializing"):
             reason, message = status.state.waiting.reason, status.state.waiting.message
             return f"{reason}: {message}" if message else reason
-        if status is not engine and status.state.terminated is None:
+        if status is not engine and status.name != SIDECAR and status.state.terminated is None:
             return "its model to be fetched"
     return "its container to be made"
 

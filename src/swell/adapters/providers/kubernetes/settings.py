@@ -31,3 +31,5 @@ class ClusterSettings:
     image_pull_secrets: tuple[str, ...] = ()
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
+    place: str = ""  # as the spec calls it
+    authority: str = ""  # whose certificates new Pods and gateways show each other; empty: none

@@ -12,6 +12,7 @@ from typing import Any
 
 from swell.adapters.providers.kubernetes import manifests, names
 from swell.adapters.providers.kubernetes.api import NOT_FOUND, ApiProblem, Kind
+from swell.adapters.providers.kubernetes.certificates import Certificates
 from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.manifests import Scale
 from swell.adapters.providers.kubernetes.pacing import PacedApi
@@ -25,6 +26,7 @@ CLAIMS_AT_ONCE = 10  # of one group, before it is looked at again
 TURN_SECONDS = 1.0  # at most between two looks at what is due by time
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 30.0
+CERTIFICATES = "certificates"  # what is being written where it is no group: a group's key has a slash
 DELETED_BY_OTHERS = "its Deployment was deleted by somebody else"
 
 _log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Turns:
         groups: dict[str, Group],
         nodes: Callable[[], Mapping[str, NodeSeen] | None],
         on_exit: Callable[[str], None],
+        certificates: Certificates,
     ) -> None:
         self._api = api
         self._settings = settings
@@ -48,6 +51,7 @@ class Turns:
         self._groups = groups
         self._nodes = nodes
         self._on_exit = on_exit
+        self._certificates = certificates
         self._due: dict[str, Group] = {}  # to be looked at
         self._later: dict[str, float] = {}  # and when, without anything having happened
         self._writing: dict[str, asyncio.Task[None]] = {}
@@ -108,6 +112,8 @@ class Turns:
             del self._due[key]
             self._later.pop(key, None)
             self._look_at(group, now)
+        if self._certificates.is_due(now) and CERTIFICATES not in self._writing:
+            self._begin(CERTIFICATES, self._certificates.turn())
         if self._secrets_to_clear and "" not in self._writing:
             self._secrets_to_clear = False
             self._begin("", self._clear_secrets())
@@ -184,8 +190,10 @@ class Turns:
         spec, settings = group.spec, self._settings
         secret, budget = manifests.secret(spec, settings), manifests.disruption_budget(spec.workload, settings)
         await self._api.apply(Kind.SECRETS, secret["metadata"]["name"], secret, manager=names.MANAGER)
+        await self._certificates.prepare(group)
         await self._api.apply(Kind.DISRUPTION_BUDGETS, budget["metadata"]["name"], budget, manager=names.MANAGER)
         await self._apply(group, manifests.deployment(spec, settings, scale), scale, names.MANAGER)
+        self._certificates.made(group)
 
     async def _apply(self, group: Group, manifest: Mapping[str, object], scale: Scale, manager: str) -> None:
         made = await self._api.apply(Kind.DEPLOYMENTS, group.name, manifest, manager=manager)
@@ -203,9 +211,13 @@ class Turns:
             group.cleared.add(pod.uid)
 
     async def _remove(self, group: Group) -> None:
+        if self._certificates.are_asked_for(group):  # first: what is asked for is made again
+            await self._ignoring_gone(self._api.delete(Kind.CERTIFICATES, names.certificate_name(group.name)))
         await self._ignoring_gone(self._api.delete(Kind.DEPLOYMENTS, group.name))
         group.unmake()
         await self._ignoring_gone(self._api.delete(Kind.SECRETS, group.name))
+        if group.authority:
+            await self._ignoring_gone(self._api.delete(Kind.SECRETS, names.certificate_name(group.name)))
         if not any(each.workload == group.workload and each is not group for each in self._groups.values()):
             await self._ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(group.workload)))
 
@@ -213,7 +225,7 @@ class Turns:
         query = names.as_query(names.selector(self._settings.installation))
         try:
             async for page in self._api.pages(Kind.SECRETS, query):
-                used = {group.name for group in self._groups.values()}
+                used = {group.name for group in self._groups.values()} | self._certificates.secrets()
                 for secret in page.items:
                     if secret.metadata.name not in used:
                         await self._ignoring_gone(self._api.delete(Kind.SECRETS, secret.metadata.name))
