@@ -22,6 +22,7 @@ def plan_fit(
     kv_bits: int,
     prices: Path | None,
     *,
+    nodes: int,
     as_json: bool,
 ) -> None:
     """On what the model fits, and the arithmetic. Exits with an error where it fits nothing of what was asked for."""
@@ -30,7 +31,9 @@ def plan_fit(
 
     shape = fitting.shape_of(model, None if weight_bits is None else float(weight_bits))
     listed = None if prices is None else catalogue.load_prices(prices)
-    found = fitting.candidates(shape, accelerators, context_tokens=context_tokens, kv_bits=kv_bits, among=listed)
+    found = fitting.candidates(
+        shape, accelerators, context_tokens=context_tokens, kv_bits=kv_bits, among=listed, nodes=nodes
+    )
     if as_json:
         print_json(fitting.document(shape, found))
     else:
@@ -67,4 +70,6 @@ def _print(shape: "ModelShape", found: "list[Candidate]") -> None:
     if first is not None:
         words = "cheapest" if first.usd_per_hour is not None else "first"
         print(f"The {words} that fits is {first.name}; for vLLM:")
+        if first.fit.nodes > 1:
+            print(f"  nodes: {first.fit.nodes}")
         print("  engine_args: [" + ", ".join(f'"{word}"' for word in launch_arguments(shape, first.fit)) + "]")

@@ -96,6 +96,9 @@ class Spec(SpecModel):
             if isinstance(place, ContainerSpec | KubernetesSpec) and model.engine.value not in place.images:
                 path = f"providers[{names.index(place.name)}].images"
                 yield path, f"has no image for engine {model.engine}, which models[{i}] ({model.name}) needs"
+            if model.nodes > 1 and not isinstance(place, KubernetesSpec):
+                problem = f"is {model.nodes}, and {place.name} (kind {place.kind}) is one machine"
+                yield f"models[{i}].nodes", f"{problem}; name a provider of kind kubernetes, or leave it out"
 
     def _unheard(self) -> Iterator[Conflict]:
         """Models of which somebody else runs as many replicas as Swell decides, while nobody is told how many."""

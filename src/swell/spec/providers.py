@@ -134,7 +134,7 @@ class ClusterCacheSpec(SpecModel):
 
 
 class KubernetesSpec(_Place):
-    """Pods of a Kubernetes cluster: a Deployment for each model and pool."""
+    """Pods of a Kubernetes cluster: a Deployment for each model and pool; a LeaderWorkerSet a replica over nodes."""
 
     kind: Literal["kubernetes"] = "kubernetes"
     images: Annotated[Mapping[str, ImageReference], AfterValidator(_engines_with_images)] = Field(
@@ -167,6 +167,10 @@ class KubernetesSpec(_Place):
     runtime_class: DnsName | None = Field(default=None, description="RuntimeClass of replicas, such as nvidia.")
     node_selector: Mapping[LabelKey, LabelValue] = Field(default={}, description="Labels that nodes must have.")
     tolerations: Annotated[tuple[TolerationSpec, ...], Field(max_length=MAX_LISTED)] = ()
+    exclusive_topology: LabelKey | None = Field(
+        default=None,
+        description="Label of nodes: a replica over several has nodes of one value of it, and has them alone.",
+    )
 
     def conflicts(self) -> list[Conflict]:
         found: list[Conflict] = []

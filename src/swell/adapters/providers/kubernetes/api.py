@@ -24,6 +24,7 @@ class Kind(StrEnum):
     NODES = "nodes"
     SECRETS = "secrets"
     DISRUPTION_BUDGETS = "poddisruptionbudgets"
+    LEADER_WORKER_SETS = "leaderworkersets"
     MODELS = "models"
     TENANTS = "tenants"
 

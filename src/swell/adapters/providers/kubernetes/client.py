@@ -54,6 +54,10 @@ class _Budget(NamespacedResourceG, objects.Plain):
     _api_info = _info("policy", "v1", "PodDisruptionBudget", Kind.DISRUPTION_BUDGETS)
 
 
+class _LeaderWorkerSet(NamespacedResourceG, objects.LeaderWorkerSet):
+    _api_info = _info("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", Kind.LEADER_WORKER_SETS)
+
+
 class _Model(NamespacedResourceG, objects.Resource):
     _api_info = _info(GROUP, VERSION, "Model", Kind.MODELS)
 
@@ -68,6 +72,7 @@ _RESOURCES: Mapping[Kind, type[Resource]] = {
     Kind.NODES: _Node,
     Kind.SECRETS: _Secret,
     Kind.DISRUPTION_BUDGETS: _Budget,
+    Kind.LEADER_WORKER_SETS: _LeaderWorkerSet,
     Kind.MODELS: _Model,
     Kind.TENANTS: _Tenant,
 }

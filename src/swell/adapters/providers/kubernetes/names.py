@@ -1,8 +1,9 @@
 """What objects in a cluster are called and marked with.
 
-A workload and its fingerprint become one Deployment. Everything that Swell makes carries four labels: who made it, for
-which installation, of which workload, with which fingerprint; by them it is watched, found again and cleared away.
-`.internal` is a domain that nobody can own, so no label of ours is ever somebody else's.
+A workload and its fingerprint become one Deployment; a replica over several nodes, one LeaderWorkerSet. Everything that
+Swell makes carries four labels: who made it, for which installation, of which workload, with which fingerprint; by them
+it is watched, found again and cleared away. `.internal` is a domain that nobody can own, so no label of ours is ever
+somebody else's.
 """
 
 import hashlib
@@ -24,6 +25,9 @@ CHILD = f"{DOMAIN}/child"  # annotation of a Pod: which of them it is
 RUN = f"{DOMAIN}/run"  # annotation of a Pod: in which run of its container
 FULL_NAME = f"{DOMAIN}/workload-name"  # annotation: the workload as people write it
 ACCELERATOR = f"{DOMAIN}/accelerator"  # annotation of a Pod: what it asks for, as Swell names it
+SET_NAME = "leaderworkerset.sigs.k8s.io/name"  # label of a Pod, from that controller: its LeaderWorkerSet
+SET_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"  # and which of its Pods it is: 0 leads
+SET_EXCLUSIVE = "leaderworkerset.sigs.k8s.io/exclusive-topology"  # annotation: nodes of one value of this label, alone
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 MAX_LABEL_LENGTH = 63
@@ -44,6 +48,12 @@ def object_name(workload: str, fingerprint: str = "") -> str:
     """The name of a workload's objects: part of its name, and a digest that tells it from every other."""
     stem = re.sub(r"[^a-z0-9]+", "-", workload.lower())[:_STEM_LENGTH].strip("-")
     return f"{stem or 'model'}-{_digest(workload, fingerprint)}"
+
+
+def set_name(workload: str, child_id: str) -> str:
+    """The name of a replica's LeaderWorkerSet: that of a Service too, and so it begins with a letter."""
+    name = object_name(workload, child_id)
+    return name if name[0].isalpha() else f"model-{name}"
 
 
 def selector(installation: str) -> dict[str, str]:

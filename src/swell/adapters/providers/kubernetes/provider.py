@@ -1,4 +1,5 @@
-"""Children as Pods of a Kubernetes cluster: one Deployment for each workload and fingerprint.
+"""Children as Pods of a Kubernetes cluster: one Deployment for each workload and fingerprint; of those that span nodes,
+one LeaderWorkerSet each.
 
 What shall be is kept here and written to the cluster; what is comes from watches. `start` and `stop` only change what
 shall be, so that many of them in one step of the fleet become one write per Deployment. Nothing is asked of the API per
@@ -20,13 +21,18 @@ from swell.adapters.providers.kubernetes.seen import (
     DeploymentSeen,
     NodeSeen,
     PodSeen,
+    WorkerSetSeen,
     see_deployment,
     see_node,
     see_pod,
+    see_worker_set,
 )
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
 from swell.adapters.providers.kubernetes.turns import Turns
 from swell.adapters.providers.kubernetes.watch import Watched, Watching
+from swell.adapters.providers.kubernetes.worker_set import WorkerSet
+from swell.adapters.providers.kubernetes.worker_set_manifests import LEADER, RANK
+from swell.adapters.providers.kubernetes.worker_sets import WorkerSets
 from swell.clock import Clock
 from swell.errors import AtCapacity, LaunchFailed
 from swell.ports.engine import Address
@@ -62,7 +68,8 @@ class KubernetesProvider:
         self._settings = settings
         self._clock = clock
         self._groups: dict[str, Group] = {}
-        self._homes: dict[str, Group] = {}  # by child id
+        self._sets: dict[str, WorkerSet] = {}  # by name
+        self._homes: dict[str, Group | WorkerSet] = {}  # by child id
         self._current: dict[str, Group] = {}  # by workload, the one that was started last
         self._logs: dict[Path, str] = {}  # child ids by log, the last one each
         self._adopting = True
@@ -77,12 +84,19 @@ class KubernetesProvider:
         self._nodes: Watched[NodeSeen] = Watched(
             Watching(self.api, Kind.NODES, "", clock, pause), see_node, self._node_changed
         )
-        self._turns = Turns(self.api, settings, clock, self._groups, self._known_nodes, on_exit or (lambda _: None))
+        self._worker_sets: Watched[WorkerSetSeen] = Watched(
+            Watching(self.api, Kind.LEADER_WORKER_SETS, query, clock, pause, optional=True),
+            see_worker_set,
+            self._worker_set_changed,
+        )
+        exits = on_exit or (lambda _: None)
+        self._turns = Turns(self.api, settings, clock, self._groups, self._sets, self._known_nodes, exits)
+        self._set_turns = WorkerSets(self.api, settings, clock, self._sets, self._groups, self._known_nodes, exits)
 
     @property
     def binding(self) -> Binding:
         """Every Pod has a network of its own, and one template."""
-        return Binding(EVERYWHERE, PORT, alike=True)
+        return Binding(EVERYWHERE, PORT, alike=True, leader=LEADER, rank=RANK)
 
     async def start(self, child: ChildSpec) -> ChildHandle:
         await self._ready()
@@ -91,6 +105,10 @@ class KubernetesProvider:
         if known is not None and not known.is_gone:
             return _handle(child.child_id, child.log_path)
         self._require_answers()
+        if child.needs.nodes > 1:
+            self._require_sets(child)
+            self._keep(child.child_id, child.log_path, self._set_turns.start(child))
+            return _handle(child.child_id, child.log_path)
         key = names.group_key(names.labels(self._settings.installation, child.workload, child.fingerprint))
         group = self._groups.get(key)
         if group is None or group.spec is None:
@@ -109,6 +127,10 @@ class KubernetesProvider:
         found = self._find(child_id)
         if found is not None and not found.is_gone:
             return _handle(child_id, log_path)
+        spanning = self._set_turns.adopt(child_id, log_path)
+        if spanning is not None:
+            self._keep(child_id, log_path, spanning)
+            return _handle(child_id, log_path)
         group = self._turns.home_of(child_id)
         if group is None or not group.adopt(child_id, log_path, self._clock.monotonic()):
             return None
@@ -120,6 +142,7 @@ class KubernetesProvider:
         if self._adopting:
             for group in self._groups.values():
                 group.end_orphans(self._clock.monotonic())
+            self._set_turns.end_orphans()
             self._turns.clear_secrets()
         self._end_adoption()
 
@@ -130,20 +153,21 @@ class KubernetesProvider:
         if child.is_told:
             return ChildStatus(Presence.GONE, child.exit_code, machine=child.machine, loss=child.loss)
         known = ChildStatus(Presence.RUNNING, machine=child.machine, loss=Loss.NOTICE if child.has_notice else None)
-        pod = self._homes[handle.child_id].pods.get(child.pod) if not child.is_gone else None
+        home = self._homes[handle.child_id]
+        pod = home.pods.get(child.pod) if not child.is_gone else None
         if pod is None:
             return replace(known, waiting=child.waiting, ready=False)
         address = Address(pod.address, PORT) if pod.address else None
-        return replace(known, address=address, waiting=child.waiting, ready=pod.is_ready)
+        return replace(known, address=address, waiting=child.waiting, ready=home.is_ready(child))
 
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
         child = self._find(handle.child_id)
         if child is None or child.is_gone:
             return
         self._end_adoption()
-        group = self._homes[handle.child_id]
-        group.leave(handle.child_id, grace_seconds, self._clock.monotonic())
-        self._turns.look(group)
+        home = self._homes[handle.child_id]
+        home.leave(handle.child_id, grace_seconds, self._clock.monotonic())
+        self._look(home)
 
     async def log_tail(self, log_path: Path) -> str:
         child = self._find(self._logs.get(log_path, ""))
@@ -163,8 +187,11 @@ class KubernetesProvider:
     async def forget(self, handle: ChildHandle) -> None:
         child = self._find(handle.child_id)
         if child is not None and child.is_told:
-            group = self._homes.pop(handle.child_id)
-            del group.children[handle.child_id]
+            home = self._homes.pop(handle.child_id)
+            del home.children[handle.child_id]
+            if isinstance(home, WorkerSet):  # what is left of it goes on being cleared away
+                home.is_orphan = True
+                self._look(home)
             if self._logs.get(child.log_path) == handle.child_id:
                 del self._logs[child.log_path]
 
@@ -178,6 +205,7 @@ class KubernetesProvider:
     def wake(self) -> None:
         """Have it look at once, as after a jump of an injected clock."""
         self._turns.wake()
+        self._set_turns.wake()
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -192,7 +220,7 @@ class KubernetesProvider:
 
     async def _ready(self) -> None:
         """Begin to watch, and wait until it is known what there is. Raises AtCapacity."""
-        watched = (self._deployments, self._pods, self._nodes)
+        watched = (self._deployments, self._pods, self._nodes, self._worker_sets)
         if not self.tasks:
             self.tasks = [asyncio.ensure_future(each.run()) for each in watched]
         try:
@@ -214,9 +242,10 @@ class KubernetesProvider:
         if not self._adopting:
             return
         self._adopting = False
-        self.tasks.append(asyncio.ensure_future(self._turns.run()))
+        self.tasks += [asyncio.ensure_future(self._turns.run()), asyncio.ensure_future(self._set_turns.run())]
         for group in self._groups.values():
             self._turns.look(group)
+        self._set_turns.look_at_all()
 
     def _retire_others(self, group: Group) -> None:
         """A workload has one fingerprint at a time: Deployments of others go when their last Pod has."""
@@ -226,14 +255,29 @@ class KubernetesProvider:
                 other.is_retired = True
                 self._turns.look(other)
 
-    def _keep(self, child_id: str, log_path: Path, group: Group) -> None:
-        self._homes[child_id] = group
+    def _require_sets(self, child: ChildSpec) -> None:
+        """Raises LaunchFailed where there can be no LeaderWorkerSets."""
+        if self._worker_sets.missing:
+            where = f"{child.workload} spans {child.needs.nodes} nodes, for which the cluster needs LeaderWorkerSet"
+            raise LaunchFailed(f"{where}: it is not installed; see https://lws.sigs.k8s.io")
+        if self._worker_sets.denied:
+            where = f"{child.workload} spans {child.needs.nodes} nodes, and LeaderWorkerSets may not be read"
+            raise LaunchFailed(f"{where}: {self._worker_sets.problem}; give the rights that docs/kubernetes.md lists")
+
+    def _keep(self, child_id: str, log_path: Path, home: Group | WorkerSet) -> None:
+        self._homes[child_id] = home
         self._logs[log_path] = child_id
-        self._turns.look(group)
+        self._look(home)
+
+    def _look(self, home: Group | WorkerSet) -> None:
+        if isinstance(home, WorkerSet):
+            self._set_turns.look(home)
+        else:
+            self._turns.look(home)
 
     def _find(self, child_id: str) -> Child | None:
-        group = self._homes.get(child_id)
-        return group.children.get(child_id) if group is not None else None
+        home = self._homes.get(child_id)
+        return home.children.get(child_id) if home is not None else None
 
     def _group(self, key: str, name: str, workload: str) -> Group:
         group = self._groups.get(key)
@@ -245,7 +289,13 @@ class KubernetesProvider:
     def _known_nodes(self) -> dict[str, NodeSeen] | None:
         return None if self._nodes.denied else self._nodes.views
 
+    def _worker_set_changed(self, old: WorkerSetSeen | None, new: WorkerSetSeen | None) -> None:
+        self._set_turns.set_changed(old, new)
+
     def _pod_changed(self, old: PodSeen | None, new: PodSeen | None) -> None:
+        if any(pod is not None and pod.set_name for pod in (old, new)):
+            self._set_turns.pod_changed(old, new)
+            return
         for each in {pod.group for pod in (old, new) if pod is not None}:
             group = self._group(each, "", "")
             group.pod_changed(old, new if new is not None and new.group == each else None)
@@ -260,8 +310,8 @@ class KubernetesProvider:
 
     def _node_changed(self, old: NodeSeen | None, new: NodeSeen | None) -> None:
         name = new.name if new is not None else old.name if old is not None else ""
-        for key in {pod.group for pod in self._pods.views.values() if pod.node == name}:
-            self._turns.look(self._groups[key])
+        for pod in [pod for pod in self._pods.views.values() if pod.node == name]:
+            self._look(self._sets[pod.set_name] if pod.set_name else self._groups[pod.group])
 
 
 def _handle(child_id: str, log_path: Path) -> ChildHandle:

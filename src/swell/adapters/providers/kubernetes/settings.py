@@ -31,3 +31,4 @@ class ClusterSettings:
     image_pull_secrets: tuple[str, ...] = ()
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
+    exclusive_topology: str = ""  # label of nodes: those of a replica over several have one value of it, and no other's
