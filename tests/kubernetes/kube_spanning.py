@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from kube_harness import SPOT_NODE, ClusterHarness, FakeClusterHarness, SeenPod
+from control_plane import ControlPlane
+from kube_harness import SPOT_NODE, ClusterHarness, FakeClusterHarness, RealClusterHarness, SeenPod
+from paper_sets import LeaderWorkerSet, PaperSets
 
 from swell.adapters.providers.kubernetes import names
 from swell.ports.provider import ChildHandle, ChildSpec, Machine, Needs
@@ -12,12 +14,16 @@ NODES = 2
 WORKER = ("python3", "-m", "engine", "--rank=$(LWS_WORKER_INDEX)")
 
 
+def spanning(spec: ChildSpec) -> ChildSpec:
+    """The same over two nodes."""
+    return replace(spec, needs=replace(spec.needs, nodes=NODES), worker_argv=WORKER)
+
+
 class Spanning(ClusterHarness):
     """Before a harness of children that have one node."""
 
     def steady(self) -> ChildSpec:
-        spec = super().steady()
-        spec = replace(spec, needs=replace(spec.needs, nodes=NODES), worker_argv=WORKER)
+        spec = spanning(super().steady())
         self.children[spec.workload] = spec
         return spec
 
@@ -50,3 +56,20 @@ class FakeSpanningHarness(Spanning, FakeClusterHarness):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.controllers.add_node(f"{self.spot_node}b", zone="zone-b", labels=SPOT_NODE, gpu=1)
+
+
+class RealSpanningHarness(Spanning, RealClusterHarness):
+    """On a real control plane, with a controller of paper."""
+
+    def __init__(self, folder: Path, plane: ControlPlane) -> None:
+        super().__init__(folder, plane)
+        self.nodes.add(f"{self.spot_node}b", {"topology.kubernetes.io/zone": "zone-b", **SPOT_NODE}, gpus=1)
+        self.sets = PaperSets(self.nodes.client)
+
+    def step(self) -> None:
+        self.sets.step()
+        super().step()
+
+    async def close(self) -> None:
+        self.nodes.client.deletecollection(LeaderWorkerSet)
+        await super().close()
