@@ -39,7 +39,9 @@ def plan_fit(
     else:
         _print(shape, found)
     if not any(each.fit.fits for each in found):
-        raise UserError(f"{shape.name} fits nothing of that; the last column says what each lacks")
+        wider = None if nodes > 1 else fitting.over_nodes(shape, accelerators, context_tokens, kv_bits, listed)
+        hint = f"; over {wider.name} it would: --nodes {wider.fit.nodes}" if wider is not None else ""
+        raise UserError(f"{shape.name} fits nothing of that; the last column says what each lacks{hint}")
 
 
 def _print(shape: "ModelShape", found: "list[Candidate]") -> None:

@@ -96,11 +96,10 @@ def _unspanned(asked: Asked, nodes: int, pipeline: int) -> str:
     row = asked.accelerator
     if asked.mig or asked.is_shared:
         return f"parts of {row.name} do not span nodes; take whole ones"
-    if not row.is_tpu:
-        return ""
-    if pipeline > 1:
-        return f"heads cannot be dealt out to {asked.count * nodes} chips, and no layers to nodes of TPUs"
-    return slice_problem(asked, nodes)
+    problem = slice_problem(asked, nodes)
+    if not problem and row.is_tpu and pipeline > 1:
+        problem = f"heads cannot be dealt out to {asked.count * nodes} chips, and no layers to nodes of TPUs"
+    return problem
 
 
 def _why_not(

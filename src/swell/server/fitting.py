@@ -14,6 +14,7 @@ from swell.state.catalogue import Price
 from swell.state.model_shapes import SHAPES, ModelShape, shape_from_config
 from swell.state.scaling import Market
 
+TRIED_NODES = (2, 4, 8, 16)
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 MAX_INDEX_BYTES = 256 * 1024 * 1024
 _FP8 = "-fp8"
@@ -69,6 +70,21 @@ def candidates(
         label = f"{nodes} nodes of {label}" if nodes > 1 else label
         found.append(Candidate(label, arithmetic, None if usd is None else usd * nodes))
     return sorted(found, key=lambda each: (not each.fit.fits, each.usd_per_hour is None, each.usd_per_hour or 0.0))
+
+
+def over_nodes(
+    shape: ModelShape,
+    names: Sequence[str] | None,
+    context_tokens: int | None,
+    kv_bits: float,
+    among: Iterable[Price] | None,
+) -> Candidate | None:
+    """The cheapest over the fewest nodes, of those that are tried, on which it fits; None where it fits on none."""
+    for nodes in TRIED_NODES:
+        found = candidates(shape, names, context_tokens=context_tokens, kv_bits=kv_bits, among=among, nodes=nodes)
+        if found and found[0].fit.fits:
+            return found[0]
+    return None
 
 
 def launch_arguments(shape: ModelShape, found: Fit) -> list[str]:

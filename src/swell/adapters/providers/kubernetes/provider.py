@@ -107,6 +107,8 @@ class KubernetesProvider:
         self._require_answers()
         if child.needs.nodes > 1:
             self._require_sets(child)
+            self._current.pop(child.workload, None)
+            self._retire_others(child.workload, None)
             self._keep(child.child_id, child.log_path, self._set_turns.start(child))
             return _handle(child.child_id, child.log_path)
         key = names.group_key(names.labels(self._settings.installation, child.workload, child.fingerprint))
@@ -118,7 +120,8 @@ class KubernetesProvider:
             raise LaunchFailed(f"{child.workload} has more replicas than one Deployment can name")
         group.add(child, self._clock.monotonic())
         if self._current.get(child.workload) is not group:
-            self._retire_others(group)
+            self._current[child.workload] = group
+            self._retire_others(child.workload, group)
         self._keep(child.child_id, child.log_path, group)
         return _handle(child.child_id, child.log_path)
 
@@ -247,11 +250,10 @@ class KubernetesProvider:
             self._turns.look(group)
         self._set_turns.look_at_all()
 
-    def _retire_others(self, group: Group) -> None:
+    def _retire_others(self, workload: str, group: Group | None) -> None:
         """A workload has one fingerprint at a time: Deployments of others go when their last Pod has."""
-        self._current[group.workload] = group
         for other in self._groups.values():
-            if other.workload == group.workload and other is not group:
+            if other.workload == workload and other is not group:
                 other.is_retired = True
                 self._turns.look(other)
 

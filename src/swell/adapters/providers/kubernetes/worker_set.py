@@ -94,6 +94,7 @@ class WorkerSet:
         """A Pod came, changed or went."""
         if new is not None:
             self.pods[new.uid] = new
+            self.has_secret = True
             self.child_id = self.child_id or new.child_id
             self._note_failure(new)
         if old is not None and (new is None or new.uid != old.uid):
