@@ -17,7 +17,7 @@ from swell.adapters.providers.kubernetes.group import SIGKILL_CODE, SPOT_SECONDS
 from swell.adapters.providers.kubernetes.seen import MAX_WAITING_CHARACTERS, PodSeen, WorkerSetSeen
 from swell.ports.provider import ChildSpec, Loss, Machine
 
-TELL_SECONDS = 30.0  # at most until an end is told although Pods are left
+TELL_SECONDS = 30.0  # at most until an end is told although something is left
 DELETED_BY_OTHERS = "its LeaderWorkerSet was deleted by somebody else"
 
 
@@ -143,7 +143,8 @@ class WorkerSet:
                 del kept[uid]
         if child is None or child.is_told or child.ended_at is None:
             return []
-        if self.is_left and now < child.ended_at + TELL_SECONDS:
+        is_cleared = not self.is_left and not self.has_secret
+        if not is_cleared and now < child.ended_at + TELL_SECONDS:
             return []
         child.is_told = True
         return [child]

@@ -37,7 +37,8 @@ def plan_set(worker_set: WorkerSet, nodes: Nodes, now: float) -> SetPlan:
         is_new = child is not None and not worker_set.was_made
         return SetPlan(is_new=is_new, next_at=min((math.inf, *worker_set.moments())))
     is_deletion = bool(worker_set.uid) and not worker_set.is_asked
-    due = [] if worker_set.uid else [_deletion(worker_set, pod, nodes, now) for pod in worker_set.pods.values()]
+    is_deleted = worker_set.is_asked or not worker_set.uid
+    due = [_deletion(worker_set, pod, nodes, now) for pod in worker_set.pods.values()] if is_deleted else []
     forced = [at + FORCE_SECONDS for uid, at in worker_set.killed_at.items() if worker_set.sent.get(uid)]
     return SetPlan(
         is_deletion=is_deletion,
