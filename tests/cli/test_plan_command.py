@@ -245,3 +245,23 @@ def test_fit_refuses_what_cannot_be(arguments: tuple[str, ...], problem: str) ->
     code, _, complained = ask(*arguments)
     assert code == 2
     assert problem in complained
+
+
+def test_fit_over_nodes_multiplies_machines_and_says_how_layers_are_dealt_out() -> None:
+    code, said, _ = ask(
+        "--fit", "llama-3.1-70b", "--accelerators", "4xL40S", "--context-tokens", "8192", "--nodes", "2"
+    )
+    assert code == 0
+    assert "2 nodes of 4xL40S" in said
+    assert '"--tensor-parallel-size=4", "--pipeline-parallel-size=2"' in said
+    assert "  nodes: 2\n" in said
+    asked = ("--fit", "llama-3.1-70b", "--accelerators", "4xL40S", "--context-tokens", "8192")
+    (one,), (two,) = planned(*asked)["replicas"], planned(*asked, "--nodes", "2")["replicas"]
+    assert (two["nodes"], two["usd_per_hour"]) == (2, pytest.approx(2 * one["usd_per_hour"]))
+    assert two["weights_gib"] == pytest.approx(one["weights_gib"] / 2)
+
+
+def test_fit_says_over_how_many_nodes_it_would_fit() -> None:
+    code, _, said = ask("--fit", "llama-3.1-70b", "--accelerators", "8xL4", "--context-tokens", "4096")
+    assert code == 2
+    assert "over 2 nodes of 8xL4 it would: --nodes 2" in said

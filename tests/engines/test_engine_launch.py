@@ -9,7 +9,7 @@ from swell.adapters.engines.external import External, read_key
 from swell.adapters.engines.llama_cpp import KEY_VARIABLE, LlamaCpp
 from swell.adapters.engines.vllm import Vllm
 from swell.errors import UserError
-from swell.ports.engine import CHAT_COMPLETIONS, EMBEDDINGS, Address
+from swell.ports.engine import CHAT_COMPLETIONS, EMBEDDINGS, Address, Span
 from swell.spec import Engine, ModelSpec
 
 MODEL_PATH = Path("/models/m")
@@ -147,3 +147,39 @@ def test_an_unreadable_key_file_is_refused(tmp_path: Path) -> None:
     model = _model(endpoints=["http://127.0.0.1:9101"], api_key_file=str(tmp_path / "absent"))
     with pytest.raises(UserError, match="absent"):
         read_key(model, {})
+
+
+SPAN = Span(4, "LEADER", "RANK")
+
+
+def test_vllm_over_nodes_of_gpus_is_the_same_on_each_but_for_its_rank() -> None:
+    arguments = ["--tensor-parallel-size=8", "--pipeline-parallel-size=4"]
+    model = _model(source="hf://org/m", accelerators=["8xH100"], nodes=4, context_tokens=4096, engine_args=arguments)
+    command = Vllm(python="python3").launch(model, Path("org/m"), 8000, cores=2, key="k", span=SPAN)
+    place = ("--nnodes=4", "--node-rank=0", "--master-addr=LEADER")
+    assert command.argv[-3:] == place
+    assert {"--host=127.0.0.1", "--port=8000", "--model=org/m", *arguments} <= set(command.argv)
+    serve = ("python3", "-m", "vllm.entrypoints.cli.main", "serve", "org/m", "--headless")
+    assert command.worker_argv[:6] == serve
+    assert command.worker_argv[6:] == (
+        "--max-model-len=4096", *arguments, "--nnodes=4", "--node-rank=RANK", "--master-addr=LEADER",
+    )  # fmt: skip
+    assert Vllm(python="python3").launch(model, Path("org/m"), 8000, cores=2, key="k").worker_argv == ()
+
+
+def test_vllm_over_a_slice_of_tpus_goes_by_ray() -> None:
+    model = _model(source="hf://org/m", accelerators=["4xv6e"], nodes=4, engine_args=["--tensor-parallel-size=16"])
+    command = Vllm(python="python3").launch(model, Path("org/m"), 8000, cores=2, key="k", span=SPAN)
+    assert command.argv[:2] == ("python3", "-c")
+    assert command.argv[3:6] == ("4", "python3", "-m")
+    assert command.argv[-1] == "--distributed-executor-backend=ray"
+    assert command.worker_argv[:2] == ("python3", "-c")
+    assert command.worker_argv[3:] == ("LEADER",)
+    assert command.env["TPU_MULTIHOST_BACKEND"] == "ray"
+    for script in (command.argv[2], command.worker_argv[2]):
+        assert compile(script, "script", "exec")
+
+
+def test_llama_cpp_runs_on_one_node() -> None:
+    with pytest.raises(ValueError, match="one node"):
+        LlamaCpp().launch(_model(source="m.gguf"), MODEL_PATH, 4711, cores=2, key="k", span=SPAN)

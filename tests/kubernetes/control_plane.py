@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Self
 
 import httpx2
+import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from lightkube.config.kubeconfig import Cluster, KubeConfig, SingleConfig, User
 
 from swell_process import wait_until
 
+CRDS = Path(__file__).parent / "crds"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 USUAL_FOLDER = "/usr/local/kubebuilder/bin"
 MISSING = (
@@ -105,6 +107,7 @@ class ControlPlane:
         self.config = _config(url, TOKEN)
         self.swell_config = _config(url, SWELL_TOKEN)
         self._until_ready(url)
+        self._define(url)
         kubeconfig = self._kubeconfig(url)
         shared = (f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--bind-address=127.0.0.1")
         self._run("kube-controller-manager", *shared, f"--secure-port={controllers}", f"--controllers={CONTROLLERS}")
@@ -167,6 +170,18 @@ class ControlPlane:
                     return False
 
             wait_until(is_ready, seconds=START_SECONDS)
+
+    def _define(self, url: str) -> None:
+        """LeaderWorkerSet, before the garbage collector looks for what there is."""
+        manifest = yaml.safe_load((CRDS / "leaderworkerset.x-k8s.io_leaderworkersets.yaml").read_text())
+        path = f"{url}/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        with httpx2.Client(verify=False, headers={"authorization": f"Bearer {TOKEN}"}) as http:
+            http.post(path, json=manifest).raise_for_status()
+
+            def is_served() -> bool:
+                return http.get(f"{url}/apis/leaderworkerset.x-k8s.io/v1/leaderworkersets").status_code == 200
+
+            wait_until(is_served, seconds=START_SECONDS)
 
     def _last_words(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in sorted(self._folder.glob("*.log")))

@@ -32,6 +32,7 @@ TURNS = 40  # of the event loop, in which everything that was begun comes to its
 TYPES: Mapping[str, type[Any]] = {
     "pods": objects.Pod,
     "deployments": objects.Deployment,
+    "leaderworkersets": objects.LeaderWorkerSet,
     "nodes": objects.Node,
     "secrets": objects.Secret,
     "certificates": objects.Plain,

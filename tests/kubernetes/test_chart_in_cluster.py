@@ -20,6 +20,7 @@ from chart import Object, custom_definitions, objects_of, one, renew, workloads
 from control_plane import TOKEN, ControlPlane
 from kube_children import ISSUED_TLS, SETTINGS
 from kube_harness import RealClusterHarness
+from kube_spanning import spanning
 from lightkube import Client
 from lightkube.config.kubeconfig import Cluster, KubeConfig, SingleConfig, User
 from lightkube.resources.apps_v1 import Deployment
@@ -27,6 +28,7 @@ from lightkube.resources.core_v1 import ConfigMap, Pod, Secret
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.resources.rbac_authorization_v1 import Role
 from nodes import ProcessNodes
+from paper_sets import PaperSets
 from provider_rights import Right, asked_for
 
 from swell.adapters.providers.kubernetes import manifests_tls, names
@@ -34,6 +36,7 @@ from swell.adapters.providers.kubernetes.client import LightkubeApi
 from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.manifests_tls import CERT_MANAGER
 from swell.adapters.providers.kubernetes.plan import EMPTY_SECONDS
+from swell.adapters.providers.kubernetes.provider import KubernetesProvider
 from swell.ports.provider import Presence
 from swell_process import SwellUp, wait_until
 
@@ -216,12 +219,17 @@ class InstalledHarness(RealClusterHarness):
         self._url = admin.url
         self._helm = helm_python.Config(kubeconfig_path=plane.kubeconfig, namespace=self.namespace)
         self._helm.install(renew.CHART, "swell", namespace=self.namespace)
+        self._sets = PaperSets(self.nodes.client)
         self._token = admin.account(self.namespace, "swell")
         for path in (f"/apis/apps/v1/namespaces/{self.namespace}/deployments", "/api/v1/nodes"):
             wait_until(lambda path=path: _can_list(self._url, self._token, path))
 
     def api(self) -> LightkubeApi:
         return RecordingApi(_config(self._url, self._token, self.namespace), self.namespace, self.said)
+
+    def step(self) -> None:
+        self._sets.step()
+        super().step()
 
     async def close(self) -> None:
         await super().close()
@@ -247,6 +255,7 @@ async def test_the_rights_of_the_chart_suffice_and_none_is_idle(
         await harness.until(lambda: spec.child_id in {pod.annotations.get(names.CHILD) for pod in harness.pods()})
         await provider.stop(handle, grace_seconds=1.0)
         await harness.until(lambda: provider.status(handle).presence is Presence.GONE)
+        await _run_over_two_nodes(harness, provider)
         await harness.pass_seconds(EMPTY_SECONDS + 1)
         await harness.until(lambda: not _names(harness.nodes.client, Deployment))
         await harness.until(lambda: spec.workload not in str(_names(harness.nodes.client, PodDisruptionBudget)))
@@ -256,6 +265,15 @@ async def test_the_rights_of_the_chart_suffice_and_none_is_idle(
         await harness.close()
     assert [right for right, status in harness.said if status == FORBIDDEN] == []
     assert {right for right, _ in harness.said} == {right for right in asked_for() if right[0] != CERT_MANAGER}
+
+
+async def _run_over_two_nodes(harness: InstalledHarness, provider: KubernetesProvider) -> None:
+    spec = spanning(harness.steady())
+    handle = await provider.start(spec)
+    await harness.settled(handle)
+    await provider.stop(handle, grace_seconds=1.0)
+    await harness.until(lambda: provider.status(handle).presence is Presence.GONE)
+    await harness.until(lambda: spec.workload not in str(_names(harness.nodes.client, Secret)))
 
 
 def _names(client: Client, kind: Any) -> list[str]:

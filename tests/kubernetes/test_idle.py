@@ -93,3 +93,11 @@ def test_an_engine_without_metrics_gets_the_time_in_which_gateways_hear_of_it() 
 
 def test_the_grace_of_a_pod_holds_all_that_comes_before_its_end() -> None:
     assert idle.termination_seconds(Lifecycle(drain_seconds=30.0, stop_grace_seconds=15.5)) == 48
+
+
+def test_a_worker_waits_for_its_leader(engine: _Engine) -> None:
+    command = idle.wait_until_idle(engine.server_address[1], METRICS, {}, "${LEADER}")
+    assert _run(command, LEADER="127.0.0.1") == 0
+    assert len(engine.keys) == 3
+    assert _run(command, LEADER="127.0.0.2") == 0, "one that is gone is not waited for"
+    assert len(engine.keys) == 3

@@ -113,3 +113,43 @@ def test_why_not_is_said() -> None:
     assert "quantised" in fit(shape.with_bits(8), asked_for("4xv6e"), context_tokens=4096).why_not
     assert fit(shape, asked_for("A100-80GB")).other_gib == OTHER_GIB
     assert fit(shape, asked_for("2xA100-80GB")).other_gib == OTHER_GIB + TALKING_GIB
+
+
+@given(
+    name=st.sampled_from([f"{count}x{row.name}" for row in ACCELERATORS.values() for count in row.per_machine]),
+    shape=st.sampled_from(list(SHAPES.values())),
+    nodes=st.sampled_from([1, 2, 3, 4, 8]),
+)
+def test_over_nodes_every_accelerator_has_its_share_and_a_layer_stays_in_one(
+    name: str, shape: ModelShape, nodes: int
+) -> None:
+    asked = asked_for(name)
+    found = fit(shape, asked, context_tokens=1024, nodes=nodes)
+    assert found.tensor_parallel * found.pipeline_parallel == asked.count * nodes
+    assert found.weights_gib * asked.count * nodes == pytest.approx(shape.bytes_of_weights / GIB)
+    if not asked.accelerator.is_tpu:
+        assert asked.count % found.tensor_parallel == 0
+        assert found.pipeline_parallel % nodes == 0
+    elif nodes > 1 and found.fits:
+        assert found.pipeline_parallel == 1
+
+
+def test_what_one_node_cannot_hold_two_can() -> None:
+    shape = SHAPES["llama-3.1-70b"]
+    assert not fit(shape, asked_for("4xL4"), context_tokens=4096).fits
+    found = fit(shape, asked_for("4xL40S"), context_tokens=4096, nodes=2)
+    assert found.fits
+    assert (found.tensor_parallel, found.pipeline_parallel) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "problem"),
+    [
+        ("8xv5e", 2, "4 chips each; write 4xv5e"),
+        ("4xv6e", 3, "slices of v6e have 4, 8, 16, 32, 64 machines"),
+        ("H100-MIG-1g.10gb", 2, "do not span nodes"),
+        ("4xv6e", 64, "heads cannot be dealt out to 256 chips"),
+    ],
+)
+def test_nodes_that_are_no_replica_are_refused(name: str, nodes: int, problem: str) -> None:
+    assert problem in fit(SHAPES["llama-3.1-70b"], asked_for(name), context_tokens=1024, nodes=nodes).why_not

@@ -1,11 +1,13 @@
 """Accelerators as each platform calls them."""
 
+from math import prod
+
 import pytest
 
 from swell.adapters.providers.accelerators import NodePlacement, Platform, node_placement
 from swell.errors import LaunchFailed, UserError
 from swell.ports.provider import Needs
-from swell.state.accelerators import ACCELERATORS, TPU_TOPOLOGIES, asked_for
+from swell.state.accelerators import ACCELERATORS, TPU_SLICES, TPU_TOPOLOGIES, asked_for
 from swell.state.catalogue import prices
 
 
@@ -160,3 +162,28 @@ def test_a_need_that_no_platform_meets_fails_the_start() -> None:
         node_placement(Needs(accelerator="MI300X", accelerators=8), Platform.GKE)
     with pytest.raises(LaunchFailed, match="no accelerator"):
         node_placement(Needs(accelerator="abacus"), Platform.GKE)
+
+
+def test_a_slice_of_several_machines_is_a_node_pool_and_a_child_has_it_alone() -> None:
+    placement = node_placement(Needs(accelerator="v6e", accelerators=4, nodes=4), Platform.GKE)
+    assert placement.resources == {"google.com/tpu": "4"}
+    assert {each.key: each.values for each in placement.requirements} == {
+        "cloud.google.com/gke-tpu-accelerator": ("tpu-v6e-slice",),
+        "cloud.google.com/gke-tpu-topology": ("4x4",),
+    }
+    assert placement.exclusive == "cloud.google.com/gke-nodepool"
+    assert node_placement(Needs(accelerator="v6e", accelerators=4), Platform.GKE).exclusive == ""
+    assert node_placement(Needs(accelerator="H100", accelerators=8, nodes=2), Platform.GKE).exclusive == ""
+
+
+def test_every_slice_has_as_many_chips_as_its_machines() -> None:
+    for name, slices in TPU_SLICES.items():
+        for nodes, topology in slices.items():
+            assert prod(map(int, topology.split("x"))) == 4 * nodes, (name, topology)
+        assert 4 in ACCELERATORS[name].per_machine
+
+
+@pytest.mark.parametrize(("count", "nodes"), [(8, 4), (4, 3)])
+def test_a_slice_that_there_is_not_fails_the_start(count: int, nodes: int) -> None:
+    with pytest.raises(LaunchFailed, match="machines"):
+        node_placement(Needs(accelerator="v5e", accelerators=count, nodes=nodes), Platform.GKE)

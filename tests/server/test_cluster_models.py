@@ -1,5 +1,6 @@
 """What a model needs in Pods, and how it comes there."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,34 @@ def test_tls_is_part_of_what_replicas_are_and_nothing_else_changes(
         ).fingerprint
 
     assert fingerprint(plain) != fingerprint(behind)
+
+
+def _over(nodes: int = 2, accelerator: str = "8xH100", image: str = "vllm/vllm-openai:v0.12.0") -> ClusterModel:
+    place = KubernetesSpec(name="c", images={"vllm": image})
+    return _in_pods(place, source="hf://org/name", engine="vllm", accelerators=[accelerator], nodes=nodes)
+
+
+@pytest.mark.parametrize(
+    "image", ["vllm/vllm-openai:v0.12.0", "a:1/vllm:v1.0.0", "r/vllm:nightly", f"r/v@sha256:{64 * '0'}"]
+)
+def test_each_of_several_nodes_needs_what_the_model_says(image: str) -> None:
+    needs = _over(image=image).needs
+    assert (needs.nodes, needs.accelerators, needs.accelerator) == (2, 8, "H100")
+
+
+def test_a_slice_of_tpus_needs_no_vllm_that_joins_nodes_itself() -> None:
+    assert _over(4, "4xv6e", "vllm/vllm-tpu:v0.11.1").needs.nodes == 4
+
+
+@pytest.mark.parametrize(
+    ("nodes", "accelerator", "image", "problem"),
+    [
+        (2, "8xH100", "vllm/vllm-openai:v0.11.0", "from 0.12 on; c has the image vllm/vllm-openai:v0.11.0"),
+        (2, "H100-MIG-1g.10gb", "vllm:v1.0.0", "parts of H100 do not span nodes"),
+        (3, "4xv6e", "vllm:v1.0.0", "slices of v6e have 4, 8"),
+        (4, "8xv6e", "vllm:v1.0.0", "write 4xv6e"),
+    ],
+)
+def test_nodes_that_cannot_be_one_replica_are_refused(nodes: int, accelerator: str, image: str, problem: str) -> None:
+    with pytest.raises(UserError, match=re.escape(problem)):
+        _over(nodes, accelerator, image)

@@ -6,6 +6,7 @@ import pytest
 
 from swell.control.workload import Slot
 from swell.errors import UserError
+from swell.ports.engine import Span
 from swell.ports.provider import Needs
 from swell.server.assembly import prepare_model
 from swell.server.cluster_pools import cluster_pools, with_parallelism
@@ -135,3 +136,47 @@ def test_what_is_batch_alone_may_be_on_spot_without_being_asked_where_that_can_b
     assert cluster_pools(model(priority="batch"), place(region="us-east-1"), NEEDS) == ()
     told = cluster_pools(model(accelerators=["L4"], priority="batch", spot={"max_fraction": 0.0}), place(), NEEDS)
     assert {each.pool.market for each in told} == {Market.ON_DEMAND}
+
+
+def over(nodes: int, accelerator: str = "8xH100", **fields: object) -> tuple[ModelSpec, Needs]:
+    kind, count = accelerator.partition("x")[2], int(accelerator.partition("x")[0])
+    spec = model(accelerators=[accelerator], nodes=nodes, **fields)
+    return spec, Needs(image="vllm:1", accelerator=kind, accelerators=count, nodes=nodes)
+
+
+def test_over_nodes_layers_are_dealt_out_to_nodes() -> None:
+    spec, needs = over(2, source="hf://meta-llama/Llama-3.1-70B-Instruct", context_tokens=4096)
+    assert with_parallelism(spec, needs).engine_args == ("--tensor-parallel-size=8", "--pipeline-parallel-size=2")
+    spec, needs = over(2, source="hf://org/nobody-knows-it")
+    assert with_parallelism(spec, needs).engine_args == ("--tensor-parallel-size=8", "--pipeline-parallel-size=2")
+    spec, needs = over(4, "4xv6e", source="hf://meta-llama/Llama-3.1-70B-Instruct", context_tokens=4096)
+    assert with_parallelism(spec, needs).engine_args == ("--tensor-parallel-size=16",)
+
+
+def test_who_says_how_a_replica_is_split_is_heard() -> None:
+    spec, needs = over(2, engine_args=["--tensor-parallel-size=16"])
+    assert with_parallelism(spec, needs) == spec
+
+
+def test_what_does_not_fit_over_its_nodes_is_refused_before_it_starts() -> None:
+    spec, needs = over(2, "1xL4", source="hf://meta-llama/Llama-3.1-70B-Instruct")
+    with pytest.raises(UserError, match=r"on 2 nodes of 1 x L4: needs .* GiB of each"):
+        with_parallelism(spec, needs)
+
+
+def test_replicas_over_nodes_are_no_mix() -> None:
+    spec, needs = over(2, priority="batch")
+    assert cluster_pools(spec, place(region="us-east-1"), needs) == ()
+
+
+def test_a_model_over_nodes_is_prepared_with_both_launch_lines(tmp_path: Path) -> None:
+    spec, _ = over(2, context_tokens=4096)
+    prepared = prepare_model(spec, place(), StateDirectory(tmp_path / "s"), lambda done, total: None)
+    (workload,) = prepared.workloads
+    assert workload.needs.nodes == 2
+    assert workload.launch is not None
+    command = workload.launch(Slot("chat-0.1", 0, 8000, "k", "0.0.0.0", Span(2, "$(A)", "$(B)")))  # noqa: S104
+    assert "--master-addr=$(A)" in command.argv
+    assert "--node-rank=$(B)" in command.worker_argv
+    assert "--pipeline-parallel-size=2" in command.argv
+    assert "--pipeline-parallel-size=2" in command.worker_argv

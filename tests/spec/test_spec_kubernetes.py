@@ -90,3 +90,41 @@ def test_an_engine_that_speaks_tls_itself_contradicts_the_sidecar(word: str) -> 
     assert parse_spec(f"models: [{model}]\nproviders: [{{{place}}}]", origin="test").models[0].engine_args
     with pytest.raises(SpecRefusedError, match=r"models\[0\]\.engine_args\[1\]: --ssl-.*tls of c does.*keep one"):
         parse_spec(f"models: [{model}]\nproviders: [{{{place}, tls: {{image: g}}}}]", origin="test")
+
+
+ON_GPUS = "source: hf://org/name, engine: vllm, accelerators: [8xH100]"
+
+
+def _over(model: str, provider: str = "kind: kubernetes") -> Spec:
+    place = f"{{name: c, {provider}, images: {{vllm: x, llama.cpp: y}}}}"
+    return parse_spec(f"models: [{{name: chat, {model}}}]\nproviders: [{place}]", origin="test")
+
+
+def test_a_replica_may_span_nodes_of_a_cluster() -> None:
+    (model,) = _over(f"{ON_GPUS}, nodes: 2", "kind: kubernetes, exclusive_topology: example.com/rack").models
+    assert model.nodes == 2
+    assert "profile" in model.why_not_reviewed
+    assert _over(f"{ON_GPUS}, nodes: 1", "kind: container").models[0].nodes == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "problem"),
+    [
+        (f"{ON_GPUS}, nodes: 2", "kind: container", "models[0].nodes: is 2, and c (kind container) is one machine"),
+        (f"{ON_GPUS}, nodes: 2, spot: {{}}", "kind: kubernetes", "models[0].spot: is a mix"),
+        ("source: hf://a/b, engine: vllm, nodes: 2", "kind: kubernetes", "models[0].accelerators: is missing"),
+        (
+            "source: hf://a/b, engine: vllm, nodes: 2, accelerators: [L4, H100]",
+            "kind: kubernetes",
+            "models[0].accelerators: names several",
+        ),
+        ("source: hf://a/b.gguf, nodes: 2", "kind: kubernetes", "engine llama.cpp runs on one node; use engine vllm"),
+        ("endpoints: [http://a.example], nodes: 2", "kind: kubernetes", "models[0].nodes: has no effect on endpoints"),
+        (f"{ON_GPUS}, nodes: 65", "kind: kubernetes", "models[0].nodes"),
+        (f"{ON_GPUS}, nodes: 2", "kind: kubernetes, tls: {image: g}", "tls of c does not reach between nodes"),
+    ],
+)
+def test_what_cannot_span_nodes_is_refused(model: str, provider: str, problem: str) -> None:
+    with pytest.raises(SpecRefusedError) as refused:
+        _over(model, provider)
+    assert problem in str(refused.value)

@@ -98,7 +98,9 @@ def cost_question(access: "Access", wish: "Wish", spec: "Spec | None", profiles:
     own = {} if profiles is None else catalogue.load_profiles(profiles, extend=False)
 
     def capability(model: str) -> "Capability":
-        return capability_of(model, declared.get(model), _accelerator(runs, model), own)
+        spec_of = declared.get(model)
+        is_spanning = spec_of is not None and spec_of.nodes > 1  # profiles that ship are of one machine
+        return capability_of(model, spec_of, "" if is_spanning else _accelerator(runs, model), own)
 
     return CostQuestion(runs, period, wish.zone, capability, lambda name: adapters.get(name, name))
 

@@ -22,6 +22,7 @@ def plan_fit(
     kv_bits: int,
     prices: Path | None,
     *,
+    nodes: int,
     as_json: bool,
 ) -> None:
     """On what the model fits, and the arithmetic. Exits with an error where it fits nothing of what was asked for."""
@@ -30,13 +31,17 @@ def plan_fit(
 
     shape = fitting.shape_of(model, None if weight_bits is None else float(weight_bits))
     listed = None if prices is None else catalogue.load_prices(prices)
-    found = fitting.candidates(shape, accelerators, context_tokens=context_tokens, kv_bits=kv_bits, among=listed)
+    found = fitting.candidates(
+        shape, accelerators, context_tokens=context_tokens, kv_bits=kv_bits, among=listed, nodes=nodes
+    )
     if as_json:
         print_json(fitting.document(shape, found))
     else:
         _print(shape, found)
     if not any(each.fit.fits for each in found):
-        raise UserError(f"{shape.name} fits nothing of that; the last column says what each lacks")
+        wider = None if nodes > 1 else fitting.over_nodes(shape, accelerators, context_tokens, kv_bits, listed)
+        hint = f"; over {wider.name} it would: --nodes {wider.fit.nodes}" if wider is not None else ""
+        raise UserError(f"{shape.name} fits nothing of that; the last column says what each lacks{hint}")
 
 
 def _print(shape: "ModelShape", found: "list[Candidate]") -> None:
@@ -67,4 +72,6 @@ def _print(shape: "ModelShape", found: "list[Candidate]") -> None:
     if first is not None:
         words = "cheapest" if first.usd_per_hour is not None else "first"
         print(f"The {words} that fits is {first.name}; for vLLM:")
+        if first.fit.nodes > 1:
+            print(f"  nodes: {first.fit.nodes}")
         print("  engine_args: [" + ", ".join(f'"{word}"' for word in launch_arguments(shape, first.fit)) + "]")

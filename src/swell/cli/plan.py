@@ -59,6 +59,7 @@ WeightBitsOption = Annotated[
     int | None, typer.Option(help="Of a weight, with --fit. Without: as published.", min=2, max=32)
 ]
 KvBitsOption = Annotated[int, typer.Option(help="Of a number in the KV cache, with --fit: 16 or 8.", min=8, max=16)]
+NodesOption = Annotated[int, typer.Option(help="Machines of one replica, with --fit.", min=1, max=64)]
 PricesOption = Annotated[Path | None, typer.Option(help="Your own prices, in place of those that ship.")]
 
 
@@ -90,6 +91,7 @@ def plan(
     context_tokens: ContextOption = None,
     weight_bits: WeightBitsOption = None,
     kv_bits: KvBitsOption = 16,
+    nodes: NodesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """The cheapest machines for some traffic and an objective: accelerators, replicas, spot, and what was rejected."""
@@ -98,7 +100,7 @@ def plan(
 
         if trace is not None or rate is not None:
             raise UserError("--fit asks only what memory allows; leave --trace and --rate out, or --fit")
-        plan_fit(fit, _names(accelerators), context_tokens, weight_bits, kv_bits, prices, as_json=as_json)
+        plan_fit(fit, _names(accelerators), context_tokens, weight_bits, kv_bits, prices, nodes=nodes, as_json=as_json)
         return
     from swell.policy.scaling.placement import PlacementRules
     from swell.server import planning

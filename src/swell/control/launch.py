@@ -15,7 +15,7 @@ from swell.control.loopback import free_port
 from swell.control.replica import Replica
 from swell.control.workload import Slot, Workload
 from swell.errors import LaunchFailed, SpotRefused, SwellError
-from swell.ports.engine import Address
+from swell.ports.engine import Address, Span
 from swell.ports.provider import Binding, ChildHandle, ChildSpec, Loss, Machine, Provider
 from swell.state.records import StartedProcess
 from swell.state.replica import Phase
@@ -114,6 +114,7 @@ class Launcher:
             port=slot.port,
             needs=workload.needs,
             lifecycle=workload.lifecycle,
+            worker_argv=command.worker_argv,
         )
         address = Address(slot.host, slot.port) if known else None
         return _Start(replica, workload, replace(replica, address=address, key=slot.key), child)
@@ -126,7 +127,13 @@ class Launcher:
         if binding.alike and not workload.key:
             raise LaunchFailed(f"{workload.name} has no key that its replicas could share")
         key = workload.key if binding.alike else secrets.token_urlsafe(KEY_BYTES)
-        return Slot(replica.child_id, replica.ordinal, port, key, host=binding.host)
+        span = None
+        if workload.needs.nodes > 1:
+            if not binding.leader:
+                where = f"{workload.name} spans {workload.needs.nodes} nodes"
+                raise LaunchFailed(f"{where}, and {workload.provider} is one")
+            span = Span(workload.needs.nodes, binding.leader, binding.rank)
+        return Slot(replica.child_id, replica.ordinal, port, key, host=binding.host, span=span)
 
     async def _started(self, each: _Start, now: float) -> Replica:
         child = each.child or ChildSpec(each.replica.child_id, (), each.replica.log_path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from swell.ports.engine import LOOPBACK, Address, EngineDescription, EngineMetrics, LaunchCommand
+from swell.ports.engine import LOOPBACK, Address, EngineDescription, EngineMetrics, LaunchCommand, Span
 from swell.ports.provider import NEEDS_NOTHING, Lifecycle, Needs
 from swell.spec import ModelSpec
 
@@ -29,6 +29,7 @@ class Slot:
     port: int  # 0 where the workload wants none
     key: str = field(repr=False)  # the engine shall ask for it; new for every start unless children are alike
     host: str = LOOPBACK  # to listen on
+    span: Span | None = None  # over several nodes
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,11 @@ def model_workload(
     path = model_path
 
     def launch(slot: Slot) -> LaunchCommand:
-        return engine.launch(model, path, slot.port, cores=cores, key=slot.key, host=slot.host)
+        return engine.launch(model, path, slot.port, cores=cores, key=slot.key, host=slot.host, span=slot.span)
 
-    common = engine.launch(model, path, 0, cores=cores, key="")
-    words = [*common.argv, *(f"{name}={value}" for name, value in sorted(common.env.items()))]
+    span = Span(needs.nodes) if needs.nodes > 1 else None
+    common = engine.launch(model, path, 0, cores=cores, key="", span=span)
+    words = [*common.argv, *common.worker_argv, *(f"{name}={value}" for name, value in sorted(common.env.items()))]
     words += [] if needs == NEEDS_NOTHING else [repr(needs), provider]
     words += [] if needs.tls is None else [repr(needs.tls)]  # apart: what has none keeps its fingerprint
     return Workload(

@@ -1,7 +1,9 @@
 """Whether a model fits accelerators, and what is left for its KV cache: memory arithmetic, and nothing measured.
 
 A replica of `count` accelerators splits each layer over `tensor_parallel` of them and layers over `pipeline_parallel`
-groups. On each accelerator
+groups. Over several nodes `count` is that of all of them, and a layer stays within its node, since what its parts tell
+one another for every token is more than networks carry; but for TPUs, whose slices have a network of their own. On each
+accelerator
 
     room = utilisation · memory - weights / count - other
     kv_tokens = room / (kv_bytes_per_token of its layers and heads)
@@ -14,7 +16,7 @@ is 0.9.
 
 from dataclasses import dataclass
 
-from swell.state.accelerators import Asked, Fp8
+from swell.state.accelerators import Asked, Fp8, slice_problem
 from swell.state.model_shapes import ModelShape
 
 GIB = 1024**3
@@ -43,6 +45,7 @@ class Fit:
     context_tokens: int
     kv_bits: float
     why_not: str = ""  # it cannot serve
+    nodes: int = 1  # each with what was asked for
 
     @property
     def fits(self) -> bool:
@@ -57,13 +60,16 @@ def fit(
     context_tokens: int | None = None,
     kv_bits: float = 16,
     utilisation: float = UTILISATION,
+    nodes: int = 1,
 ) -> Fit:
-    """The arithmetic for one replica. `context_tokens` are those of the longest request; without, the model's own."""
+    """The arithmetic for one replica over so many nodes. `context_tokens` are those of the longest request; without,
+    the model's own."""
     context = context_tokens or shape.context_tokens
-    tensor = _tensor_parallel(shape, asked.count)
-    pipeline = asked.count // tensor
-    memory, weights = asked.memory_gib, shape.bytes_of_weights / asked.count / GIB
-    other = OTHER_GIB + (TALKING_GIB if asked.count > 1 else 0.0)
+    count = asked.count * nodes
+    tensor = _tensor_parallel(shape, count if asked.accelerator.is_tpu else asked.count)
+    pipeline = count // tensor
+    memory, weights = asked.memory_gib, shape.bytes_of_weights / count / GIB
+    other = OTHER_GIB + (TALKING_GIB if count > 1 else 0.0)
     room = utilisation * memory - weights - other
     per_token = shape.kv_bytes_per_token(tensor, -(-shape.layers // pipeline), kv_bits)
     tokens = max(0, int(room * GIB / per_token))
@@ -72,13 +78,28 @@ def fit(
         sequences=min(MOST_SEQUENCES, tokens // min(context, USUAL_TOKENS)),
         context_tokens=context,
         kv_bits=kv_bits,
-        why_not=_why_not(shape, asked, context, kv_bits, pipeline, room, tokens, utilisation),
+        why_not=_unspanned(asked, nodes, pipeline)
+        or _why_not(shape, asked, context, kv_bits, pipeline, room, tokens, utilisation),
+        nodes=nodes,
     )  # fmt: skip
 
 
 def _tensor_parallel(shape: ModelShape, count: int) -> int:
     """The most accelerators that attention heads can be dealt out to evenly; layers are split over the rest."""
     return max(size for size in range(1, count + 1) if count % size == 0 and shape.heads % size == 0)
+
+
+def _unspanned(asked: Asked, nodes: int, pipeline: int) -> str:
+    """Why these nodes cannot be one replica, whatever the memory."""
+    if nodes == 1:
+        return ""
+    row = asked.accelerator
+    if asked.mig or asked.is_shared:
+        return f"parts of {row.name} do not span nodes; take whole ones"
+    problem = slice_problem(asked, nodes)
+    if not problem and row.is_tpu and pipeline > 1:
+        problem = f"heads cannot be dealt out to {asked.count * nodes} chips, and no layers to nodes of TPUs"
+    return problem
 
 
 def _why_not(

@@ -36,6 +36,19 @@ class LaunchCommand:
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    worker_argv: tuple[str, ...] = ()  # of every node but the first, where it spans several
+
+
+@dataclass(frozen=True)
+class Span:
+    """An engine over several nodes. The first one leads: it alone answers requests.
+
+    `leader` and `rank` are words that the place replaces on each node: where the first is found, and which one it is.
+    """
+
+    nodes: int
+    leader: str = ""
+    rank: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,11 +121,20 @@ class EngineDescription(Protocol):
         """Whether an answer of `status` from the health path means that requests may be sent."""
 
     def launch(
-        self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
+        self,
+        model: ModelSpec,
+        model_path: Path,
+        port: int,
+        *,
+        cores: int,
+        key: str,
+        host: str = LOOPBACK,
+        span: Span | None = None,
     ) -> LaunchCommand:
         """The process that serves `model` from `model_path` on `port` of `host`, meant for `cores` CPU cores.
 
-        Raises ValueError for an engine that is not managed.
+        With `span`, those of a replica over several nodes. Raises ValueError for an engine that is not managed, or
+        cannot span nodes.
         """
 
     def addresses(self, model: ModelSpec) -> tuple[Address, ...]:

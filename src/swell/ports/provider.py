@@ -50,11 +50,15 @@ class Binding:
     """What children listen on. `port` None: on one that is free on this machine, another for every start.
 
     `alike`: the children of a workload are started from one template, so that they ask for the same key.
+    `leader` and `rank` are the words for which a child over several nodes is told, on each of them, where its first
+    node is and which one this is; empty where no child can span nodes.
     """
 
     host: str = "127.0.0.1"
     port: int | None = None
     alike: bool = False
+    leader: str = ""
+    rank: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ OWN_AUTHORITY = "own"
 
 @dataclass(frozen=True)
 class Needs:
-    """What a child needs of the machine that a provider puts it on; processes of this machine take what there is."""
+    """What a child needs of the machine that a provider puts it on; processes of this machine take what there is.
+
+    Over several nodes this is what each of them needs.
+    """
 
     image: str = ""  # reference of a container image
     cpus: float = 0.0  # cores; 0: whatever is left over
@@ -101,6 +108,8 @@ class Needs:
     mounts: tuple[Mount, ...] = ()
     fetch: Fetch | None = None  # None: the model is there, or the engine fetches it
     tls: TlsSidecar | None = field(default=None, repr=False)  # None: gateways reach it in plaintext
+    # Machines that one child spans. The launch line has it too, so that fingerprints of others stay as they were.
+    nodes: int = field(default=1, repr=False)
 
 
 NEEDS_NOTHING = Needs()
@@ -136,6 +145,7 @@ class ChildSpec:
     port: int = 0  # that it will listen on; 0: none
     needs: Needs = NEEDS_NOTHING
     lifecycle: Lifecycle = USUAL_LIFECYCLE
+    worker_argv: tuple[str, ...] = ()  # of every node but the first, where `needs.nodes` is more than one
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _cluster_model(spec: ModelSpec, place: KubernetesSpec, state: StateDirectory
     workloads = []
     for needs, name, pool in kinds or [(found.needs, spec.name, "")]:
         try:
-            node_placement(needs, Platform(place.platform))
+            node_placement(needs, Platform(place.platform))  # before anything is started
         except LaunchFailed as error:
             raise UserError(f"model {spec.name} on {place.name}: {error}") from error
         engine = image_engines(accelerated=needs.accelerators > 0)[spec.engine.value]
@@ -144,7 +144,7 @@ def node_pools(spec: Spec, place_name: str | None, node_class: str) -> list[dict
             pools = cluster_pools(found.spec, place, found.needs)
             # Each zone of a spot pool may come to hold all of them.
             kinds = {replace(each.needs, zone="") for each in pools} or {found.needs}
-            wanted += [PodsWanted(needs, model.replicas.max) for needs in kinds]
+            wanted += [PodsWanted(needs, model.replicas.max * needs.nodes) for needs in kinds]
     try:
         return karpenter_pools(wanted, Platform(place.platform), node_class)
     except LaunchFailed as error:
@@ -230,6 +230,7 @@ def _kubernetes(
         tolerations=tuple(Toleration(each.key, each.value) for each in place.tolerations),
         place=place.name,
         authority=authority_of(place),
+        exclusive_topology=place.exclusive_topology or "",
     )
     return KubernetesProvider(ConfirmedApi(api, confirm), settings, clock=SystemClock(), on_exit=on_exit)
 

@@ -12,11 +12,13 @@ from pathlib import Path, PurePosixPath
 from swell.errors import UserError
 from swell.ports.provider import OWN_AUTHORITY, Fetch, Needs, TlsSidecar
 from swell.spec import Engine, KubernetesSpec, ModelSpec
-from swell.state.accelerators import asked_for
+from swell.state.accelerators import asked_for, slice_problem
 
 MODELS = "/models"  # the cache, inside a Pod
 PYTHON = "python3"  # of images with Swell in them
 FETCH_MODULE = "swell.adapters.sources.fetch"
+SPANNING_VLLM = (0, 12)  # the first release that joins nodes by itself (`--nnodes`)
+_RELEASE = re.compile(r":v?(\d+)\.(\d+)\.\d+[^/]*$")  # of a tag; others may be anything
 _HUB = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?", re.ASCII)
 
 
@@ -44,6 +46,8 @@ def cluster_model(model: ModelSpec, place: KubernetesSpec) -> ClusterModel:
     else:
         path, fetch = _fetched(model, place)
     count, accelerator = _accelerator(model)
+    if model.nodes > 1:
+        _require_spanning(model, place)
     needs = Needs(
         image=place.images[model.engine.value],
         cpus=place.cpus or 0.0,
@@ -54,6 +58,7 @@ def cluster_model(model: ModelSpec, place: KubernetesSpec) -> ClusterModel:
         zone=place.zone or "",
         fetch=fetch,
         tls=_sidecar(place),
+        nodes=model.nodes,
     )
     return ClusterModel(model, path, needs)
 
@@ -68,6 +73,20 @@ def authority_of(place: KubernetesSpec) -> str:
 
 def _sidecar(place: KubernetesSpec) -> TlsSidecar | None:
     return None if place.tls is None else TlsSidecar(place.tls.image, authority_of(place))
+
+
+def _require_spanning(model: ModelSpec, place: KubernetesSpec) -> None:
+    """Raises UserError where nodes of this place, or vLLM in this image, cannot be one replica."""
+    asked, where = asked_for(model.accelerators[0]), f"model {model.name} over {model.nodes} nodes"
+    if asked.mig or asked.is_shared:
+        raise UserError(f"{where}: parts of {asked.accelerator.name} do not span nodes; take whole ones")
+    if problem := slice_problem(asked, model.nodes):
+        raise UserError(f"{where}: {problem}")
+    image = place.images[model.engine.value]
+    tag = _RELEASE.search(image)
+    if tag is not None and (int(tag[1]), int(tag[2])) < SPANNING_VLLM and not asked.accelerator.is_tpu:
+        least = ".".join(map(str, SPANNING_VLLM))
+        raise UserError(f"{where}: vLLM does that without Ray from {least} on; {place.name} has the image {image}")
 
 
 def _fetched(model: ModelSpec, place: KubernetesSpec) -> tuple[Path, Fetch]:

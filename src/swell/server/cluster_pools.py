@@ -19,7 +19,7 @@ from swell.state.replica_runs import RunMarket
 from swell.state.scaling import Market, Pool
 
 CLOUDS = {"gke": ["gcp"], "eks": ["aws"], "eks-auto": ["aws"], "aks": ["azure"]}
-_TENSOR_PARALLEL = "--tensor-parallel-size"
+_TENSOR_PARALLEL, _PIPELINE_PARALLEL = "--tensor-parallel-size", "--pipeline-parallel-size"
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,29 @@ def cluster_pools(model: ModelSpec, place: KubernetesSpec, needs: Needs) -> tupl
 
 
 def with_parallelism(model: ModelSpec, needs: Needs) -> ModelSpec:
-    """vLLM told to use all accelerators of a replica, unless the spec says how. UserError where it cannot fit."""
+    """vLLM told to use all accelerators of a replica, unless the spec says how. UserError where it cannot fit.
+
+    Over several nodes layers are dealt out to nodes, but for a slice of TPUs, which is one.
+    """
     if model.engine is not Engine.VLLM or not needs.accelerator:
         return model
     shape = SHAPES.get(catalogue.plain_model(model.source or model.name))
-    tensor = needs.accelerators
+    asked = asked_for(f"{needs.accelerators}x{needs.accelerator}" if needs.accelerators > 1 else needs.accelerator)
+    count = needs.accelerators * needs.nodes
+    tensor = count if asked.accelerator.is_tpu else needs.accelerators
+    pipeline = count // tensor
     if shape is not None:
-        asked = asked_for(f"{needs.accelerators}x{needs.accelerator}")
-        found = fit(shape, asked, context_tokens=model.context_tokens or 1)
+        found = fit(shape, asked, context_tokens=model.context_tokens or 1, nodes=needs.nodes)
         if found.why_not:
-            raise UserError(f"model {model.name} on {needs.accelerators} x {needs.accelerator}: {found.why_not}")
-        tensor = found.tensor_parallel
+            where = f"{needs.nodes} nodes of " if needs.nodes > 1 else ""
+            raise UserError(f"model {model.name} on {where}{needs.accelerators} x {needs.accelerator}: {found.why_not}")
+        tensor, pipeline = found.tensor_parallel, found.pipeline_parallel
     words = " ".join(model.engine_args)
-    if tensor == 1 or _TENSOR_PARALLEL in words:
+    if _TENSOR_PARALLEL in words or (needs.nodes > 1 and _PIPELINE_PARALLEL in words):
         return model
-    return model.model_copy(update={"engine_args": (f"{_TENSOR_PARALLEL}={tensor}", *model.engine_args)})
+    added = [f"{_TENSOR_PARALLEL}={tensor}"] if tensor > 1 else []
+    added += [f"{_PIPELINE_PARALLEL}={pipeline}"] if needs.nodes > 1 and pipeline > 1 else []
+    return model.model_copy(update={"engine_args": (*added, *model.engine_args)}) if added else model
 
 
 def _with_needs(pool: Pool, needs: Needs, clouds: list[str] | None, regions: list[str] | None) -> ClusterPool:

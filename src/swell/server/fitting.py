@@ -14,6 +14,7 @@ from swell.state.catalogue import Price
 from swell.state.model_shapes import SHAPES, ModelShape, shape_from_config
 from swell.state.scaling import Market
 
+TRIED_NODES = (2, 4, 8, 16)
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 MAX_INDEX_BYTES = 256 * 1024 * 1024
 _FP8 = "-fp8"
@@ -23,7 +24,7 @@ _FP8 = "-fp8"
 class Candidate:
     """A replica, and what it costs an hour on demand; None where no price of it is listed."""
 
-    name: str  # such as `4xH100`
+    name: str  # such as `4xH100`, or `2 nodes of 8xH100`
     fit: Fit
     usd_per_hour: float | None
 
@@ -52,17 +53,38 @@ def candidates(
     context_tokens: int | None = None,
     kv_bits: float = 16,
     among: Iterable[Price] | None = None,
+    nodes: int = 1,
 ) -> list[Candidate]:
-    """Every replica that could be, cheapest first, those that fit before those that do not. Raises UserError."""
+    """Every replica that could be, cheapest first, those that fit before those that do not. Raises UserError.
+
+    Over several nodes each of them has what a name says, and costs as much.
+    """
     listed = list(catalogue.prices() if among is None else among)
     every = [f"{count}x{row.name}" for row in ACCELERATORS.values() for count in row.per_machine]
     found = []
     for name in every if names is None else names:
         asked = asked_for(name)
         label = f"{asked.count}x{asked.kind}" if asked.count > 1 else asked.kind
-        arithmetic = fit(shape, asked, context_tokens=context_tokens, kv_bits=kv_bits)
-        found.append(Candidate(label, arithmetic, _usd(asked.accelerator.name, asked.count, listed)))
+        arithmetic = fit(shape, asked, context_tokens=context_tokens, kv_bits=kv_bits, nodes=nodes)
+        usd = _usd(asked.accelerator.name, asked.count, listed)
+        label = f"{nodes} nodes of {label}" if nodes > 1 else label
+        found.append(Candidate(label, arithmetic, None if usd is None else usd * nodes))
     return sorted(found, key=lambda each: (not each.fit.fits, each.usd_per_hour is None, each.usd_per_hour or 0.0))
+
+
+def over_nodes(
+    shape: ModelShape,
+    names: Sequence[str] | None,
+    context_tokens: int | None,
+    kv_bits: float,
+    among: Iterable[Price] | None,
+) -> Candidate | None:
+    """The cheapest over the fewest nodes, of those that are tried, on which it fits; None where it fits on none."""
+    for nodes in TRIED_NODES:
+        found = candidates(shape, names, context_tokens=context_tokens, kv_bits=kv_bits, among=among, nodes=nodes)
+        if found and found[0].fit.fits:
+            return found[0]
+    return None
 
 
 def launch_arguments(shape: ModelShape, found: Fit) -> list[str]:
@@ -91,6 +113,7 @@ def document(shape: ModelShape, found: Sequence[Candidate]) -> dict[str, Any]:
         "replicas": [
             {
                 "replica": each.name,
+                "nodes": each.fit.nodes,
                 "fits": each.fit.fits,
                 "why_not": each.fit.why_not or None,
                 "usd_per_hour": each.usd_per_hour,

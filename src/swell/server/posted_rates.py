@@ -57,7 +57,8 @@ def _terms(spec: Spec, model: str) -> PostedPrice | None:
 
 def _offer(model: ModelSpec, terms: PostedPrice) -> Offer:
     own = {} if terms.profiles is None else catalogue.load_profiles(Path(terms.profiles), extend=False)
-    accelerator = model.accelerators[0] if len(model.accelerators) == 1 else ""
+    is_profiled = len(model.accelerators) == 1 and model.nodes == 1  # profiles that ship are of one machine
+    accelerator = model.accelerators[0] if is_profiled else ""
     offer = Offer(
         model.name,
         terms,

@@ -99,6 +99,12 @@ class Spec(SpecModel):
                 yield path, f"has no image for engine {model.engine}, which models[{i}] ({model.name}) needs"
             if isinstance(place, KubernetesSpec) and place.tls is not None:
                 yield from _doubly_secured(i, model, place)
+            if model.nodes > 1 and not isinstance(place, KubernetesSpec):
+                problem = f"is {model.nodes}, and {place.name} (kind {place.kind}) is one machine"
+                yield f"models[{i}].nodes", f"{problem}; name a provider of kind kubernetes, or leave it out"
+            if model.nodes > 1 and isinstance(place, KubernetesSpec) and place.tls is not None:
+                problem = f"is {model.nodes}, and tls of {place.name} does not reach between nodes"
+                yield f"models[{i}].nodes", f"{problem}; use a provider without tls for it"
 
     def _unheard(self) -> Iterator[Conflict]:
         """Models of which somebody else runs as many replicas as Swell decides, while nobody is told how many."""

@@ -33,6 +33,7 @@ SOURCE_SCHEMES = ("hf", "s3", "gs", "file", "pypi")
 MAX_MODELS = 1000
 MAX_ENDPOINTS = 1000
 MAX_ACCELERATORS = 16
+MAX_NODES = 64  # of one replica
 MAX_USD_PER_REPLICA_HOUR = 100_000
 
 
@@ -176,6 +177,9 @@ class ModelSpec(SpecModel):
     accelerators: Annotated[tuple[Text, ...], Field(max_length=MAX_ACCELERATORS)] = Field(
         default=(), description="What a replica may run on, such as `L4` or `4xH100`: what is cheapest is mixed."
     )
+    nodes: Annotated[Count, Field(ge=1, le=MAX_NODES)] = Field(
+        default=1, description="Machines that one replica spans, each with its accelerators: vLLM on Kubernetes."
+    )
     spot: SpotSpec | None = Field(default=None, description="Whether spot machines may be part of the mix.")
     priority: Priority | None = Field(
         default=None, description="The best class its requests get; batch: all wait for what is idle, spot by rule."
@@ -252,7 +256,8 @@ class ModelSpec(SpecModel):
     @property
     def bought_on_spot(self) -> SpotSpec | None:
         """How spot may be part of the mix; what is batch alone is had there unless the file says otherwise."""
-        return SpotSpec() if self.spot is None and self.is_batch and self.is_launched else self.spot
+        is_by_rule = self.is_batch and self.is_launched and self.nodes == 1
+        return SpotSpec() if self.spot is None and is_by_rule else self.spot
 
     @property
     def priceless(self) -> str:
@@ -264,6 +269,8 @@ class ModelSpec(SpecModel):
         """Why nobody can say what other machines would cost; empty where that can be said."""
         if self.engine is Engine.EXTERNAL:
             return "somebody else runs it: there are no machines of Swell's to be changed"
+        if self.nodes > 1:
+            return "its replicas span several machines, which no profile that ships is of"
         if not self.accelerators:
             return (
                 "it names no accelerators, so nobody knows what its replicas cost; say what they run on, such as "
@@ -322,6 +329,8 @@ class ModelSpec(SpecModel):
         ):
             if getattr(self, field):
                 found.append((field, "has no effect on endpoints that somebody else runs; leave it out"))
+        if self.nodes > 1:
+            found.append(("nodes", "has no effect on endpoints that somebody else runs; leave it out"))
         found += self._advised_conflicts() if self.is_advised else self._unadvised_conflicts()
         if self.api_key_env and self.api_key_file:
             found.append(("api_key_file", "contradicts api_key_env; keep one of them"))
@@ -360,6 +369,8 @@ class ModelSpec(SpecModel):
         for field in ("api_key_env", "api_key_file"):
             if getattr(self, field):
                 found.append((field, "is for engine external; Swell makes the keys of engines it starts"))
+        if self.nodes > 1:
+            found += self._span_conflicts()
         if self.infrastructure_budget and not self.usd_per_replica_hour:
             found.append(("usd_per_replica_hour", f"{self.priceless}; infrastructure_budget counts it"))
         if self.source is None:
@@ -374,4 +385,21 @@ class ModelSpec(SpecModel):
             found.append(("source", "must end in .gguf: llama.cpp serves one GGUF file"))
         if self.lora and self.engine is not Engine.VLLM:
             found.append(("lora", f"is not supported by engine {self.engine}; use engine vllm"))
+        return found
+
+    def _span_conflicts(self) -> list[Conflict]:
+        """What a replica over several nodes needs besides a cluster."""
+        if self.engine is not Engine.VLLM:
+            return [("nodes", f"is {self.nodes}, and engine {self.engine} runs on one node; use engine vllm")]
+        if not self.accelerators:
+            return [("accelerators", f"is missing; nodes is {self.nodes}: say what each of them has, such as [8xH100]")]
+        found: list[Conflict] = []
+        if len(self.accelerators) > 1:
+            problem = (
+                "names several, and a mix is chosen by latency profiles, of which none is of several nodes; keep one"
+            )
+            found.append(("accelerators", problem))
+        if self.spot is not None:
+            problem = "is a mix with what is on demand, which replicas over several nodes cannot be; leave it out, and "
+            found.append(("spot", f"{problem}say market: spot where the provider is"))
         return found

@@ -150,7 +150,7 @@ class ReplicaTlsSpec(SpecModel):
 
 
 class KubernetesSpec(_Place):
-    """Pods of a Kubernetes cluster: a Deployment for each model and pool."""
+    """Pods of a Kubernetes cluster: a Deployment for each model and pool; a LeaderWorkerSet a replica over nodes."""
 
     kind: Literal["kubernetes"] = "kubernetes"
     images: Annotated[Mapping[str, ImageReference], AfterValidator(_engines_with_images)] = Field(
@@ -184,6 +184,10 @@ class KubernetesSpec(_Place):
     node_selector: Mapping[LabelKey, LabelValue] = Field(default={}, description="Labels that nodes must have.")
     tolerations: Annotated[tuple[TolerationSpec, ...], Field(max_length=MAX_LISTED)] = ()
     tls: ReplicaTlsSpec | None = Field(default=None, description="Default: gateways reach replicas in plaintext.")
+    exclusive_topology: LabelKey | None = Field(
+        default=None,
+        description="Label of nodes: a replica over several has nodes of one value of it, and has them alone.",
+    )
 
     def conflicts(self) -> list[Conflict]:
         found: list[Conflict] = []

@@ -98,6 +98,16 @@ TPU_TOPOLOGIES = MappingProxyType(
         "v6e": MappingProxyType({1: "1x1", 4: "2x2", 8: "2x4"}),
     }
 )
+# Those that several machines of four chips hold together: how many machines, by arrangement. GKE makes a node pool of
+# such a slice, and a replica is alone in it.
+TPU_SLICES = MappingProxyType(
+    {
+        "v5e": MappingProxyType({4: "4x4", 8: "4x8", 16: "8x8", 32: "8x16", 64: "16x16"}),
+        "v5p": MappingProxyType({2: "2x2x2", 4: "2x2x4", 8: "2x4x4", 16: "4x4x4", 32: "4x4x8", 64: "4x8x8"}),
+        "v6e": MappingProxyType({4: "4x4", 8: "4x8", 16: "8x8", 32: "8x16", 64: "16x16"}),
+    }
+)
+CHIPS_OF_A_SLICED_MACHINE = 4
 
 _COUNTED = re.compile(r"(?:(\d{1,3})x)?(.+)")
 _PARTITION = re.compile(r"(.+?)-(?:MIG-(\dg\.\d{1,3}gb)|(SHARED))")
@@ -122,6 +132,20 @@ class Asked:
     def memory_gib(self) -> float:
         """What one of them holds. A profile's own name says it; sharers of a time-sliced one see all of it."""
         return float(self.mig.partition(".")[2].removesuffix("gb")) if self.mig else self.accelerator.memory_gib
+
+
+def slice_problem(asked: Asked, nodes: int) -> str:
+    """Why there is no slice of so many machines; empty where there is one, and of anything but a TPU."""
+    row = asked.accelerator
+    if nodes == 1 or not row.is_tpu:
+        return ""
+    if asked.count != CHIPS_OF_A_SLICED_MACHINE:
+        count = CHIPS_OF_A_SLICED_MACHINE
+        return f"machines of a slice have {count} chips each; write {count}x{row.name}"
+    if nodes not in TPU_SLICES[row.name]:
+        sizes = ", ".join(str(size) for size in TPU_SLICES[row.name])
+        return f"slices of {row.name} have {sizes} machines; give one of these for nodes"
+    return ""
 
 
 def asked_for(name: str) -> Asked:

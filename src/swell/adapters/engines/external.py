@@ -23,6 +23,7 @@ from swell.ports.engine import (
     Address,
     EngineMetrics,
     LaunchCommand,
+    Span,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +55,15 @@ class External:
         return 200 <= status < 300 or (model.health_path is None and status in _NO_SUCH_PATH)
 
     def launch(
-        self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
+        self,
+        model: ModelSpec,
+        model_path: Path,
+        port: int,
+        *,
+        cores: int,
+        key: str,
+        host: str = LOOPBACK,
+        span: Span | None = None,
     ) -> LaunchCommand:
         raise ValueError(f"{model.name} runs elsewhere; there is nothing to launch")
 

@@ -22,6 +22,7 @@ from swell.ports.engine import (
     Address,
     EngineMetrics,
     LaunchCommand,
+    Span,
 )
 
 if TYPE_CHECKING:
@@ -63,8 +64,18 @@ class LlamaCpp:
         return status == 200
 
     def launch(
-        self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
+        self,
+        model: ModelSpec,
+        model_path: Path,
+        port: int,
+        *,
+        cores: int,
+        key: str,
+        host: str = LOOPBACK,
+        span: Span | None = None,
     ) -> LaunchCommand:
+        if span is not None:
+            raise ValueError(f"{model.name}: llama.cpp runs on one node")
         argv = [self.python, "-m", "swell.adapters.engines.llama_cpp_child", f"--threads={max(1, cores)}"]
         argv += model.engine_args  # may change what stands before, not what stands after
         argv += [

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swell.adapters.engines import vllm_nodes
 from swell.ports.engine import (
     CHAT_COMPLETIONS,
     COMPLETIONS,
@@ -19,7 +20,9 @@ from swell.ports.engine import (
     Address,
     EngineMetrics,
     LaunchCommand,
+    Span,
 )
+from swell.state.accelerators import asked_for
 
 if TYPE_CHECKING:
     from swell.spec import ModelSpec  # this module is imported by replicas, which need no pydantic
@@ -69,19 +72,19 @@ class Vllm:
         return status == 200
 
     def launch(
-        self, model: ModelSpec, model_path: Path, port: int, *, cores: int, key: str, host: str = LOOPBACK
+        self,
+        model: ModelSpec,
+        model_path: Path,
+        port: int,
+        *,
+        cores: int,
+        key: str,
+        host: str = LOOPBACK,
+        span: Span | None = None,
     ) -> LaunchCommand:
+        own = self._arguments(model)
         # Without the flag vLLM keeps to itself how many of a prompt's tokens its prefix cache had.
-        argv = [self.python, "-m", "vllm.entrypoints.openai.api_server", "--enable-prompt-tokens-details"]
-        if self.enforce_eager:
-            argv.append("--enforce-eager")
-        if model.context_tokens:
-            argv.append(f"--max-model-len={model.context_tokens}")
-        if model.parallel:
-            argv.append(f"--max-num-seqs={model.parallel}")
-        if model.lora:
-            argv += ["--enable-lora", f"--max-loras={len(model.lora)}"]
-        argv += model.engine_args  # may change what stands before, not what stands after
+        argv = [self.python, "-m", "vllm.entrypoints.openai.api_server", "--enable-prompt-tokens-details", *own]
         if model.lora:
             argv += ["--lora-modules", *(f"{adapter.name}={adapter.path}" for adapter in model.lora)]
         argv += [
@@ -91,7 +94,24 @@ class Vllm:
             f"--port={port}",
         ]
         env = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-        return LaunchCommand(tuple(argv), env)
+        if span is None:
+            return LaunchCommand(tuple(argv), env)
+        if any(asked_for(name).accelerator.is_tpu for name in model.accelerators):
+            lead, join = vllm_nodes.leading(self.python, argv, span), vllm_nodes.joining(self.python, span)
+            return LaunchCommand(lead, {**env, **vllm_nodes.RAY_ENVIRONMENT}, join)
+        worker = vllm_nodes.headless(self.python, str(model_path), own, span)
+        return LaunchCommand((*argv, *vllm_nodes.rank_arguments(span, "0")), env, worker)
+
+    def _arguments(self, model: ModelSpec) -> list[str]:
+        """What every node of a replica is told alike."""
+        arguments = ["--enforce-eager"] if self.enforce_eager else []
+        if model.context_tokens:
+            arguments.append(f"--max-model-len={model.context_tokens}")
+        if model.parallel:
+            arguments.append(f"--max-num-seqs={model.parallel}")
+        if model.lora:
+            arguments += ["--enable-lora", f"--max-loras={len(model.lora)}"]
+        return [*arguments, *model.engine_args]  # may change what stands before, not what stands after
 
     def addresses(self, model: ModelSpec) -> tuple[Address, ...]:
         return ()

@@ -6,12 +6,13 @@ from enum import StrEnum
 
 from swell.errors import LaunchFailed, UserError
 from swell.ports.provider import Needs
-from swell.state.accelerators import AMD, NVIDIA, TPU_TOPOLOGIES, Asked, asked_for
+from swell.state.accelerators import AMD, NVIDIA, TPU_SLICES, TPU_TOPOLOGIES, Asked, asked_for, slice_problem
 from swell.state.replica_runs import RunMarket
 
 SPOT, ON_DEMAND = "spot", "on_demand"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ZONE_ID_LABEL = "topology.k8s.aws/zone-id"
+NODE_POOL_LABEL = "cloud.google.com/gke-nodepool"  # of GKE; a slice of several machines is a node pool
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 
 
@@ -67,6 +68,7 @@ class NodePlacement:
     resources: dict[str, str] = field(default_factory=dict)
     requirements: tuple[Requirement, ...] = ()
     tolerations: tuple[Toleration, ...] = ()
+    exclusive: str = ""  # label of nodes: all of a child over several must have one value of it, and no other child's
 
     def affinity(self) -> dict[str, object]:
         """A Pod's `affinity`; empty where any node will do."""
@@ -88,11 +90,14 @@ def node_placement(needs: Needs, platform: Platform) -> NodePlacement:
         asked = asked_for(name)
     except UserError as error:
         raise LaunchFailed(str(error)) from error
-    resource, where = _accelerator(asked, platform)
+    if problem := slice_problem(asked, needs.nodes):
+        raise LaunchFailed(problem)
+    resource, where = _accelerator(asked, platform, needs.nodes)
     return NodePlacement(
         {resource: str(asked.count)},
         (*where, *requirements),
         (Toleration(asked.accelerator.resource), *tolerations),
+        NODE_POOL_LABEL if asked.accelerator.is_tpu and needs.nodes > 1 else "",
     )
 
 
@@ -116,12 +121,12 @@ def _market(market: RunMarket | None, platform: Platform) -> tuple[tuple[Require
     return (Requirement(key, (value,)),), (Toleration(key, value),)
 
 
-def _accelerator(asked: Asked, platform: Platform) -> tuple[str, tuple[Requirement, ...]]:
+def _accelerator(asked: Asked, platform: Platform, nodes: int) -> tuple[str, tuple[Requirement, ...]]:
     """The resource to ask for, and the nodes that have the right one."""
     row = asked.accelerator
     match platform:
         case Platform.GKE:
-            return _gke(asked)
+            return _gke(asked, nodes)
         case Platform.EKS | Platform.EKS_AUTO if row.eks:
             group = "karpenter.k8s.aws" if platform is Platform.EKS else "eks.amazonaws.com"
             where = [Requirement(f"{group}/instance-gpu-name", (row.eks,))]
@@ -149,15 +154,16 @@ def _resource(asked: Asked) -> str:
     return f"nvidia.com/mig-{asked.mig}" if asked.mig else asked.accelerator.resource
 
 
-def _gke(asked: Asked) -> tuple[str, tuple[Requirement, ...]]:
-    """GKE tells partitions and sharing by labels, and TPU slices by their arrangement."""
+def _gke(asked: Asked, nodes: int) -> tuple[str, tuple[Requirement, ...]]:
+    """GKE tells partitions and sharing by labels, and TPU slices by the arrangement of the whole."""
     row = asked.accelerator
     if not row.gke or row.resource == AMD:
         raise LaunchFailed(f"{row.name} is not to be had on {Platform.GKE}; choose another accelerator or provider")
     if row.is_tpu:
+        topology = TPU_SLICES[row.name][nodes] if nodes > 1 else TPU_TOPOLOGIES[row.name][asked.count]
         return row.resource, (
             Requirement("cloud.google.com/gke-tpu-accelerator", row.gke),
-            Requirement("cloud.google.com/gke-tpu-topology", (TPU_TOPOLOGIES[row.name][asked.count],)),
+            Requirement("cloud.google.com/gke-tpu-topology", (topology,)),
         )
     where = [Requirement("cloud.google.com/gke-accelerator", row.gke)]
     if asked.mig:

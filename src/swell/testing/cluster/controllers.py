@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swell.testing.cluster.kubelet import Kubelet, condition, has_condition
+from swell.testing.cluster.leader_worker_sets import LeaderWorkerSets
 from swell.testing.cluster.objects import FakeCluster, Object, Refused
 
 COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -20,11 +21,13 @@ _PLAIN = ("cpu", "memory", "ephemeral-storage")
 
 
 class Controllers:
-    """Beside a `FakeCluster`. `paused` names those that do nothing: deployments, replicasets, scheduler, kubelet."""
+    """Beside a `FakeCluster`. `paused` names those that do nothing: deployments, replicasets,
+    leaderworkersets, scheduler, kubelet."""
 
     def __init__(self, cluster: FakeCluster, fault_label: str = "app") -> None:
         self.cluster = cluster
         self.kubelet = Kubelet(cluster, fault_label)
+        self.leader_worker_sets = LeaderWorkerSets(cluster)
         self.paused: set[str] = set()
         self.created = 0  # Pods, ever
         self._owned: dict[str, dict[str, list[Object]]] = {"replicasets": {}, "pods": {}}  # by kind and owner
@@ -40,6 +43,8 @@ class Controllers:
             if "replicasets" not in self.paused:
                 self._index()
                 self._replica_sets()
+            if "leaderworkersets" not in self.paused:
+                self.leader_worker_sets.step()
             if "scheduler" not in self.paused:
                 self._schedule()
             if "kubelet" not in self.paused:
@@ -157,8 +162,9 @@ class Controllers:
 
     def _collect(self) -> None:
         """What nobody owns any more goes."""
-        for kind, owners in (("replicasets", "deployments"), ("pods", "replicasets")):
-            alive = {item["metadata"]["uid"] for item in self.cluster.objects[owners].values()}
+        owned = {"replicasets": ("deployments",), "pods": ("replicasets", "leaderworkersets", "pods")}
+        for kind, owners in owned.items():
+            alive = {item["metadata"]["uid"] for each in owners for item in self.cluster.objects[each].values()}
             for name, item in list(self.cluster.objects[kind].items()):
                 refs = item["metadata"].get("ownerReferences", [])
                 if refs and refs[0]["uid"] not in alive and "deletionTimestamp" not in item["metadata"]:

@@ -4,6 +4,7 @@ A stored object is never changed, only replaced, so that events may hold it as i
 """
 
 import asyncio
+import re
 import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,6 +24,7 @@ KINDS = {
     "deployments": ("apps/v1", "Deployment"),
     "replicasets": ("apps/v1", "ReplicaSet"),
     "certificates": ("cert-manager.io/v1", "Certificate"),
+    "leaderworkersets": ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),
     "poddisruptionbudgets": ("policy/v1", "PodDisruptionBudget"),
     "models": ("swell.internal/v1alpha1", "Model"),
     "tenants": ("swell.internal/v1alpha1", "Tenant"),
@@ -55,7 +57,8 @@ class FakeCluster:
     """One namespace and its nodes. Faults, to be set by tests:
 
     `refuse_next`: what the next requests are answered, first one first. `before_request` is told every request's verb
-    and kind, and may raise. `validate` is called with every manifest that is applied.
+    and kind, and may raise. Kinds in `absent` are not installed. `validate` is called with every manifest that is
+    applied.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -63,6 +66,7 @@ class FakeCluster:
         self.version = 1
         self.objects: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
         self.requests: Counter[str] = Counter()  # by verb and kind
+        self.absent: set[str] = set()
         self.refuse_next: deque[Refused] = deque()
         self.before_request: Callable[[str, str], None] = lambda verb, kind: None
         self.validate: Callable[[Mapping[str, Any]], None] = lambda manifest: None
@@ -78,6 +82,8 @@ class FakeCluster:
         """Count a request, or answer it as a test said."""
         self.requests[f"{verb} {kind}"] += 1
         self.before_request(verb, kind)
+        if kind in self.absent:
+            raise Refused(404, "the server could not find the requested resource")
         if self.refuse_next:
             raise self.refuse_next.popleft()
 
@@ -241,6 +247,8 @@ def matches(item: Mapping[str, Any], selector: Mapping[str, str]) -> bool:
 
 def problem_of(kind: str, item: Mapping[str, Any]) -> str:
     """What Kubernetes would say of it, for the few rules that tests rely on."""
+    if kind == "leaderworkersets":
+        return _problem_of_set(item)
     if kind != "deployments":
         return ""
     spec = item.get("spec", {})
@@ -252,4 +260,16 @@ def problem_of(kind: str, item: Mapping[str, Any]) -> str:
         return "spec.template.metadata.labels: `selector` does not match template `labels`"
     if spec.get("replicas", 1) < 0:
         return "spec.replicas: must be greater than or equal to 0"
+    return ""
+
+
+def _problem_of_set(item: Mapping[str, Any]) -> str:
+    """What the webhook of LeaderWorkerSet would say."""
+    group = item.get("spec", {}).get("leaderWorkerTemplate", {})
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", item["metadata"]["name"]):
+        return "metadata.name: a DNS-1035 label must start with an alphabetic character"
+    if group.get("size", 1) < 1:
+        return "spec.size: size must be equal or greater than 1"
+    if not group.get("workerTemplate", {}).get("spec", {}).get("containers"):
+        return "spec.leaderWorkerTemplate.workerTemplate.spec.containers: Required value"
     return ""

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     SECRETS = "secrets"
     DISRUPTION_BUDGETS = "poddisruptionbudgets"
     CERTIFICATES = "certificates"
+    LEADER_WORKER_SETS = "leaderworkersets"
     MODELS = "models"
     TENANTS = "tenants"
 

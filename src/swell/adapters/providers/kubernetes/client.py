@@ -58,6 +58,10 @@ class _Certificate(NamespacedResourceG, objects.Plain):
     _api_info = _info("cert-manager.io", "v1", "Certificate", Kind.CERTIFICATES)
 
 
+class _LeaderWorkerSet(NamespacedResourceG, objects.LeaderWorkerSet):
+    _api_info = _info("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", Kind.LEADER_WORKER_SETS)
+
+
 class _Model(NamespacedResourceG, objects.Resource):
     _api_info = _info(GROUP, VERSION, "Model", Kind.MODELS)
 
@@ -73,6 +77,7 @@ _RESOURCES: Mapping[Kind, type[Resource]] = {
     Kind.SECRETS: _Secret,
     Kind.DISRUPTION_BUDGETS: _Budget,
     Kind.CERTIFICATES: _Certificate,
+    Kind.LEADER_WORKER_SETS: _LeaderWorkerSet,
     Kind.MODELS: _Model,
     Kind.TENANTS: _Tenant,
 }

@@ -149,6 +149,11 @@ class Group:
         self.empty_since = (now if self.empty_since is None else self.empty_since) if is_empty else None
         return self._tell(now)
 
+    def is_ready(self, child: Child) -> bool:
+        """Whether it may get requests."""
+        pod = self.pods.get(child.pod)
+        return pod is not None and pod.is_ready
+
     def refuse(self, message: str, now: float) -> None:
         """The API will not have it: children without a Pod are over, for this reason."""
         for child in self.children.values():

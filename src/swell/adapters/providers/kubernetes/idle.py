@@ -20,7 +20,8 @@ PYTHON = "python3"  # of the engine's image
 # that takes too long to answer is busy.
 SCRIPT = f"""
 import os, sys, time, urllib.request
-url, variables, names, wait = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(","), float(sys.argv[4])
+url, wait = os.path.expandvars(sys.argv[1]), float(sys.argv[4])
+variables, names = sys.argv[2].split(","), sys.argv[3].split(",")
 key = next((os.environ[name] for name in variables if os.environ.get(name)), "")
 request = urllib.request.Request(url, headers={{"authorization": "Bearer " + key}} if key else {{}})
 time.sleep(wait)
@@ -39,13 +40,16 @@ while True:
 """
 
 
-def wait_until_idle(port: int, metrics: EngineMetrics, env: Mapping[str, str]) -> list[str]:
-    """The command that returns once the engine is idle; `env` holds the key that it asks for, under any name."""
+def wait_until_idle(port: int, metrics: EngineMetrics, env: Mapping[str, str], host: str = "127.0.0.1") -> list[str]:
+    """The command that returns once the engine is idle; `env` holds the key that it asks for, under any name.
+
+    `host` is where the engine answers; a variable in it, such as `${NAME}`, is that of the Pod.
+    """
     names = ",".join(name for name in (metrics.running_requests, metrics.waiting_requests) if name)
     if not metrics.path or not names:
         return [PYTHON, "-c", f"import time; time.sleep({SETTLE_SECONDS:g})"]
     keys = ",".join(sorted(name for name in env if name.endswith("_KEY")))
-    return [PYTHON, "-c", SCRIPT, f"http://127.0.0.1:{port}{metrics.path}", keys, names, f"{SETTLE_SECONDS:g}"]
+    return [PYTHON, "-c", SCRIPT, f"http://{host}:{port}{metrics.path}", keys, names, f"{SETTLE_SECONDS:g}"]
 
 
 def termination_seconds(lifecycle: Lifecycle) -> int:

@@ -43,7 +43,7 @@ NOTHING = Scale(0, ())
 
 def deployment(child: ChildSpec, settings: ClusterSettings, scale: Scale) -> dict[str, Any]:
     """The whole Deployment of `child` and its like. Raises LaunchFailed for what no Pod can be made of."""
-    problem = _problem_of(child)
+    problem = problem_of(child)
     if problem:
         raise LaunchFailed(f"{child.workload} cannot run as a Pod: {problem}")
     labels = names.labels(settings.installation, child.workload, child.fingerprint)
@@ -81,14 +81,14 @@ def scaled(name: str, uid: str, scale: Scale) -> dict[str, Any]:
     }
 
 
-def secret(child: ChildSpec, settings: ClusterSettings) -> dict[str, Any]:
-    """The environment of a Deployment's engines, where only they can read it."""
+def secret(child: ChildSpec, settings: ClusterSettings, name: str = "") -> dict[str, Any]:
+    """The environment of a Deployment's engines, where only they can read it; of a LeaderWorkerSet's by its `name`."""
     data = {key: base64.b64encode(value.encode()).decode() for key, value in child.env.items()}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": names.object_name(child.workload, child.fingerprint),
+            "name": name or names.object_name(child.workload, child.fingerprint),
             "labels": {
                 **names.labels(settings.installation, child.workload, child.fingerprint),
                 names.COMPONENT: names.REPLICA,
@@ -125,7 +125,7 @@ def fits(children: Sequence[str]) -> bool:
     return sum(len(child_id.encode()) + 1 for child_id in children) <= MAX_CHILDREN_BYTES
 
 
-def _problem_of(child: ChildSpec) -> str:
+def problem_of(child: ChildSpec) -> str:
     """What no API server would take, in words that say what to do; what else it refuses it says itself."""
     if not child.needs.image:
         return "it has no image; give one in the provider's images"

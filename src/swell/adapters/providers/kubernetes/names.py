@@ -1,8 +1,9 @@
 """What objects in a cluster are called and marked with.
 
-A workload and its fingerprint become one Deployment. Everything that Swell makes carries four labels: who made it, for
-which installation, of which workload, with which fingerprint; by them it is watched, found again and cleared away.
-`.internal` is a domain that nobody can own, so no label of ours is ever somebody else's.
+A workload and its fingerprint become one Deployment; a replica over several nodes, one LeaderWorkerSet. Everything that
+Swell makes carries four labels: who made it, for which installation, of which workload, with which fingerprint; by them
+it is watched, found again and cleared away. `.internal` is a domain that nobody can own, so no label of ours is ever
+somebody else's.
 """
 
 import hashlib
@@ -28,6 +29,9 @@ ACCELERATOR = f"{DOMAIN}/accelerator"  # annotation of a Pod: what it asks for, 
 AUTHORITY = f"{DOMAIN}/authority"  # annotation of a Deployment: whose certificates its Pods show; none: plaintext
 ISSUED_BY = f"{DOMAIN}/issued-by"  # annotation of a Secret: a digest of the authority whose certificate it holds
 RENEW_AT = f"{DOMAIN}/renew-at"  # annotation of a Secret: when its certificate is to be replaced, in Unix time
+SET_NAME = "leaderworkerset.sigs.k8s.io/name"  # label of a Pod, from that controller: its LeaderWorkerSet
+SET_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"  # and which of its Pods it is: 0 leads
+SET_EXCLUSIVE = "leaderworkerset.sigs.k8s.io/exclusive-topology"  # annotation: nodes of one value of this label, alone
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 MAX_LABEL_LENGTH = 63
@@ -63,6 +67,12 @@ def authority_name(installation: str) -> str:
 def gateways_name(installation: str, authority: str) -> str:
     """The Secret with what an installation's gateways show, where an issuer makes it."""
     return f"swell-gateways-{_digest(installation, authority)}"
+
+
+def set_name(workload: str, child_id: str) -> str:
+    """The name of a replica's LeaderWorkerSet: that of a Service too, and so it begins with a letter."""
+    name = object_name(workload, child_id)
+    return name if name[0].isalpha() else f"model-{name}"
 
 
 def selector(installation: str) -> dict[str, str]:

@@ -112,6 +112,25 @@ class Deployment(msgspec.Struct):
     status: DeploymentStatus = msgspec.field(default_factory=DeploymentStatus)
 
 
+class GroupTemplate(msgspec.Struct):
+    """What each group of a LeaderWorkerSet is made of."""
+
+    size: int = 1
+
+
+class LeaderWorkerSetSpec(msgspec.Struct):
+    """How many Pods a group has."""
+
+    leaderWorkerTemplate: GroupTemplate = msgspec.field(default_factory=GroupTemplate)
+
+
+class LeaderWorkerSet(msgspec.Struct):
+    """One replica over several nodes. Its Pods tell how it fares."""
+
+    metadata: Meta
+    spec: LeaderWorkerSetSpec = msgspec.field(default_factory=LeaderWorkerSetSpec)
+
+
 class Taint(msgspec.Struct):
     """What keeps Pods off a node."""
 
@@ -161,4 +180,4 @@ class Resource(msgspec.Struct):
     status: dict[str, object] = {}
 
 
-Read = Pod | Deployment | Node | Plain | Secret | Resource
+Read = Pod | Deployment | LeaderWorkerSet | Node | Plain | Secret | Resource

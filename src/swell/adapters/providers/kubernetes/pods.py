@@ -21,7 +21,7 @@ PROBES_MISSED = 2  # in a row, and a Pod is not ready
 START_MARGIN_SECONDS = 60.0  # Swell's own start timeout comes first, and tells more than a kubelet's
 WORKERS_SPREAD = 1  # most by which two nodes or zones should differ, where there is a choice
 
-_SECURITY = {
+SECURITY = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "privileged": False,
@@ -37,13 +37,19 @@ _ENVIRONMENT = {
 }
 
 
-def pod_template(child: ChildSpec, settings: ClusterSettings, labels: Mapping[str, str]) -> dict[str, Any]:
-    """The Pods of a Deployment. Raises LaunchFailed where the platform has no such accelerator."""
+def pod_template(
+    child: ChildSpec, settings: ClusterSettings, labels: Mapping[str, str], secret: str = ""
+) -> dict[str, Any]:
+    """The Pods of a Deployment. Raises LaunchFailed where the platform has no such accelerator.
+
+    `secret` holds their environment; it is called as the Deployment where it has no name of its own.
+    """
     placement = node_placement(child.needs, settings.platform)
+    secret = secret or names.object_name(child.workload, child.fingerprint)
     spec: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "containers": [_engine(child, settings, placement)],
+        "containers": [_engine(child, settings, placement, secret)],
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -59,7 +65,7 @@ def pod_template(child: ChildSpec, settings: ClusterSettings, labels: Mapping[st
     }
     before = [_fetch(child.needs, settings)] if child.needs.fetch is not None else []
     if child.needs.tls is not None:
-        before.append(sidecar.container(child, settings, _SECURITY))
+        before.append(sidecar.container(child, settings, SECURITY))
         spec["volumes"].append(sidecar.volume(child))
     if before:
         spec["initContainers"] = before
@@ -82,16 +88,16 @@ def _chosen(settings: ClusterSettings) -> dict[str, Any]:
     return {field: value for field, value in said.items() if value}
 
 
-def _engine(child: ChildSpec, settings: ClusterSettings, placement: NodePlacement) -> dict[str, Any]:
+def _engine(child: ChildSpec, settings: ClusterSettings, placement: NodePlacement, secret: str) -> dict[str, Any]:
     lifecycle = child.lifecycle
     container: dict[str, Any] = {
         "name": ENGINE,
         "image": child.needs.image,
         "command": [literal(word) for word in child.argv],
         "env": _environment(),
-        "envFrom": _secrets(names.object_name(child.workload, child.fingerprint), settings),
+        "envFrom": _secrets(secret, settings),
         "resources": _resources(child.needs, placement),
-        "securityContext": _SECURITY,
+        "securityContext": SECURITY,
         "volumeMounts": _mounts(),
         # The end of the log comes with the news that the container ended: the Pod may be gone when somebody asks.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -119,7 +125,7 @@ def _fetch(needs: Needs, settings: ClusterSettings) -> dict[str, Any]:
         "command": [literal(word) for word in needs.fetch.argv],
         "env": _environment(),
         "envFrom": _secrets("", settings),
-        "securityContext": _SECURITY,
+        "securityContext": SECURITY,
         "volumeMounts": _mounts(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }

@@ -1,4 +1,5 @@
-"""Children as Pods of a Kubernetes cluster: one Deployment for each workload and fingerprint.
+"""Children as Pods of a Kubernetes cluster: one Deployment for each workload and fingerprint; of those that span nodes,
+one LeaderWorkerSet each.
 
 What shall be is kept here and written to the cluster; what is comes from watches. `start` and `stop` only change what
 shall be, so that many of them in one step of the fleet become one write per Deployment. Nothing is asked of the API per
@@ -21,14 +22,19 @@ from swell.adapters.providers.kubernetes.seen import (
     DeploymentSeen,
     NodeSeen,
     PodSeen,
+    WorkerSetSeen,
     see_deployment,
     see_node,
     see_pod,
+    see_worker_set,
 )
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
 from swell.adapters.providers.kubernetes.sidecar import ENGINE_PORT, PORT
 from swell.adapters.providers.kubernetes.turns import Turns
 from swell.adapters.providers.kubernetes.watch import Watched, Watching
+from swell.adapters.providers.kubernetes.worker_set import WorkerSet
+from swell.adapters.providers.kubernetes.worker_set_manifests import LEADER, RANK
+from swell.adapters.providers.kubernetes.worker_sets import WorkerSets
 from swell.clock import Clock
 from swell.errors import AtCapacity, LaunchFailed
 from swell.ports.engine import LOOPBACK, Address
@@ -66,7 +72,8 @@ class KubernetesProvider:
         self._namespace = settings.namespace
         self._clock = clock
         self._groups: dict[str, Group] = {}
-        self._homes: dict[str, Group] = {}  # by child id
+        self._sets: dict[str, WorkerSet] = {}  # by name
+        self._homes: dict[str, Group | WorkerSet] = {}  # by child id
         self._current: dict[str, Group] = {}  # by workload, the one that was started last
         self._logs: dict[Path, str] = {}  # child ids by log, the last one each
         self._adopting = True
@@ -81,23 +88,23 @@ class KubernetesProvider:
         self._nodes: Watched[NodeSeen] = Watched(
             Watching(self.api, Kind.NODES, "", clock, pause), see_node, self._node_changed
         )
+        self._worker_sets: Watched[WorkerSetSeen] = Watched(
+            Watching(self.api, Kind.LEADER_WORKER_SETS, query, clock, pause, optional=True),
+            see_worker_set,
+            self._worker_set_changed,
+        )
+        exits = on_exit or (lambda _: None)
         self._certificates = Certificates(self.api, settings, clock, self._groups)
         self._turns = Turns(
-            self.api,
-            settings,
-            clock,
-            self._groups,
-            self._known_nodes,
-            on_exit or (lambda _: None),
-            self._certificates,
+            self.api, settings, clock, self._groups, self._sets, self._known_nodes, exits, self._certificates
         )
+        self._set_turns = WorkerSets(self.api, settings, clock, self._sets, self._groups, self._known_nodes, exits)
 
     @property
     def binding(self) -> Binding:
         """Every Pod has a network of its own, and one template. Behind TLS nobody but the Pod reaches an engine."""
-        if self._settings.authority:
-            return Binding(LOOPBACK, ENGINE_PORT, alike=True)
-        return Binding(EVERYWHERE, PORT, alike=True)
+        host, port = (LOOPBACK, ENGINE_PORT) if self._settings.authority else (EVERYWHERE, PORT)
+        return Binding(host, port, alike=True, leader=LEADER, rank=RANK)
 
     async def start(self, child: ChildSpec) -> ChildHandle:
         await self._ready()
@@ -106,6 +113,12 @@ class KubernetesProvider:
         if known is not None and not known.is_gone:
             return _handle(child.child_id, child.log_path)
         self._require_answers()
+        if child.needs.nodes > 1:
+            self._require_sets(child)
+            self._current.pop(child.workload, None)
+            self._retire_others(child.workload, None)
+            self._keep(child.child_id, child.log_path, self._set_turns.start(child))
+            return _handle(child.child_id, child.log_path)
         key = names.group_key(names.labels(self._settings.installation, child.workload, child.fingerprint))
         group = self._groups.get(key)
         if group is None or group.spec is None:
@@ -115,7 +128,8 @@ class KubernetesProvider:
             raise LaunchFailed(f"{child.workload} has more replicas than one Deployment can name")
         group.add(child, self._clock.monotonic())
         if self._current.get(child.workload) is not group:
-            self._retire_others(group)
+            self._current[child.workload] = group
+            self._retire_others(child.workload, group)
         self._keep(child.child_id, child.log_path, group)
         return _handle(child.child_id, child.log_path)
 
@@ -123,6 +137,10 @@ class KubernetesProvider:
         await self._ready()
         found = self._find(child_id)
         if found is not None and not found.is_gone:
+            return _handle(child_id, log_path)
+        spanning = self._set_turns.adopt(child_id, log_path)
+        if spanning is not None:
+            self._keep(child_id, log_path, spanning)
             return _handle(child_id, log_path)
         group = self._turns.home_of(child_id)
         if group is None or not group.adopt(child_id, log_path, self._clock.monotonic()):
@@ -135,6 +153,7 @@ class KubernetesProvider:
         if self._adopting:
             for group in self._groups.values():
                 group.end_orphans(self._clock.monotonic())
+            self._set_turns.end_orphans()
             self._turns.clear_secrets()
         self._end_adoption()
 
@@ -145,17 +164,18 @@ class KubernetesProvider:
         if child.is_told:
             return ChildStatus(Presence.GONE, child.exit_code, machine=child.machine, loss=child.loss)
         known = ChildStatus(Presence.RUNNING, machine=child.machine, loss=Loss.NOTICE if child.has_notice else None)
-        group = self._homes[handle.child_id]
-        lacking = self._certificates.lacking(group.authority) if group.authority else ""
+        home = self._homes[handle.child_id]
+        authority = home.authority if isinstance(home, Group) else ""
+        lacking = self._certificates.lacking(authority) if authority else ""
         waiting = " and ".join(each for each in (child.waiting, lacking) if each)
-        pod = group.pods.get(child.pod) if not child.is_gone else None
+        pod = home.pods.get(child.pod) if not child.is_gone else None
         if pod is None:
             return replace(known, waiting=waiting, ready=False)
-        address = self._address(group, pod)
+        address = self._address(home, pod)
         if address is not None and not lacking:
             child.is_told_of = True
         # Whoever was reached once is not ended for want of a certificate that it is not to blame for.
-        is_ready = pod.is_ready and child.is_told_of
+        is_ready = home.is_ready(child) and child.is_told_of
         return replace(known, address=address, waiting=waiting, ready=is_ready)
 
     async def stop(self, handle: ChildHandle, *, grace_seconds: float) -> None:
@@ -163,9 +183,9 @@ class KubernetesProvider:
         if child is None or child.is_gone:
             return
         self._end_adoption()
-        group = self._homes[handle.child_id]
-        group.leave(handle.child_id, grace_seconds, self._clock.monotonic())
-        self._turns.look(group)
+        home = self._homes[handle.child_id]
+        home.leave(handle.child_id, grace_seconds, self._clock.monotonic())
+        self._look(home)
 
     async def log_tail(self, log_path: Path) -> str:
         child = self._find(self._logs.get(log_path, ""))
@@ -185,8 +205,11 @@ class KubernetesProvider:
     async def forget(self, handle: ChildHandle) -> None:
         child = self._find(handle.child_id)
         if child is not None and child.is_told:
-            group = self._homes.pop(handle.child_id)
-            del group.children[handle.child_id]
+            home = self._homes.pop(handle.child_id)
+            del home.children[handle.child_id]
+            if isinstance(home, WorkerSet):  # what is left of it goes on being cleared away
+                home.is_orphan = True
+                self._look(home)
             if self._logs.get(child.log_path) == handle.child_id:
                 del self._logs[child.log_path]
 
@@ -200,6 +223,7 @@ class KubernetesProvider:
     def wake(self) -> None:
         """Have it look at once, as after a jump of an injected clock."""
         self._turns.wake()
+        self._set_turns.wake()
 
     @property
     def identities(self) -> tuple[ClientIdentity, ...]:
@@ -219,7 +243,7 @@ class KubernetesProvider:
 
     async def _ready(self) -> None:
         """Begin to watch, and wait until it is known what there is. Raises AtCapacity."""
-        watched = (self._deployments, self._pods, self._nodes)
+        watched = (self._deployments, self._pods, self._nodes, self._worker_sets)
         if not self.tasks:
             self.tasks = [asyncio.ensure_future(each.run()) for each in watched]
         try:
@@ -235,13 +259,13 @@ class KubernetesProvider:
         if problem := await self._certificates.begin():
             raise _out_of_reach(problem)
 
-    def _address(self, group: Group, pod: PodSeen) -> Address | None:
+    def _address(self, home: Group | WorkerSet, pod: PodSeen) -> Address | None:
         """Where gateways reach a Pod."""
         if not pod.address:
             return None
-        if not group.authority:
+        if isinstance(home, WorkerSet) or not home.authority:
             return Address(pod.address, PORT)
-        identity, name = self._certificates.identity_of(group.authority), replica_name(group.name, self._namespace)
+        identity, name = self._certificates.identity_of(home.authority), replica_name(home.name, self._namespace)
         return Address(pod.address, PORT, tls=True, identity=identity, server_name=name)
 
     def _require_answers(self) -> None:
@@ -252,26 +276,41 @@ class KubernetesProvider:
         if not self._adopting:
             return
         self._adopting = False
-        self.tasks.append(asyncio.ensure_future(self._turns.run()))
+        self.tasks += [asyncio.ensure_future(self._turns.run()), asyncio.ensure_future(self._set_turns.run())]
         for group in self._groups.values():
             self._turns.look(group)
+        self._set_turns.look_at_all()
 
-    def _retire_others(self, group: Group) -> None:
+    def _retire_others(self, workload: str, group: Group | None) -> None:
         """A workload has one fingerprint at a time: Deployments of others go when their last Pod has."""
-        self._current[group.workload] = group
         for other in self._groups.values():
-            if other.workload == group.workload and other is not group:
+            if other.workload == workload and other is not group:
                 other.is_retired = True
                 self._turns.look(other)
 
-    def _keep(self, child_id: str, log_path: Path, group: Group) -> None:
-        self._homes[child_id] = group
+    def _require_sets(self, child: ChildSpec) -> None:
+        """Raises LaunchFailed where there can be no LeaderWorkerSets."""
+        if self._worker_sets.missing:
+            where = f"{child.workload} spans {child.needs.nodes} nodes, for which the cluster needs LeaderWorkerSet"
+            raise LaunchFailed(f"{where}: it is not installed; see https://lws.sigs.k8s.io")
+        if self._worker_sets.denied:
+            where = f"{child.workload} spans {child.needs.nodes} nodes, and LeaderWorkerSets may not be read"
+            raise LaunchFailed(f"{where}: {self._worker_sets.problem}; give the rights that docs/kubernetes.md lists")
+
+    def _keep(self, child_id: str, log_path: Path, home: Group | WorkerSet) -> None:
+        self._homes[child_id] = home
         self._logs[log_path] = child_id
-        self._turns.look(group)
+        self._look(home)
+
+    def _look(self, home: Group | WorkerSet) -> None:
+        if isinstance(home, WorkerSet):
+            self._set_turns.look(home)
+        else:
+            self._turns.look(home)
 
     def _find(self, child_id: str) -> Child | None:
-        group = self._homes.get(child_id)
-        return group.children.get(child_id) if group is not None else None
+        home = self._homes.get(child_id)
+        return home.children.get(child_id) if home is not None else None
 
     def _group(self, key: str, name: str, workload: str) -> Group:
         group = self._groups.get(key)
@@ -283,7 +322,13 @@ class KubernetesProvider:
     def _known_nodes(self) -> dict[str, NodeSeen] | None:
         return None if self._nodes.denied else self._nodes.views
 
+    def _worker_set_changed(self, old: WorkerSetSeen | None, new: WorkerSetSeen | None) -> None:
+        self._set_turns.set_changed(old, new)
+
     def _pod_changed(self, old: PodSeen | None, new: PodSeen | None) -> None:
+        if any(pod is not None and pod.set_name for pod in (old, new)):
+            self._set_turns.pod_changed(old, new)
+            return
         for each in {pod.group for pod in (old, new) if pod is not None}:
             group = self._group(each, "", "")
             group.pod_changed(old, new if new is not None and new.group == each else None)
@@ -298,8 +343,8 @@ class KubernetesProvider:
 
     def _node_changed(self, old: NodeSeen | None, new: NodeSeen | None) -> None:
         name = new.name if new is not None else old.name if old is not None else ""
-        for key in {pod.group for pod in self._pods.views.values() if pod.node == name}:
-            self._turns.look(self._groups[key])
+        for pod in [pod for pod in self._pods.views.values() if pod.node == name]:
+            self._look(self._sets[pod.set_name] if pod.set_name else self._groups[pod.group])
 
 
 def _handle(child_id: str, log_path: Path) -> ChildHandle:

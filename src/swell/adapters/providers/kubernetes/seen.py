@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from swell.adapters.providers.kubernetes import names, objects
 from swell.adapters.providers.kubernetes.manifests import Scale
 from swell.adapters.providers.kubernetes.pods import ENGINE
 from swell.adapters.providers.kubernetes.sidecar import SIDECAR
+from swell.adapters.providers.kubernetes.worker_set_manifests import AWAIT
 from swell.state.replica_runs import RunMarket
 
 SIGNAL_BASE = 128  # a shell's and a runtime's way to say that a signal ended a process
@@ -68,6 +70,22 @@ class PodSeen:
     cost: int
     accelerator: str  # as Swell names it
     waiting: str
+    set_name: str = ""  # its LeaderWorkerSet, where it is a node of several
+    index: int = 0  # which of its nodes: 0 leads
+    preparing_code: int | None = None  # what runs before the engine has failed, with this exit code
+    preparing_words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetSeen:
+    """One LeaderWorkerSet."""
+
+    name: str
+    uid: str
+    workload: str
+    child_id: str
+    size: int  # nodes
+    is_ending: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +145,9 @@ def see_pod(pod: objects.Read) -> PodSeen:
         cost=_number(meta.annotations.get(names.DELETION_COST, "")),
         accelerator=meta.annotations.get(names.ACCELERATOR, ""),
         waiting=_waiting(pod, engine)[:MAX_WAITING_CHARACTERS],
+        set_name=meta.labels.get(names.SET_NAME, ""),
+        index=_number(meta.labels.get(names.SET_INDEX, "")),
+        **_prepared(status),
     )
 
 
@@ -144,6 +165,20 @@ def see_deployment(item: objects.Read) -> DeploymentSeen:
         scale=Scale.read(item.spec.replicas, meta.annotations.get(names.CHILDREN, "")),
         problem=failed.message if failed is not None and failed.status == "True" else "",
         authority=meta.annotations.get(names.AUTHORITY, ""),
+    )
+
+
+def see_worker_set(item: objects.Read) -> WorkerSetSeen:
+    """What matters of a LeaderWorkerSet: its Pods tell the rest."""
+    assert isinstance(item, objects.LeaderWorkerSet)  # noqa: S101  it was decoded as one
+    meta = item.metadata
+    return WorkerSetSeen(
+        name=meta.name,
+        uid=meta.uid,
+        workload=meta.annotations.get(names.FULL_NAME, meta.labels.get(names.WORKLOAD, "")),
+        child_id=meta.annotations.get(names.CHILD, ""),
+        size=item.spec.leaderWorkerTemplate.size,
+        is_ending=meta.deletionTimestamp is not None,
     )
 
 
@@ -180,6 +215,15 @@ def _end_of(engine: objects.ContainerStatus | None) -> tuple[int | None, objects
     return max(0, before), engine.lastState.terminated
 
 
+def _prepared(status: objects.PodStatus) -> dict[str, Any]:
+    """How what runs before the engine has failed, if it has: it may be running again by now."""
+    for each in status.initContainerStatuses:
+        end = each.state.terminated or each.lastState.terminated
+        if end is not None and end.exitCode:
+            return {"preparing_code": _exit_code(end.exitCode), "preparing_words": end.message.strip() or each.name}
+    return {}
+
+
 def _exit_code(code: int) -> int:
     """Negative for a signal, as a parent is told it."""
     return SIGNAL_BASE - code if SIGNAL_BASE < code <= SIGNAL_BASE + MAX_SIGNAL else code
@@ -198,7 +242,7 @@ def _waiting(pod: objects.Pod, engine: objects.ContainerStatus | None) -> str:
             reason, message = status.state.waiting.reason, status.state.waiting.message
             return f"{reason}: {message}" if message else reason
         if status is not engine and status.name != SIDECAR and status.state.terminated is None:
-            return "its model to be fetched"
+            return "Pods of its other nodes" if status.name == AWAIT else "its model to be fetched"
     return "its container to be made"
 
 

@@ -33,3 +33,4 @@ class ClusterSettings:
     tolerations: tuple[Toleration, ...] = ()
     place: str = ""  # as the spec calls it
     authority: str = ""  # whose certificates new Pods and gateways show each other; empty: none
+    exclusive_topology: str = ""  # label of nodes: those of a replica over several have one value of it, and no other's

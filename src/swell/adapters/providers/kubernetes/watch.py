@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from swell.adapters.providers.kubernetes.api import (
     FORBIDDEN,
+    NOT_FOUND,
     TOO_OLD,
     UNREACHABLE,
     ApiProblem,
@@ -36,7 +37,10 @@ _View = TypeVar("_View")
 
 @dataclass(frozen=True)
 class Watching:
-    """What to watch, and with which means. `chance` spreads the retries of many."""
+    """What to watch, and with which means. `chance` spreads the retries of many.
+
+    `optional` is a kind that a cluster may not have, or not show: nothing is amiss then.
+    """
 
     api: ClusterApi
     kind: Kind
@@ -44,12 +48,14 @@ class Watching:
     clock: Clock
     pause: Pause
     chance: random.Random = field(default_factory=random.Random)
+    optional: bool = False
 
 
 class Watched(Generic[_View]):
     """Views of the objects of a kind, by name. `on_change` is told what an object was and what it is now.
 
-    `view` makes of an object what is worth keeping. `denied` says that this kind may not be read at all.
+    `view` makes of an object what is worth keeping. `denied` says that this kind may not be read at all, `missing` that
+    the cluster has no such kind.
     """
 
     def __init__(
@@ -69,6 +75,8 @@ class Watched(Generic[_View]):
         self.views: dict[str, _View] = {}
         self.ready = asyncio.Event()  # it was listed, or is denied
         self.denied = False
+        self.missing = False
+        self._optional = watching.optional
         self.problem = ""
         self.lists = 0
 
@@ -128,20 +136,26 @@ class Watched(Generic[_View]):
         self._on_change(old, view)
 
     def _answered(self) -> None:
-        self._failures, self._failing_since, self.problem, self.denied = 0, None, "", False
+        self._failures, self._failing_since, self.problem = 0, None, ""
+        self.denied = self.missing = False
 
     async def _recover(self, problem: ApiProblem) -> None:
         """Wait, longer each time; what was too old begins with a list."""
         self.problem = problem.message
         if problem.status == TOO_OLD:
             self._version = ""
-        if problem.status == FORBIDDEN:
-            self.denied = True
+        is_absent = self._optional and problem.status == NOT_FOUND
+        if is_absent:
+            self._version, self.missing = "", True
+            for name in list(self.views):
+                self._put(name, None)
+        if problem.status == FORBIDDEN or is_absent:
+            self.denied = problem.status == FORBIDDEN
             self.ready.set()
         self._failures += 1
         if self._failing_since is None:
             self._failing_since = self._clock.monotonic()
-        if problem.status != TOO_OLD:
+        if problem.status != TOO_OLD and not (self._optional and (self.denied or self.missing)):
             _log.warning("watching %s failed: %s", self._kind, problem.message)
         most = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures - 1, 16))
         await self._pause(most * self._chance.uniform(0.5, 1.0))
