@@ -25,6 +25,8 @@ class Kind(StrEnum):
     SECRETS = "secrets"
     DISRUPTION_BUDGETS = "poddisruptionbudgets"
     CERTIFICATES = "certificates"
+    JOBS = "jobs"
+    DAEMON_SETS = "daemonsets"
     MODELS = "models"
     TENANTS = "tenants"
 

@@ -58,6 +58,14 @@ class _Certificate(NamespacedResourceG, objects.Plain):
     _api_info = _info("cert-manager.io", "v1", "Certificate", Kind.CERTIFICATES)
 
 
+class _Job(NamespacedResourceG, objects.Job):
+    _api_info = _info("batch", "v1", "Job", Kind.JOBS)
+
+
+class _DaemonSet(NamespacedResourceG, objects.DaemonSet):
+    _api_info = _info("apps", "v1", "DaemonSet", Kind.DAEMON_SETS)
+
+
 class _Model(NamespacedResourceG, objects.Resource):
     _api_info = _info(GROUP, VERSION, "Model", Kind.MODELS)
 
@@ -73,6 +81,8 @@ _RESOURCES: Mapping[Kind, type[Resource]] = {
     Kind.SECRETS: _Secret,
     Kind.DISRUPTION_BUDGETS: _Budget,
     Kind.CERTIFICATES: _Certificate,
+    Kind.JOBS: _Job,
+    Kind.DAEMON_SETS: _DaemonSet,
     Kind.MODELS: _Model,
     Kind.TENANTS: _Tenant,
 }

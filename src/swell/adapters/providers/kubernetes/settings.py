@@ -18,6 +18,18 @@ class ModelVolume:
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """What is got ready before a Pod needs it. Neither: what earlier servers have made goes."""
+
+    models: bool = False  # by Jobs, into the claim
+    images: bool = False  # by DaemonSets
+    queue: str = ""  # Kueue's, of the Jobs
+    cpus: float = 0.5  # of a Job
+    memory_bytes: int = 2 * 1024**3
+    node_selector: Mapping[str, str] | None = None  # of the Jobs; None: that of all Pods
+
+
+@dataclass(frozen=True)
 class ClusterSettings:
     """Where and how Pods are made."""
 
@@ -33,3 +45,4 @@ class ClusterSettings:
     tolerations: tuple[Toleration, ...] = ()
     place: str = ""  # as the spec calls it
     authority: str = ""  # whose certificates new Pods and gateways show each other; empty: none
+    prefetch: Prefetch | None = None
