@@ -9,7 +9,7 @@ from swell.control.decide import BACKOFF_FIRST_SECONDS
 from swell.control.workload import EXTERNAL_RETRY_SECONDS
 from swell.errors import AtCapacity, LaunchFailed, StateError
 from swell.ports.engine import Address
-from swell.ports.provider import Binding
+from swell.ports.provider import Binding, Expected, Needs, Preparation, Progress
 from swell.state.replica import Phase
 
 
@@ -388,3 +388,14 @@ async def test_ordering_more_after_one_was_named_starts_a_new_one(world: World) 
     await world.steps(8)
     assert len(world.fleet.replicas) == 2
     assert len(world.ready() - {named}) == 1
+
+
+async def test_places_are_told_what_may_come_even_where_nothing_shall_run(world: World) -> None:
+    needs = Needs(image="engine:1")
+    pool = world.workload("chat@spot", 0, model="chat", needs=needs)
+    world.fleet.want([pool, world.workload("other", provider="external", addresses=())])
+    assert world.machine.expected == (Expected("chat", needs),)
+    world.machine.preparations = (Preparation("image", "engine:1", ("chat",), Progress.RUNNING),)
+    assert world.fleet.preparations() == [("process", world.machine.preparations[0])]
+    world.fleet.want([])
+    assert world.machine.expected == ()

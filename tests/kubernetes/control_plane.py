@@ -32,7 +32,7 @@ TOKEN = "test-token"  # may do everything
 SWELL_TOKEN = "swell-token"  # may do what it was given
 SWELL_USER = "swell"
 CONTROLLERS = (
-    "deployment-controller,replicaset-controller,statefulset-controller,job-controller,"
+    "deployment-controller,replicaset-controller,statefulset-controller,job-controller,daemonset-controller,"
     "garbage-collector-controller,pod-garbage-collector-controller"
 )
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

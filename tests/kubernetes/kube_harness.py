@@ -18,6 +18,7 @@ from swell.adapters.providers.kubernetes import names
 from swell.adapters.providers.kubernetes.client import LightkubeApi
 from swell.adapters.providers.kubernetes.pacing import Pace
 from swell.adapters.providers.kubernetes.provider import KubernetesProvider
+from swell.adapters.providers.kubernetes.settings import Prefetch
 from swell.clock import ManualClock
 from swell.ports.provider import ChildHandle, ChildSpec, Machine, Needs
 from swell.testing.cluster import ApiServer, Controllers, FakeCluster
@@ -57,6 +58,7 @@ class ClusterHarness(ABC):
         self.clock = ManualClock()
         self.children: dict[str, ChildSpec] = {}  # by workload
         self.providers: list[KubernetesProvider] = []
+        self.prefetch: Prefetch | None = None  # of the next provider
 
     @abstractmethod
     def api(self) -> LightkubeApi:
@@ -75,7 +77,12 @@ class ClusterHarness(ABC):
             for task in earlier.tasks:
                 task.cancel()
         settings = replace(
-            ON_GKE, namespace=self.namespace, node_selector=self.node_selector, place="c", authority=self.authority
+            ON_GKE,
+            namespace=self.namespace,
+            node_selector=self.node_selector,
+            place="c",
+            prefetch=self.prefetch,
+            authority=self.authority,
         )
         provider = KubernetesProvider(self.api(), settings, clock=self.clock, pace=QUICK, pause=self._pause)
         self.providers.append(provider)

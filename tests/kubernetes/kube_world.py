@@ -36,6 +36,8 @@ TYPES: Mapping[str, type[Any]] = {
     "nodes": objects.Node,
     "secrets": objects.Secret,
     "certificates": objects.Plain,
+    "jobs": objects.Job,
+    "daemonsets": objects.DaemonSet,
     "poddisruptionbudgets": objects.Plain,
 }
 

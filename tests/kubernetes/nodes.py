@@ -24,7 +24,8 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ApiError
 from lightkube.models.core_v1 import NamespaceSpec, NodeSpec, Taint
 from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.apps_v1 import DaemonSet, Deployment
+from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Namespace, Node, Pod, Secret
 from lightkube.types import PatchType
 
@@ -51,7 +52,8 @@ class _LogHandler(BaseHTTPRequestHandler):
 class PaperNodes:
     """Kubelets that run nothing and say that they do, in one namespace.
 
-    Pods that carry a label's value in `stubborn` end only when killed, those in `failing` by themselves.
+    Pods that carry a label's value in `stubborn` end only when killed, those in `failing` by themselves. A Pod that
+    is to run once ends well, or with what `refused` says for a word of its command.
     """
 
     def __init__(self, config: SingleConfig, namespace: str, clock: Clock, fault_label: str) -> None:
@@ -61,6 +63,7 @@ class PaperNodes:
         self.fault_label = fault_label
         self.stubborn: set[str] = set()
         self.failing: set[str] = set()
+        self.refused: dict[str, str] = {}
         self._ends: dict[str, float] = {}
         self._nodes: set[str] = set()
         self._addresses = 0
@@ -117,6 +120,8 @@ class PaperNodes:
                 self._end(pod)
             elif pod.status is None or not pod.status.containerStatuses:
                 self._begin(pod)
+            elif pod.spec.restartPolicy == "Never" and pod.status.phase == "Running":
+                self._finish(pod)
 
     def crash(self, name: str, exit_code: int = 137) -> None:
         """End a container, as a fault of its own would."""
@@ -124,7 +129,8 @@ class PaperNodes:
 
     def close(self) -> None:
         """Take everything away."""
-        self.client.deletecollection(Deployment)
+        for kind in (Deployment, DaemonSet, Job):
+            self.client.deletecollection(kind)
         for name in list(self._nodes):
             self.reclaim(name)
         self.client.close()
@@ -141,6 +147,17 @@ class PaperNodes:
             self._say(pod, {"terminated": {"exitCode": 1, "reason": "Error"}}, ready=False)
         else:
             self._say(pod, {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, ready=True)
+
+    def _finish(self, pod: Pod) -> None:
+        assert pod.spec is not None
+        words = pod.spec.containers[0].command or []
+        said = next((said for word, said in self.refused.items() if word in words), None)
+        ended = {
+            "exitCode": 0 if said is None else 3,
+            "reason": "Error" if said else "Completed",
+            "message": said or "",
+        }
+        self._say(pod, {"running": None, "terminated": ended}, ready=False, phase="Failed" if said else "Succeeded")
 
     def _end(self, pod: Pod) -> None:
         assert pod.metadata is not None
@@ -167,7 +184,7 @@ class PaperNodes:
     def _address(self) -> str:
         return f"10.1.{self._addresses >> 8}.{self._addresses & 255}"
 
-    def _say(self, pod: Pod, state: dict[str, Any], *, ready: bool) -> None:
+    def _say(self, pod: Pod, state: dict[str, Any], *, ready: bool, phase: str = "Running") -> None:
         assert pod.metadata is not None
         assert pod.metadata.name is not None
         assert pod.spec is not None
@@ -175,7 +192,7 @@ class PaperNodes:
         status = {"name": container.name, "image": container.image, "imageID": "", "ready": ready, "state": state}
         conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": str(ready)}]
         said = {
-            "phase": "Running",
+            "phase": phase,
             "podIP": self._address(),
             "podIPs": [{"ip": self._address()}],
             "conditions": conditions,
@@ -264,7 +281,11 @@ class ProcessNodes(PaperNodes):
             self._say(pod, {"terminated": {"exitCode": process.returncode % 256, "reason": "Error"}}, ready=False)
             return
         probe = pod.spec.containers[0].readinessProbe
-        assert probe is not None
+        if probe is None:
+            statuses = pod.status.containerStatuses if pod.status is not None else None
+            if statuses and not statuses[0].ready:
+                self._say(pod, {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, ready=True)
+            return
         assert probe.httpGet is not None
         try:
             answer = httpx2.get(f"http://{address}:{probe.httpGet.port}{probe.httpGet.path}", timeout=2.0)

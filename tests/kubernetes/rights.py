@@ -9,11 +9,12 @@ from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBi
 
 
 def give_rights(client: Client, namespace: str) -> None:
-    """Let Swell's user do this, in one namespace and with nodes."""
+    """Let Swell's user do this, in one namespace and with nodes; the spec asks for all that needs rights of its own."""
     metadata = ObjectMeta(name=f"swell-{namespace}")
     group = "rbac.authorization.k8s.io"
     subjects = [Subject(kind="User", name=SWELL_USER, apiGroup=group)]
-    objects = objects_of({})
+    place = {"name": "c", "kind": "kubernetes", "images": {"llama.cpp": "a"}, "prefetch": {"images": True}}
+    objects = objects_of({"spec": {"providers": [place]}})
     client.create(
         Role.from_dict({"metadata": {"name": metadata.name}, "rules": one(objects, "Role", "swell")["rules"]})
     )

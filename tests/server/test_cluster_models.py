@@ -14,6 +14,7 @@ from swell.ports.provider import TlsSidecar
 from swell.security.keys import engine_key
 from swell.server.cluster_models import ClusterModel, authority_of, cluster_model
 from swell.spec import KubernetesSpec, ModelSpec
+from swell.spec.providers import ClusterCacheSpec, PrefetchSpec
 
 IMAGES = {"vllm": "vllm:1", "llama.cpp": "swell-engine:1"}
 
@@ -47,6 +48,32 @@ def test_everything_else_is_fetched_before_the_engine_begins(model: dict[str, ob
     (link,) = [word.removeprefix("--link=") for word in fetch.argv if word.startswith("--link=")]
     assert str(found.path) == link + ending
     assert ("sha256" in model) is any(word.startswith("--sha256=") for word in fetch.argv)
+
+
+AHEAD = PrefetchSpec(models=True)
+SHARED = KubernetesSpec(name="c", images=IMAGES, model_cache=ClusterCacheSpec(claim="models"), prefetch=AHEAD)
+
+
+def test_what_a_pod_would_fetch_is_fetched_ahead_where_that_is_asked_for() -> None:
+    found = _in_pods(SHARED, source="hf://org/name/chat.Q4.gguf", engine="llama.cpp").needs
+    assert found.fetch is not None
+    assert found.fetch_ahead == found.fetch
+    without = _in_pods(SHARED.model_copy(update={"prefetch": None}), source="hf://org/name/chat.Q4.gguf").needs
+    assert without.fetch_ahead is None
+    assert repr(found) == repr(without), "replicas are the same ones with it and without it"
+    assert _in_pods(SHARED, source="/models/chat.gguf").needs.fetch_ahead is None
+
+
+def test_what_vllm_fetches_itself_is_fetched_ahead_by_the_smallest_image_that_can() -> None:
+    found = _in_pods(SHARED, source="hf://org/name@abc123", engine="vllm").needs
+    assert found.fetch is None
+    assert found.fetch_ahead is not None
+    assert (found.fetch_ahead.image, found.fetch_ahead.argv[3:5]) == ("swell-engine:1", ("org/name", "abc123"))
+    alone = SHARED.model_copy(update={"images": {"vllm": "vllm:1"}})
+    assert (fetch := _in_pods(alone, source="hf://org/name", engine="vllm").needs.fetch_ahead) is not None
+    assert fetch.image == "vllm:1"
+    own = _in_pods(alone, source="hf://org/name", engine="vllm", engine_args=["--download-dir=/models/own"]).needs
+    assert own.fetch_ahead is None, "nobody knows where it would be looked for"
 
 
 def test_what_an_init_container_runs_fetches_and_links(tmp_path: Path, model_file: Path) -> None:

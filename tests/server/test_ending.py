@@ -15,6 +15,8 @@ from swell.control.probe import Answer
 from swell.control.workload import GATEWAY_WORKER, Slot, Workload
 from swell.errors import StoreLost
 from swell.ports.engine import LaunchCommand
+from swell.ports.provider import Preparation, Progress
+from swell.server import draining
 from swell.server.draining import Draining
 from swell.server.ending import Ending, Way
 from swell.state.records import ProcessRecord, StartedProcess
@@ -128,6 +130,31 @@ async def test_down_ends_everything(scene: Scene) -> None:
     assert scene.living() == []
     assert scene.intents.records == {}
     assert scene.audited == ["down"]
+
+
+async def test_down_waits_until_what_was_prepared_has_gone_and_leaving_does_not(scene: Scene) -> None:
+    scene.machine.preparations = (Preparation("image", "engine:1", (), Progress.LEAVING),)
+    scene.ending.request("a signal", Way.LEAVE)
+    await scene.drained()
+    assert {each.model for each in scene.machine.expected} == {"chat"}, "it is for the next one"
+    scene.ending.request("a person")
+    task = asyncio.ensure_future(scene.draining.drain(scene.ending, 5.0, scene.models))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while scene.fleet.replicas:
+            await scene.steps()
+        assert not task.done()
+        assert scene.machine.expected == ()
+        scene.machine.preparations = ()
+        await task
+    assert scene.said == []
+
+
+async def test_what_was_prepared_and_does_not_go_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draining, "PREPARED_SECONDS", 0.0)
+    scene.machine.preparations = (Preparation("image", "engine:1", (), Progress.LEAVING),)
+    scene.ending.request("a person")
+    await scene.drained()
+    assert scene.said == ["Not everything that was prepared has gone: image engine:1 of process"]
 
 
 async def test_one_that_leaves_ends_its_workers_and_the_next_one_finds_the_replicas(scene: Scene) -> None:

@@ -24,6 +24,7 @@ providers:
     cpus: 7.5
     memory: 30GiB
     model_cache: {claim: models}
+    prefetch: {models: true, images: true, queue: downloads, memory: 4GiB, node_selector: {pool: cpu}}
     token_secret: hub
     image_pull_secrets: [registry]
     priority_class: serving
@@ -43,6 +44,8 @@ def test_a_cluster_is_described_in_whole() -> None:
     assert (place.namespace, place.platform, place.market, place.memory) == ("models", "gke", "spot", 30 * 2**30)
     assert place.model_cache is not None
     assert (place.model_cache.claim, place.model_cache.host_path) == ("models", None)
+    assert place.prefetch is not None
+    assert (place.prefetch.queue, place.prefetch.memory, place.prefetch.cpus) == ("downloads", 4 * 2**30, 0.5)
     assert [(each.key, each.value) for each in place.tolerations] == [("sku", "gpu"), ("team", "")]
     assert places_from_json(places_to_json([place])) == (place,)
 
@@ -74,6 +77,12 @@ def test_platforms_are_those_that_accelerators_are_known_for() -> None:
             "providers[0].tls.issuer.kind",
         ),
         ("{name: c, kind: kubernetes, images: {vllm: x}, tls: {image: g, isuer: {name: a}}}", "did you mean issuer?"),
+        (
+            "{name: c, kind: kubernetes, images: {vllm: x}, model_cache: {host_path: /m}, prefetch: {models: true}}",
+            "providers[0].prefetch.models: needs a cache that all Pods share; give model_cache a claim",
+        ),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, prefetch: {queue: q}}", "prefetch.queue: is for Jobs"),
+        ("{name: c, kind: kubernetes, images: {vllm: x}, prefetch: {image: true}}", "did you mean images?"),
         ("{name: c, kind: kubernetes, images: {vllm: x}, priority: high}", "did you mean priority_class?"),
     ],
 )

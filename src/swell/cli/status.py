@@ -41,6 +41,9 @@ def status(
     if seen.get("gateways"):
         gateways = [_gateway_row(gateway) for gateway in seen["gateways"]]
         print_table(("gateway", "version", "workers", "heard", "in flight", "queued"), gateways, empty="")
+    if seen.get("prepared"):
+        prepared = [_prepared_row(each) for each in seen["prepared"]]
+        print_table(("ahead", "of", "for", "progress", "says"), prepared, empty="")
     for scaled in seen.get("scaling", []):
         print(f"{scaled['model']} has {scaled['wanted']} of {scaled['min']} to {scaled['max']} replicas.")
     for key_id, reason in seen.get("refused_keys", {}).items():
@@ -69,6 +72,11 @@ def _gateway_row(gateway: dict[str, Any]) -> tuple[object, ...]:
     workers = f"{gateway['connected']} of {gateway['workers']}"
     heard = f"{gateway['heard_seconds']:.0f} s ago"
     return gateway["gateway"], gateway["version"], workers, heard, gateway["in_flight"], gateway["queued"]
+
+
+def _prepared_row(prepared: dict[str, Any]) -> tuple[object, ...]:
+    named = f"{prepared['what']} {prepared['name']}"
+    return named, prepared["place"], ", ".join(prepared["models"]), prepared["progress"], prepared["reason"]
 
 
 def _length(seconds: float) -> str:

@@ -17,7 +17,7 @@ from swell.control.launch import MAX_TOGETHER, Launcher
 from swell.control.probe import PATIENCE_SECONDS, PROBE_TIMEOUT_SECONDS, Answer, Ask, Prober
 from swell.control.replica import Replica
 from swell.control.workload import Workload
-from swell.ports.provider import OWN_MACHINE, Presence, Provider
+from swell.ports.provider import OWN_MACHINE, Expected, Preparation, Prepares, Presence, Provider
 from swell.state.records import StartedProcess
 from swell.state.replica import Phase
 
@@ -88,7 +88,19 @@ class Fleet:
                 raise ValueError(f"two workloads are called {workload.name}; names tell them apart")
             wanted[workload.name] = workload
         self._workloads = wanted
+        for place, provider in self._providers.items():
+            if isinstance(provider, Prepares):
+                provider.expect([Expected(w.serves, w.needs) for w in wanted.values() if w.provider == place])
         self.wake()
+
+    def preparations(self) -> list[tuple[str, Preparation]]:
+        """What places get ready for children to come, each with its place's name."""
+        return [
+            (place, each)
+            for place, provider in self._providers.items()
+            if isinstance(provider, Prepares)
+            for each in provider.preparations()
+        ]
 
     @property
     def workloads(self) -> tuple[Workload, ...]:

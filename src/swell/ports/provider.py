@@ -24,11 +24,11 @@ Contract for every implementation, checked by `swell.testing.provider_suite`:
   raised.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from swell.ports.engine import Address, EngineMetrics
 from swell.state.replica_runs import RunMarket
@@ -110,9 +110,55 @@ class Needs:
     tls: TlsSidecar | None = field(default=None, repr=False)  # None: gateways reach it in plaintext
     # Machines that one child spans. The launch line has it too, so that fingerprints of others stay as they were.
     nodes: int = field(default=1, repr=False)
+    # What brings the model to where children find it, long before there is one; None: nothing shall. A child is the
+    # same with it and without it, so that it is no part of what tells workloads apart.
+    fetch_ahead: Fetch | None = field(default=None, repr=False)
 
 
 NEEDS_NOTHING = Needs()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What children of a workload will need, whether or not there is one now."""
+
+    model: str  # that they will serve
+    needs: Needs
+
+
+class Progress(StrEnum):
+    """How far a preparation is. One that failed is tried again; no child waits for any."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    LEAVING = "leaving"  # nobody expects it any more
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """One thing that a place gets ready before a child needs it."""
+
+    what: str  # such as `model` or `image`
+    name: str  # of the image, or as the place calls what fetches the model
+    models: tuple[str, ...]  # that it is for
+    progress: Progress
+    says: str = ""  # what it waits for, how far it is or why it failed
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A provider that may get things ready for children to come. What it prepares outlives this process."""
+
+    def expect(self, expected: Sequence[Expected]) -> None:
+        """What children may come; what was prepared for others goes. Returns at once, and may be called again.
+
+        Nothing is prepared before `Provider.end_orphans`; where this was not called by then, nothing is expected.
+        """
+
+    def preparations(self) -> Sequence[Preparation]:
+        """Everything that is prepared, or was and has not gone yet."""
 
 
 @dataclass(frozen=True)

@@ -213,9 +213,9 @@ def _kubernetes(
     from swell.adapters.providers.accelerators import Platform, Toleration
     from swell.adapters.providers.kubernetes.confirmed import ConfirmedApi
     from swell.adapters.providers.kubernetes.provider import KubernetesProvider
-    from swell.adapters.providers.kubernetes.settings import ClusterSettings, ModelVolume
+    from swell.adapters.providers.kubernetes.settings import ClusterSettings, ModelVolume, Prefetch
 
-    cache = place.model_cache
+    cache, ahead = place.model_cache, place.prefetch
     api = LightkubeApi(find_config(place.kubeconfig or "", place.context or ""), place.namespace or "")
     settings = ClusterSettings(
         namespace=api.namespace,
@@ -231,6 +231,16 @@ def _kubernetes(
         place=place.name,
         authority=authority_of(place),
         exclusive_topology=place.exclusive_topology or "",
+        prefetch=None
+        if ahead is None
+        else Prefetch(
+            models=ahead.models,
+            images=ahead.images,
+            queue=ahead.queue or "",
+            cpus=ahead.cpus,
+            memory_bytes=ahead.memory,
+            node_selector=ahead.node_selector,
+        ),
     )
     return KubernetesProvider(ConfirmedApi(api, confirm), settings, clock=SystemClock(), on_exit=on_exit)
 

@@ -2,6 +2,8 @@
 
 vLLM fetches what is on the Hugging Face Hub by itself, into the Pods' cache. Everything else, and whatever must have a
 certain SHA-256, is fetched before the engine begins, by Swell's own code in a container of its own (`fetch_image`).
+Where the place says so, both are fetched ahead, into a cache that all Pods share: by the same command, or, for vLLM,
+into the Hub's own cache, where its library looks first.
 """
 
 import hashlib
@@ -19,6 +21,20 @@ PYTHON = "python3"  # of images with Swell in them
 FETCH_MODULE = "swell.adapters.sources.fetch"
 SPANNING_VLLM = (0, 12)  # the first release that joins nodes by itself (`--nnodes`)
 _RELEASE = re.compile(r":v?(\d+)\.(\d+)\.\d+[^/]*$")  # of a tag; others may be anything
+DOWNLOAD_FOLDER = ("--download-dir", "--download_dir")  # of vLLM: another cache than the usual one
+# What vLLM reads of a repository: safetensors, configuration, tokenizer, and code where it was told to trust it. Its
+# image has the Hub's library and no Swell; failures are told in a line, as by Swell's own fetching.
+HUB_SCRIPT = """
+import sys
+from huggingface_hub import snapshot_download
+try:
+    found = snapshot_download(sys.argv[1], revision=sys.argv[2] or None, allow_patterns=sys.argv[3:])
+except Exception as error:
+    reason = (str(error).strip().splitlines() or [""])[0]
+    sys.exit(f"hf://{sys.argv[1]} cannot be fetched: {type(error).__name__}: {reason}")
+print(f"hf://{sys.argv[1]} is in {found}")
+"""
+HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py")
 _HUB = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?", re.ASCII)
 
 
@@ -35,16 +51,17 @@ def cluster_model(model: ModelSpec, place: KubernetesSpec) -> ClusterModel:
     """A model in Pods of `place`. Raises UserError for files that no Pod can have."""
     for adapter in model.lora:
         _require_inside(model, adapter.path)
-    source, fetch = model.source or "", None
+    source, fetch, ahead = model.source or "", None, None
     hub = _HUB.fullmatch(source)
     if model.engine is Engine.VLLM and hub is not None and model.sha256 is None:
-        path = Path(hub["repository"])
+        path, ahead = Path(hub["repository"]), _hub_fetch(model, place, hub["repository"], hub["revision"] or "")
         if hub["revision"]:
             model = model.model_copy(update={"engine_args": (*model.engine_args, f"--revision={hub['revision']}")})
     elif "://" not in source or source.startswith("file://"):
         path = _require_inside(model, source.removeprefix("file://"))
     else:
         path, fetch = _fetched(model, place)
+        ahead = fetch
     count, accelerator = _accelerator(model)
     if model.nodes > 1:
         _require_spanning(model, place)
@@ -59,6 +76,7 @@ def cluster_model(model: ModelSpec, place: KubernetesSpec) -> ClusterModel:
         fetch=fetch,
         tls=_sidecar(place),
         nodes=model.nodes,
+        fetch_ahead=ahead if place.prefetch is not None and place.prefetch.models else None,
     )
     return ClusterModel(model, path, needs)
 
@@ -103,6 +121,14 @@ def _fetched(model: ModelSpec, place: KubernetesSpec) -> tuple[Path, Fetch]:
     argv += [f"--sha256={model.sha256}"] if model.sha256 else []
     name = PurePosixPath(source.partition("://")[2]).name
     return Path(folder, name) if name.lower().endswith(".gguf") else Path(folder), Fetch(image, tuple(argv))
+
+
+def _hub_fetch(model: ModelSpec, place: KubernetesSpec, repository: str, revision: str) -> Fetch | None:
+    """What brings a repository to where vLLM looks for it; None where it was told to look elsewhere."""
+    if any(word.startswith(DOWNLOAD_FOLDER) for word in model.engine_args):
+        return None
+    image = place.fetch_image or place.images.get(Engine.LLAMA_CPP.value) or place.images[model.engine.value]
+    return Fetch(image, (PYTHON, "-c", HUB_SCRIPT, repository, revision, *HUB_PATTERNS))
 
 
 def _require_inside(model: ModelSpec, path: str) -> Path:

@@ -18,6 +18,7 @@ from swell.server.views import place
 
 END_MARGIN_SECONDS = 10.0  # beyond what workers and replicas were promised
 UNTIL_POLL_SECONDS = 0.2
+PREPARED_SECONDS = 10.0  # until a place has taken away what it prepared for replicas that will not come
 HURRIED_SECONDS = 1.0  # from a second signal to the kill
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Draining:
         self._fleet.want([])
         longest = max((w.drain_seconds + w.stop_grace_seconds for w in models), default=0.0)
         await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
+        await end_preparations(self._fleet, self._say)
 
     async def _until(self, condition: Callable[[], bool], seconds: float, kind: str = "") -> None:
         try:
@@ -91,3 +93,15 @@ class Draining:
             left = [place(replica) for replica in self._fleet.replicas if kind in ("", replica.kind)]
             _log.error("not everything ended in time", extra={"count": len(left), "reason": ", ".join(left)})
             self._say(f"Not everything ended in time: {', '.join(left)}")
+
+
+async def end_preparations(fleet: Fleet, say: Callable[[str], None]) -> None:
+    """Wait until nothing is prepared any more; what is left after PREPARED_SECONDS was named."""
+    deadline = asyncio.get_running_loop().time() + PREPARED_SECONDS
+    while left := fleet.preparations():
+        if asyncio.get_running_loop().time() >= deadline:
+            names = ", ".join(f"{each.what} {each.name} of {place}" for place, each in left)
+            _log.error("not everything that was prepared has gone", extra={"count": len(left), "reason": names})
+            say(f"Not everything that was prepared has gone: {names}")
+            return
+        await asyncio.sleep(UNTIL_POLL_SECONDS)

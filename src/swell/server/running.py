@@ -46,7 +46,7 @@ from swell.server.spec_change import NextSpec, SpecDesk
 from swell.server.stored_intents import StoredIntents
 from swell.server.troubles import Troubles
 from swell.server.unserved import ending
-from swell.server.views import gateway_url, in_flight, replica_rows, server_samples, worker_rows
+from swell.server.views import gateway_url, in_flight, preparation_rows, replica_rows, server_samples, worker_rows
 from swell.server.worker_roll import WorkerRoll
 from swell.server.writer import Writer
 from swell.state.messages import Load, Sample
@@ -218,6 +218,7 @@ class RunningServer:
             "replicas": replica_rows(replicas, loads),
             "workers": worker_rows(replicas, loads, self._channel.connected()),
             "gateways": self._gateways.remote.rows(loads, self._channel.connected()),
+            "prepared": preparation_rows(self._fleet.preparations()),
         }
 
     async def budgets(self) -> list[dict[str, Any]]:

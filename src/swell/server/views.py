@@ -5,6 +5,7 @@ from typing import Any
 
 from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER
+from swell.ports.provider import Preparation
 from swell.spec import ServerSpec
 from swell.state.messages import Load, Sample
 from swell.state.replica import Phase
@@ -74,6 +75,21 @@ def worker_rows(
             }
         )
     return rows
+
+
+def preparation_rows(prepared: Iterable[tuple[str, Preparation]]) -> list[dict[str, Any]]:
+    """What places get ready before a replica needs it, for `status`."""
+    return [
+        {
+            "place": place_name,
+            "what": each.what,
+            "name": each.name,
+            "models": list(each.models),
+            "progress": each.progress.value,
+            "reason": each.says,
+        }
+        for place_name, each in prepared
+    ]
 
 
 def server_samples(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, StringConstraints, TypeAdapter
 from pydantic_core import PydanticCustomError
 
-from swell.spec.base import Conflict, Count, LocalPath, SpecModel, Text
+from swell.spec.base import Conflict, Count, LocalPath, SpecModel, Switch, Text
 from swell.spec.kinds import of_its_kind
 from swell.spec.quantities import Size
 from swell.spec.tenants import TenantName
@@ -28,6 +28,7 @@ ImageReference = Annotated[
 ]
 NetworkName = Annotated[Text, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 DnsName = Annotated[Text, StringConstraints(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+QueueName = Annotated[Text, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 LabelKey = Annotated[
     Text,
     StringConstraints(max_length=317, pattern=r"^([a-z0-9][a-z0-9.-]*/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"),
@@ -149,6 +150,24 @@ class ReplicaTlsSpec(SpecModel):
     )
 
 
+class PrefetchSpec(SpecModel):
+    """What a cluster gets ready before a replica needs it. Nothing of it is waited for."""
+
+    models: Switch = Field(default=False, description="Jobs fetch models into the claim of model_cache.")
+    images: Switch = Field(default=False, description="DaemonSets keep images on the nodes where replicas may run.")
+    queue: QueueName | None = Field(default=None, description="Kueue's LocalQueue of the Jobs; default: none.")
+    cpus: Annotated[float, Field(gt=0, le=4096)] = Field(default=0.5, description="Cores that a Job asks for.")
+    memory: Size = Field(default=2 * 1024**3, description="Memory of a Job, such as 4GiB.")
+    node_selector: Mapping[LabelKey, LabelValue] | None = Field(
+        default=None, description="Labels of nodes for the Jobs; default: the place's node_selector."
+    )
+
+    def conflicts(self) -> list[Conflict]:
+        if self.queue is not None and not self.models:
+            return [("queue", "is for Jobs that fetch models, and there are none; write models: true")]
+        return []
+
+
 class KubernetesSpec(_Place):
     """Pods of a Kubernetes cluster: a Deployment for each model and pool; a LeaderWorkerSet a replica over nodes."""
 
@@ -175,6 +194,7 @@ class KubernetesSpec(_Place):
     )
     memory: Size | None = Field(default=None, description="Memory of a replica, such as 16GiB.")
     model_cache: ClusterCacheSpec | None = Field(default=None, description="Default: each Pod fetches its own.")
+    prefetch: PrefetchSpec | None = Field(default=None, description="Default: nothing is there before a Pod needs it.")
     token_secret: DnsName | None = Field(
         default=None, description="A Secret whose keys are variables for fetching models, such as HF_TOKEN."
     )
@@ -195,6 +215,13 @@ class KubernetesSpec(_Place):
             found.append(("images", f"is empty; name the image of an engine: {', '.join(CONTAINED_ENGINES)}"))
         if self.name in RESERVED_NAMES:
             found.append(("name", f"{self.name!r} is Swell's own name for something else; choose another"))
+        if (
+            self.prefetch is not None
+            and self.prefetch.models
+            and (self.model_cache is None or not self.model_cache.claim)
+        ):
+            reason = "needs a cache that all Pods share; give model_cache a claim, or leave models out of prefetch"
+            found.append(("prefetch.models", reason))
         return found
 
 

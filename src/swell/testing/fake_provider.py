@@ -5,14 +5,25 @@ Time is the injected clock's; nothing here waits.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swell.clock import Clock
 from swell.errors import SwellError
 from swell.ports.engine import Address
-from swell.ports.provider import OWN_MACHINE, Binding, ChildHandle, ChildSpec, ChildStatus, Loss, Machine, Presence
+from swell.ports.provider import (
+    OWN_MACHINE,
+    Binding,
+    ChildHandle,
+    ChildSpec,
+    ChildStatus,
+    Expected,
+    Loss,
+    Machine,
+    Preparation,
+    Presence,
+)
 
 SIGKILL_CODE = -9
 SIGTERM_CODE = -15
@@ -36,7 +47,7 @@ class FakeMachine:
 
     `refuse_next`: errors that the next starts raise, first one first. `crash_at_start`: that many of the next starts
     end at once with exit code 1. `stubborn`: children started from now on ignore SIGTERM. `machine` is what they
-    run on.
+    run on. `preparations` go only when a test takes them away.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -56,6 +67,8 @@ class FakeMachine:
         self.ended: dict[str, tuple[Machine, Loss | None]] = {}
         self.ready: dict[str, bool] = {}  # by child id, of those whose place asks their health path itself
         self.adoptions_over = 0
+        self.expected: tuple[Expected, ...] = ()  # as last told
+        self.preparations: tuple[Preparation, ...] = ()  # what is said to be prepared
         self._pids = 0
 
     def crash(self, child_id: str, exit_code: int = SIGKILL_CODE) -> None:
@@ -172,6 +185,12 @@ class FakeProvider:
     async def end_orphans(self) -> None:
         self._before_call("end_orphans")
         self._machine.adoptions_over += 1
+
+    def expect(self, expected: Sequence[Expected]) -> None:
+        self._machine.expected = tuple(expected)
+
+    def preparations(self) -> Sequence[Preparation]:
+        return self._machine.preparations
 
     async def log_tail(self, log_path: Path) -> str:
         return self._machine.logs.get(log_path, "")

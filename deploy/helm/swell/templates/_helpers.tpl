@@ -93,6 +93,17 @@ app.kubernetes.io/component: replica
 {{- dict "namespaces" (uniq $found) | toJson -}}
 {{- end -}}
 
+{{- /* Where models or images are got ready ahead, among these: {"namespaces": […]}. */ -}}
+{{- define "swell.prefetchNamespaces" -}}
+{{- $found := list -}}
+{{- range .Values.spec.providers -}}
+{{- if and (eq (toString .kind) "kubernetes") (not .kubeconfig) (not .context) (kindIs "map" .prefetch) -}}
+{{- $found = append $found (default $.Release.Namespace .namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- dict "namespaces" (uniq $found) | toJson -}}
+{{- end -}}
+
 {{- /* Where models and tenants are read from objects with the Pod's own credentials: {"namespace": …}, or nothing. */ -}}
 {{- define "swell.customResources" -}}
 {{- $server := include "swell.server" . | fromJson -}}

@@ -7,6 +7,7 @@ Exit codes: 0 it is there, 2 wrong arguments, 3 it cannot be had (the last line 
 
 import argparse
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -36,10 +37,9 @@ def main(argv: list[str]) -> int:
 
 
 def _link(link: Path, folder: Path) -> None:
-    """Atomically, since other Pods may be reading through it."""
+    """Atomically, since other Pods may be reading through it, or do the same; each of them is process 1 of its own."""
     link.parent.mkdir(parents=True, exist_ok=True)
-    fresh = link.with_name(f".{link.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
+    fresh = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
     fresh.symlink_to(os.path.relpath(folder, link.parent))
     fresh.replace(link)
 

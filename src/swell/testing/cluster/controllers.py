@@ -1,4 +1,5 @@
-"""What Kubernetes does by itself, one `step` at a time: Deployments, ReplicaSets, scheduler, kubelets, collector.
+"""What Kubernetes does by itself, one `step` at a time: Deployments, ReplicaSets, scheduler, kubelets, collector; Jobs
+and DaemonSets are in `batch`.
 
 A ReplicaSet chooses its victims as the real one does: what has no node first, then what is pending, then what is not
 ready, then by deletion cost. A Deployment whose template changes is replaced at once instead of rolled. The scheduler
@@ -10,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from swell.testing.cluster.batch import Batch
 from swell.testing.cluster.kubelet import Kubelet, condition, has_condition
 from swell.testing.cluster.leader_worker_sets import LeaderWorkerSets
 from swell.testing.cluster.objects import FakeCluster, Object, Refused
@@ -21,13 +23,14 @@ _PLAIN = ("cpu", "memory", "ephemeral-storage")
 
 
 class Controllers:
-    """Beside a `FakeCluster`. `paused` names those that do nothing: deployments, replicasets,
-    leaderworkersets, scheduler, kubelet."""
+    """Beside a `FakeCluster`. `paused` names those that do nothing: deployments, replicasets, leaderworkersets,
+    batch, scheduler, kubelet."""
 
     def __init__(self, cluster: FakeCluster, fault_label: str = "app") -> None:
         self.cluster = cluster
         self.kubelet = Kubelet(cluster, fault_label)
         self.leader_worker_sets = LeaderWorkerSets(cluster)
+        self.batch = Batch(cluster, fits)
         self.paused: set[str] = set()
         self.created = 0  # Pods, ever
         self._owned: dict[str, dict[str, list[Object]]] = {"replicasets": {}, "pods": {}}  # by kind and owner
@@ -45,6 +48,8 @@ class Controllers:
                 self._replica_sets()
             if "leaderworkersets" not in self.paused:
                 self.leader_worker_sets.step()
+            if "batch" not in self.paused:
+                self.batch.step(self._owned["pods"])
             if "scheduler" not in self.paused:
                 self._schedule()
             if "kubelet" not in self.paused:
@@ -148,10 +153,8 @@ class Controllers:
     def _obstacle(self, pod: Object, node: Object, taken: Mapping[str, int]) -> str:
         if not has_condition(node, "Ready") or node["spec"].get("unschedulable"):
             return "node(s) were unschedulable"
-        for taint in node["spec"].get("taints", []):
-            borne = any(_bears(each, taint) for each in pod["spec"].get("tolerations", []))
-            if taint["effect"] in ("NoSchedule", "NoExecute") and not borne:
-                return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
+        if taint := _unborne(pod["spec"], node):
+            return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
         if not _chosen(pod["spec"], node["metadata"].get("labels", {})):
             return "node(s) didn't match Pod's node affinity/selector"
         allocatable = node["status"]["allocatable"]
@@ -162,7 +165,10 @@ class Controllers:
 
     def _collect(self) -> None:
         """What nobody owns any more goes."""
-        owned = {"replicasets": ("deployments",), "pods": ("replicasets", "leaderworkersets", "pods")}
+        owned = {
+            "replicasets": ("deployments",),
+            "pods": ("replicasets", "leaderworkersets", "pods", "jobs", "daemonsets"),
+        }
         for kind, owners in owned.items():
             alive = {item["metadata"]["uid"] for each in owners for item in self.cluster.objects[each].values()}
             for name, item in list(self.cluster.objects[kind].items()):
@@ -179,6 +185,21 @@ class Controllers:
             owned.clear()
             for item in self.cluster.objects[kind].values():
                 owned.setdefault(_owner(item), []).append(item)
+
+
+def fits(spec: Mapping[str, Any], node: Mapping[str, Any]) -> bool:
+    """Whether a node is one for such Pods, however much room it has."""
+    return _unborne(spec, node) is None and _chosen(spec, node["metadata"].get("labels", {}))
+
+
+def _unborne(spec: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A taint that keeps such Pods away."""
+    for taint in node["spec"].get("taints", []):
+        borne = any(_bears(each, taint) for each in spec.get("tolerations", []))
+        if taint["effect"] in ("NoSchedule", "NoExecute") and not borne:
+            found: Mapping[str, Any] = taint
+            return found
+    return None
 
 
 def is_active(pod: Mapping[str, Any]) -> bool:
@@ -243,8 +264,11 @@ def _chosen(spec: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
         return False
     affinity = spec.get("affinity", {}).get("nodeAffinity", {})
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
-    return all(
-        (labels.get(each["key"]) in each["values"]) is (each["operator"] == "In")
-        for term in required.get("nodeSelectorTerms", [])
-        for each in term["matchExpressions"]
+    terms = required.get("nodeSelectorTerms", [])
+    return not terms or any(
+        all(
+            (labels.get(each["key"]) in each["values"]) is (each["operator"] == "In")
+            for each in term["matchExpressions"]
+        )
+        for term in terms
     )

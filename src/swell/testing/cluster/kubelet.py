@@ -2,7 +2,8 @@
 
 Faults, to be set by tests: images in `pulling` do not come, nodes in `lost` do nothing; and by what Pods carry in the
 label `fault_label`: `stubborn` containers end only when killed, `failing` ones end by themselves with exit code 1 as
-soon as they run, `unready` ones run and are not ready.
+soon as they run, `unready` ones run and are not ready. A container that is to run once (`restartPolicy: Never`) ends
+well as soon as it has run, unless its command holds a word of `lasting`, or of `refused`, which says its last words.
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ class Kubelet:
         self.stubborn: set[str] = set()
         self.failing: set[str] = set()
         self.unready: set[str] = set()
+        self.lasting: set[str] = set()
+        self.refused: dict[str, str] = {}
         self.restarts = True  # whether containers that ended are started again
         self.address_of = _address_of  # of the so-manieth Pod
         self._addresses = 0
@@ -70,7 +73,9 @@ class Kubelet:
             self._begin(name, pod, 0, {})
             return
         (status,) = statuses
-        if "running" in status["state"]:
+        if pod["spec"].get("restartPolicy") == "Never":
+            self._run_once(name, pod, status)
+        elif "running" in status["state"]:
             self._tell(name, pod, status, ready=not self._is(pod, self.unready))
         elif "waiting" in status["state"] and status["restartCount"] == 0 and not status["lastState"]:
             if container["image"] not in self.pulling:
@@ -82,6 +87,17 @@ class Kubelet:
         volumes = pod["spec"].get("volumes", [])
         wanted = {each["secret"]["secretName"] for each in volumes if "secret" in each}
         return wanted <= self.cluster.objects["secrets"].keys()
+
+    def _run_once(self, name: str, pod: Object, status: Mapping[str, Any]) -> None:
+        container = pod["spec"]["containers"][0]
+        words = container.get("command", [])
+        if "waiting" in status["state"]:
+            if container["image"] not in self.pulling:
+                self._begin(name, pod, 0, {})
+        elif not self.lasting & set(words):
+            said = next((said for word, said in self.refused.items() if word in words), None)
+            self._tell(name, pod, self._ended(pod, 0 if said is None else 3, said or ""), ready=False)
+            self.cluster.set_status("pods", name, {"phase": "Succeeded" if said is None else "Failed"})
 
     def _restart(self, name: str, pod: Object, status: Mapping[str, Any], now: float) -> None:
         ended = status["state"].get("terminated") or status["lastState"]["terminated"]

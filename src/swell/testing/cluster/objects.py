@@ -25,6 +25,8 @@ KINDS = {
     "replicasets": ("apps/v1", "ReplicaSet"),
     "certificates": ("cert-manager.io/v1", "Certificate"),
     "leaderworkersets": ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),
+    "jobs": ("batch/v1", "Job"),
+    "daemonsets": ("apps/v1", "DaemonSet"),
     "poddisruptionbudgets": ("policy/v1", "PodDisruptionBudget"),
     "models": ("swell.internal/v1alpha1", "Model"),
     "tenants": ("swell.internal/v1alpha1", "Tenant"),
@@ -249,12 +251,15 @@ def problem_of(kind: str, item: Mapping[str, Any]) -> str:
     """What Kubernetes would say of it, for the few rules that tests rely on."""
     if kind == "leaderworkersets":
         return _problem_of_set(item)
-    if kind != "deployments":
+    if kind not in ("deployments", "daemonsets", "jobs"):
         return ""
     spec = item.get("spec", {})
     template = spec.get("template", {})
     if not template.get("spec", {}).get("containers"):
         return "spec.template.spec.containers: Required value"
+    if kind == "jobs":
+        never = template["spec"].get("restartPolicy") in ("Never", "OnFailure")
+        return "" if never else 'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"'
     wanted = spec.get("selector", {}).get("matchLabels", {})
     if not wanted or not wanted.items() <= template.get("metadata", {}).get("labels", {}).items():
         return "spec.template.metadata.labels: `selector` does not match template `labels`"

@@ -26,6 +26,8 @@ class Kind(StrEnum):
     DISRUPTION_BUDGETS = "poddisruptionbudgets"
     CERTIFICATES = "certificates"
     LEADER_WORKER_SETS = "leaderworkersets"
+    JOBS = "jobs"
+    DAEMON_SETS = "daemonsets"
     MODELS = "models"
     TENANTS = "tenants"
 

@@ -62,6 +62,14 @@ class _LeaderWorkerSet(NamespacedResourceG, objects.LeaderWorkerSet):
     _api_info = _info("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", Kind.LEADER_WORKER_SETS)
 
 
+class _Job(NamespacedResourceG, objects.Job):
+    _api_info = _info("batch", "v1", "Job", Kind.JOBS)
+
+
+class _DaemonSet(NamespacedResourceG, objects.DaemonSet):
+    _api_info = _info("apps", "v1", "DaemonSet", Kind.DAEMON_SETS)
+
+
 class _Model(NamespacedResourceG, objects.Resource):
     _api_info = _info(GROUP, VERSION, "Model", Kind.MODELS)
 
@@ -78,6 +86,8 @@ _RESOURCES: Mapping[Kind, type[Resource]] = {
     Kind.DISRUPTION_BUDGETS: _Budget,
     Kind.CERTIFICATES: _Certificate,
     Kind.LEADER_WORKER_SETS: _LeaderWorkerSet,
+    Kind.JOBS: _Job,
+    Kind.DAEMON_SETS: _DaemonSet,
     Kind.MODELS: _Model,
     Kind.TENANTS: _Tenant,
 }

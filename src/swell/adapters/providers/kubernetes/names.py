@@ -17,10 +17,14 @@ MANAGER = "swell"  # also the field manager of what is made once
 SCALE_MANAGER = "swell-scale"  # the field manager of what changes: how many, and for whom
 REPLICA = "replica"
 TLS = "tls"  # component of Secrets and Certificates for TLS between gateways and replicas
+PREFETCH = "prefetch"
 
 INSTALLATION = f"{DOMAIN}/installation"
 WORKLOAD = f"{DOMAIN}/workload"
 FINGERPRINT = f"{DOMAIN}/fingerprint"
+PLACE = f"{DOMAIN}/place"
+PREPARES = f"{DOMAIN}/prepares"  # label of a Pod: the Job or DaemonSet that it is of
+DIGEST = f"{DOMAIN}/digest"  # annotation: of what was applied
 CHILDREN = f"{DOMAIN}/children"  # annotation of a Deployment: the ids of the replicas that it is to run, one a line
 CHILD = f"{DOMAIN}/child"  # annotation of a Pod: which of them it is
 RUN = f"{DOMAIN}/run"  # annotation of a Pod: in which run of its container
@@ -32,6 +36,7 @@ RENEW_AT = f"{DOMAIN}/renew-at"  # annotation of a Secret: when its certificate 
 SET_NAME = "leaderworkerset.sigs.k8s.io/name"  # label of a Pod, from that controller: its LeaderWorkerSet
 SET_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"  # and which of its Pods it is: 0 leads
 SET_EXCLUSIVE = "leaderworkerset.sigs.k8s.io/exclusive-topology"  # annotation: nodes of one value of this label, alone
+QUEUE = "kueue.x-k8s.io/queue-name"  # Kueue's own
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 MAX_LABEL_LENGTH = 63
@@ -78,6 +83,21 @@ def set_name(workload: str, child_id: str) -> str:
 def selector(installation: str) -> dict[str, str]:
     """The labels of everything of an installation."""
     return {MANAGED_BY: MANAGER, INSTALLATION: label_value(installation)}
+
+
+def replica_selector(installation: str) -> dict[str, str]:
+    """The labels of what runs an installation's replicas."""
+    return {**selector(installation), COMPONENT: REPLICA}
+
+
+def prefetch_labels(installation: str, place: str) -> dict[str, str]:
+    """The labels of what one place gets ready ahead of replicas; two places may share a namespace."""
+    return {**selector(installation), COMPONENT: PREFETCH, PLACE: label_value(place)}
+
+
+def prefetch_name(what: str, digest: str) -> str:
+    """The name of a Job or DaemonSet, from what tells it from every other."""
+    return f"{what}-{_digest(digest)}"
 
 
 def labels(installation: str, workload: str, fingerprint: str = "") -> dict[str, str]:

@@ -131,6 +131,42 @@ class LeaderWorkerSet(msgspec.Struct):
     spec: LeaderWorkerSetSpec = msgspec.field(default_factory=LeaderWorkerSetSpec)
 
 
+class JobSpec(msgspec.Struct):
+    """Whether it may run."""
+
+    suspend: bool = False
+
+
+class JobStatus(msgspec.Struct):
+    """How its Pods fare."""
+
+    active: int = 0
+    failed: int = 0
+    conditions: list[Condition] = []
+
+
+class Job(msgspec.Struct):
+    """What fetches a model ahead."""
+
+    metadata: Meta
+    spec: JobSpec = msgspec.field(default_factory=JobSpec)
+    status: JobStatus = msgspec.field(default_factory=JobStatus)
+
+
+class DaemonSetStatus(msgspec.Struct):
+    """On how many nodes it is and should be."""
+
+    desiredNumberScheduled: int = 0
+    numberReady: int = 0
+
+
+class DaemonSet(msgspec.Struct):
+    """What keeps an image on nodes."""
+
+    metadata: Meta
+    status: DaemonSetStatus = msgspec.field(default_factory=DaemonSetStatus)
+
+
 class Taint(msgspec.Struct):
     """What keeps Pods off a node."""
 
@@ -180,4 +216,4 @@ class Resource(msgspec.Struct):
     status: dict[str, object] = {}
 
 
-Read = Pod | Deployment | LeaderWorkerSet | Node | Plain | Secret | Resource
+Read = Pod | Deployment | LeaderWorkerSet | Node | Job | DaemonSet | Plain | Secret | Resource

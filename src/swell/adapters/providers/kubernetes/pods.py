@@ -11,7 +11,7 @@ from typing import Any
 from swell.adapters.providers.accelerators import NodePlacement, node_placement
 from swell.adapters.providers.kubernetes import idle, names, sidecar
 from swell.adapters.providers.kubernetes.settings import MODELS, SCRATCH, ClusterSettings
-from swell.ports.provider import ChildSpec, Needs
+from swell.ports.provider import ChildSpec, Fetch, Needs
 
 ENGINE = "engine"  # name of the container, and of its port
 FETCH = "fetch-model"
@@ -21,7 +21,15 @@ PROBES_MISSED = 2  # in a row, and a Pod is not ready
 START_MARGIN_SECONDS = 60.0  # Swell's own start timeout comes first, and tells more than a kubelet's
 WORKERS_SPREAD = 1  # most by which two nodes or zones should differ, where there is a choice
 
-SECURITY = {
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": USER_ID,
+    "runAsGroup": USER_ID,
+    "fsGroup": USER_ID,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "privileged": False,
@@ -50,22 +58,15 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "containers": [_engine(child, settings, placement, secret)],
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "terminationGracePeriodSeconds": idle.termination_seconds(child.lifecycle),
         "topologySpreadConstraints": _spread(child.needs, labels),
-        "volumes": _volumes(settings),
+        "volumes": volumes(settings),
         **_chosen(settings),
     }
-    before = [_fetch(child.needs, settings)] if child.needs.fetch is not None else []
+    before = [fetch_container(child.needs.fetch, settings)] if child.needs.fetch is not None else []
     if child.needs.tls is not None:
-        before.append(sidecar.container(child, settings, SECURITY))
+        before.append(sidecar.container(child, settings, CONTAINER_SECURITY))
         spec["volumes"].append(sidecar.volume(child))
     if before:
         spec["initContainers"] = before
@@ -97,7 +98,7 @@ def _engine(child: ChildSpec, settings: ClusterSettings, placement: NodePlacemen
         "env": _environment(),
         "envFrom": _secrets(secret, settings),
         "resources": _resources(child.needs, placement),
-        "securityContext": SECURITY,
+        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": _mounts(),
         # The end of the log comes with the news that the container ended: the Pod may be gone when somebody asks.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -117,15 +118,15 @@ def _engine(child: ChildSpec, settings: ClusterSettings, placement: NodePlacemen
     return container
 
 
-def _fetch(needs: Needs, settings: ClusterSettings) -> dict[str, Any]:
-    assert needs.fetch is not None  # noqa: S101  its caller looked
+def fetch_container(fetch: Fetch, settings: ClusterSettings) -> dict[str, Any]:
+    """What brings a model into the cache, whether a Pod's engine waits for it or not."""
     return {
         "name": FETCH,
-        "image": needs.fetch.image,
-        "command": [literal(word) for word in needs.fetch.argv],
+        "image": fetch.image,
+        "command": [literal(word) for word in fetch.argv],
         "env": _environment(),
         "envFrom": _secrets("", settings),
-        "securityContext": SECURITY,
+        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": _mounts(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -162,7 +163,8 @@ def _mounts() -> list[dict[str, Any]]:
     return [{"name": name, "mountPath": path} for name, path in places.items()]
 
 
-def _volumes(settings: ClusterSettings) -> list[dict[str, Any]]:
+def volumes(settings: ClusterSettings) -> list[dict[str, Any]]:
+    """The cache of models, and what ends with a Pod."""
     models: dict[str, Any] = {"emptyDir": {}}
     if settings.models.claim:
         models = {"persistentVolumeClaim": {"claimName": settings.models.claim}}

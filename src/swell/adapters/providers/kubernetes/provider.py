@@ -7,7 +7,7 @@ replica, and nothing is waited for: a server that is killed at any point leaves 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from swell.adapters.providers.kubernetes.children import Child
 from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.pacing import Pace, PacedApi, Pause
 from swell.adapters.providers.kubernetes.pods import ENGINE
+from swell.adapters.providers.kubernetes.prefetch import Prefetching
 from swell.adapters.providers.kubernetes.seen import (
     DeploymentSeen,
     NodeSeen,
@@ -38,7 +39,17 @@ from swell.adapters.providers.kubernetes.worker_sets import WorkerSets
 from swell.clock import Clock
 from swell.errors import AtCapacity, LaunchFailed
 from swell.ports.engine import LOOPBACK, Address
-from swell.ports.provider import LOG_TAIL_BYTES, Binding, ChildHandle, ChildSpec, ChildStatus, Loss, Presence
+from swell.ports.provider import (
+    LOG_TAIL_BYTES,
+    Binding,
+    ChildHandle,
+    ChildSpec,
+    ChildStatus,
+    Expected,
+    Loss,
+    Preparation,
+    Presence,
+)
 from swell.security.replica_tls import replica_name
 from swell.state.snapshot import ClientIdentity
 
@@ -78,7 +89,7 @@ class KubernetesProvider:
         self._logs: dict[Path, str] = {}  # child ids by log, the last one each
         self._adopting = True
         self.tasks: list[asyncio.Task[None]] = []
-        query = names.as_query(names.selector(settings.installation))
+        query = names.as_query(names.replica_selector(settings.installation))
         self._deployments: Watched[DeploymentSeen] = Watched(
             Watching(self.api, Kind.DEPLOYMENTS, query, clock, pause), see_deployment, self._deployment_changed
         )
@@ -94,6 +105,7 @@ class KubernetesProvider:
             self._worker_set_changed,
         )
         exits = on_exit or (lambda _: None)
+        self._prefetching = Prefetching(self.api, settings, clock, pause)
         self._certificates = Certificates(self.api, settings, clock, self._groups)
         self._turns = Turns(
             self.api, settings, clock, self._groups, self._sets, self._known_nodes, exits, self._certificates
@@ -155,7 +167,14 @@ class KubernetesProvider:
                 group.end_orphans(self._clock.monotonic())
             self._set_turns.end_orphans()
             self._turns.clear_secrets()
+            self.tasks += await self._prefetching.begin()
         self._end_adoption()
+
+    def expect(self, expected: Sequence[Expected]) -> None:
+        self._prefetching.expect(expected)
+
+    def preparations(self) -> Sequence[Preparation]:
+        return self._prefetching.preparations()
 
     def status(self, handle: ChildHandle) -> ChildStatus:
         child = self._find(handle.child_id)
@@ -224,6 +243,7 @@ class KubernetesProvider:
         """Have it look at once, as after a jump of an injected clock."""
         self._turns.wake()
         self._set_turns.wake()
+        self._prefetching.wake()
 
     @property
     def identities(self) -> tuple[ClientIdentity, ...]:

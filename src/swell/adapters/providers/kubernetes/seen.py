@@ -144,7 +144,7 @@ def see_pod(pod: objects.Read) -> PodSeen:
         child_run=_number(meta.annotations.get(names.RUN, "")),
         cost=_number(meta.annotations.get(names.DELETION_COST, "")),
         accelerator=meta.annotations.get(names.ACCELERATOR, ""),
-        waiting=_waiting(pod, engine)[:MAX_WAITING_CHARACTERS],
+        waiting=waiting_for(pod, engine)[:MAX_WAITING_CHARACTERS],
         set_name=meta.labels.get(names.SET_NAME, ""),
         index=_number(meta.labels.get(names.SET_INDEX, "")),
         **_prepared(status),
@@ -229,7 +229,7 @@ def _exit_code(code: int) -> int:
     return SIGNAL_BASE - code if SIGNAL_BASE < code <= SIGNAL_BASE + MAX_SIGNAL else code
 
 
-def _waiting(pod: objects.Pod, engine: objects.ContainerStatus | None) -> str:
+def waiting_for(pod: objects.Pod, engine: objects.ContainerStatus | None) -> str:
     """What a Pod waits for before its engine runs; empty where it runs."""
     if engine is not None and engine.state.running is not None:
         return ""

@@ -18,6 +18,18 @@ class ModelVolume:
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """What is got ready before a Pod needs it. Neither: what earlier servers have made goes."""
+
+    models: bool = False  # by Jobs, into the claim
+    images: bool = False  # by DaemonSets
+    queue: str = ""  # Kueue's, of the Jobs
+    cpus: float = 0.5  # of a Job
+    memory_bytes: int = 2 * 1024**3
+    node_selector: Mapping[str, str] | None = None  # of the Jobs; None: that of all Pods
+
+
+@dataclass(frozen=True)
 class ClusterSettings:
     """Where and how Pods are made."""
 
@@ -34,3 +46,4 @@ class ClusterSettings:
     place: str = ""  # as the spec calls it
     authority: str = ""  # whose certificates new Pods and gateways show each other; empty: none
     exclusive_topology: str = ""  # label of nodes: those of a replica over several have one value of it, and no other's
+    prefetch: Prefetch | None = None

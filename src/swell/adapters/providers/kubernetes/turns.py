@@ -162,7 +162,7 @@ class Turns(Rounds[Group]):
             await self._ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(group.workload)))
 
     async def _clear_secrets(self) -> None:
-        query = names.as_query(names.selector(self._settings.installation))
+        query = names.as_query(names.replica_selector(self._settings.installation))
         try:
             async for page in self._api.pages(Kind.SECRETS, query):
                 used = {group.name for group in self._groups.values()} | self._sets.keys()

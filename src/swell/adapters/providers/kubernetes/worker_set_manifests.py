@@ -9,7 +9,7 @@ from typing import Any
 
 from swell.adapters.providers.accelerators import ZONE_LABEL, node_placement
 from swell.adapters.providers.kubernetes import idle, manifests, names
-from swell.adapters.providers.kubernetes.pods import SECURITY, literal, pod_template
+from swell.adapters.providers.kubernetes.pods import CONTAINER_SECURITY, literal, pod_template
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
 from swell.errors import LaunchFailed
 from swell.ports.provider import ChildSpec
@@ -104,7 +104,7 @@ def _await(engine: Mapping[str, Any]) -> dict[str, Any]:
         "name": AWAIT,
         "image": engine["image"],
         "command": [idle.PYTHON, "-c", literal(AWAIT_SCRIPT)],
-        "securityContext": SECURITY,
+        "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
