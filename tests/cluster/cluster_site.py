@@ -164,7 +164,8 @@ class ClusterSite:
 
     def replicas(self) -> dict[str, Values]:
         """Pods of engines that are not ending, by uid."""
-        pods = self.get("pods", "-l", "app.kubernetes.io/managed-by=swell", namespace=self.engines)
+        labels = "app.kubernetes.io/managed-by=swell,app.kubernetes.io/component=replica"
+        pods = self.get("pods", "-l", labels, namespace=self.engines)
         return {pod["metadata"]["uid"]: pod for pod in pods if "deletionTimestamp" not in pod["metadata"]}
 
     def until_replicas(self, count: int, seconds: float = READY_SECONDS) -> dict[str, Values]:
@@ -177,8 +178,8 @@ class ClusterSite:
         wait_until(so_many, seconds=seconds, what=f"{count} replicas")
         return self.replicas()
 
-    def values(self, **model: Any) -> Values:
-        """Of a release with the small model."""
+    def values(self, *, place_has: Values | None = None, **model: Any) -> Values:
+        """Of a release with the small model; `place_has` is added to where it runs."""
         image = f"{self.settings.registry}swell-engine-llama.cpp:0.1.0"
         place: Values = {"name": "cluster", "kind": "kubernetes", "namespace": self.engines, "cpus": 0.2}
         place |= {"memory": "1GiB", "images": {"llama.cpp": image}}
@@ -186,6 +187,7 @@ class ClusterSite:
         if self.settings.models:
             place["model_cache"] = {"host_path": self.settings.models}
             source = {"source": "/models/small.gguf"}
+        place |= place_has or {}
         served = {"name": "small", "engine": "llama.cpp", **source, "objectives": {"ttft_ms": 30_000, "itl_ms": 2000}}
         return {
             "spec": {"providers": [place], "models": [{**served, **model}]},
@@ -194,6 +196,11 @@ class ClusterSite:
             "state": {"ephemeral": True},
             "disruptionBudget": {"enabled": False},
         }
+
+    @property
+    def behind_tls(self) -> Values:
+        """What a place has whose replicas ask for certificates."""
+        return {"tls": {"image": f"{self.settings.registry}swell-gateway:0.1.0"}}
 
     def story(self) -> str:
         """What an operator would look at first."""

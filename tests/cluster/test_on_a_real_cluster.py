@@ -25,8 +25,14 @@ PEPPER = bytes(range(32))
 
 
 def test_a_model_comes_from_zero_grows_and_goes_back_and_nothing_is_cut(site: ClusterSite) -> None:
-    site.install(site.values(replicas={"min": 0, "max": 2}, scaling={"idle_seconds": IDLE_SECONDS}))
+    served = {"replicas": {"min": 0, "max": 2}, "scaling": {"idle_seconds": IDLE_SECONDS}}
+    site.install(site.values(place_has={"prefetch": {"images": True}}, **served))
     site.rolled_out("statefulset/swell")
+    wait_until(
+        lambda: [each["progress"] for each in site.swell("swell-0", "status")["prepared"]] == ["done"],
+        seconds=CHANGE_SECONDS,
+        what="the engine's image is there before anybody asks",
+    )
     assert site.replicas() == {}
     key = site.swell("swell-0", "keys", "create", "tests")["key"]
 
@@ -50,13 +56,14 @@ def test_a_model_comes_from_zero_grows_and_goes_back_and_nothing_is_cut(site: Cl
 
     site.uninstall()
     wait_until(lambda: not site.replicas(), seconds=CHANGE_SECONDS, what="no replica is left")
+    assert site.get("daemonsets", namespace=site.engines) == []
     left = site.get("deployments", namespace=site.engines)
     assert {item["spec"]["replicas"] for item in left} == {0}
     assert site.get("statefulsets,deployments,services,networkpolicies,serviceaccounts", "-l", SELECTED) == []
 
 
 def test_pods_that_others_delete_cut_no_request(site: ClusterSite) -> None:
-    site.install(site.values(replicas={"min": 2, "max": 2}, drain_seconds=DRAIN_SECONDS))
+    site.install(site.values(place_has=site.behind_tls, replicas={"min": 2, "max": 2}, drain_seconds=DRAIN_SECONDS))
     site.rolled_out("statefulset/swell")
     before = site.until_replicas(2)
     key = site.swell("swell-0", "keys", "create", "tests")["key"]
@@ -97,7 +104,7 @@ def several_servers(site: ClusterSite, folder: Path) -> Values:
     small = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
     image = {"repository": f"{site.settings.registry}swell-gateway"}
     return {
-        **site.values(replicas={"min": 1, "max": 1}),
+        **site.values(place_has=site.behind_tls, replicas={"min": 1, "max": 1}),
         "gateways": {"enabled": True, "replicas": 2, "image": image, "state": claim, "resources": small},
         "control": {"serverSecret": "swell-control-server", "gatewaySecret": "swell-control-gateway"},
         "highAvailability": {"enabled": True, "servers": 2},
