@@ -36,8 +36,9 @@ def test_a_model_comes_from_zero_grows_and_goes_back_and_nothing_is_cut(site: Cl
     assert site.replicas() == {}
     key = site.swell("swell-0", "keys", "create", "tests")["key"]
 
-    first = site.ask(key, "stream", 8)
-    assert first.result()["problem"] == "", "the request that nothing could answer yet was held"
+    first = site.ask(key, "stream", 8).result()
+    print(json.dumps({"from zero": first}))
+    assert first["problem"] == "", "the request that nothing could answer yet was held"
     load = site.ask(key, "load", CLIENTS)
     site.until_replicas(2)
     until_served(load)
@@ -155,6 +156,7 @@ def test_servers_and_gateways_are_replaced_under_load_and_no_request_fails(
         until_served(load)
     result = load.result()
     record_property("requests", result["asked"])
+    print(json.dumps({"requests": result["asked"], "failed": result["failed"]}))
     assert result["failed"] == []
     asked = before + result["asked"]
     wait_until(lambda: settled(site) >= asked, seconds=CHANGE_SECONDS, what="all usage is there")
