@@ -23,7 +23,7 @@ from swell.errors import StateError, UserError
 from swell.ports.provider import unquestioned
 from swell.server import external_scaler
 from swell.server.desired_counts import DesiredCounts
-from swell.server.external_scaler import ExternalScaler
+from swell.server.external_scaler import ExternalScaler, NotAnsweredError, Refusal
 from swell.server.external_scaler_door import MAX_MESSAGE_BYTES, ExternalScalerDoor, check_scaler
 from swell.spec import ModelSpec
 from swell.spec.server import ExternalScalerSpec
@@ -106,6 +106,29 @@ async def test_a_stream_tells_what_is_so_and_every_change_and_nothing_twice(door
     assert await call.read() is grpc.EOF, "an end, not an error: after those KEDA waits for up to a minute"
     assert told == [False, True, False, True]
     assert (await refusal(client.is_active(model="chat")))[0] == "UNAVAILABLE"
+
+
+async def test_a_stream_about_a_model_that_goes_ends_and_never_says_inactive(door: Door, client: Keda) -> None:
+    door.want(3)
+    call = client.follow(model="chat")
+    assert (await call.read()).result is True
+    door.fleet.want([each for each in door.fleet.workloads if each.name != "chat"])
+    door.counts.look()
+    assert await call.read() is grpc.EOF
+    assert (await refusal(client.metrics(model="chat")))[0] == "NOT_FOUND"
+
+
+async def test_a_model_that_goes_while_the_store_is_asked_has_no_number(tmp_path: Path, free_port: int) -> None:
+    made = Door(tmp_path, free_port)
+    made.want(5)
+
+    async def take_it_away() -> None:
+        made.fleet.want([each for each in made.fleet.workloads if each.name != "chat"])
+
+    scaler = ExternalScaler(made.counts, take_it_away, made.stopping)
+    with pytest.raises(NotAnsweredError) as refused:
+        await scaler.desired({"model": "chat"})
+    assert refused.value.refusal is Refusal.NOT_FOUND
 
 
 @pytest.mark.parametrize(
@@ -286,6 +309,21 @@ async def test_a_renewed_certificate_is_shown_at_the_next_handshake(tmp_path: Pa
             shutil.copyfile(path, files[name])
         assert await asks(door, after.client()) == "answered"
         assert await asks(door, before.client()) == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("broken", [b"", b"garbage"])
+async def test_files_that_are_half_written_change_nothing(tmp_path: Path, free_port: int, broken: bytes) -> None:
+    ours, clients = Authority(tmp_path, "ours"), Authority(tmp_path, "clients")
+    files = {**ours.issue(), "client_ca": str(clients.ca_file)}
+    keda_shows = clients.issue("keda")
+    async with opened(tmp_path, free_port, **files) as door:
+        for path in map(Path, files.values()):
+            content = path.read_bytes()
+            path.write_bytes(broken)
+            assert await asks(door, ours.client(keda_shows)) == "answered", path.name
+            assert await asks(door, ours.client()) == "UNAVAILABLE"
+            path.write_bytes(content)
+        assert await asks(door, ours.client(keda_shows)) == "answered"
 
 
 def test_files_that_cannot_be_used_are_told_before_anything_starts(tmp_path: Path) -> None:

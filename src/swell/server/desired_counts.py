@@ -29,13 +29,18 @@ class DesiredCounts:
                 each.set()
 
     async def follow(self, model: str) -> AsyncGenerator[int, None]:
-        """The number of `model` now, and again after every change; one that changes twice at once is told once."""
+        """The number of `model` now, and again after every change; one that changes twice at once is told once.
+
+        Ends when there is no such model any more.
+        """
         changed = asyncio.Event()
         self._waiting.add(changed)
         try:
             told: int | None = None
             while True:
-                count = self.all().get(model, 0)
+                count = self.all().get(model)
+                if count is None:
+                    return
                 if count != told:
                     told = count
                     yield count

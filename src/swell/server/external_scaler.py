@@ -50,9 +50,9 @@ class ExternalScaler:
 
     async def desired(self, metadata: Mapping[str, str]) -> int:
         """How many replicas the model of a trigger shall have. Raises NotAnsweredError."""
-        model = self.model_of(metadata)
+        self.model_of(metadata)
         await self._lead()
-        return self._counts.all().get(model, 0)
+        return self._counts.all()[self.model_of(metadata)]  # it may be gone by now
 
     async def activity(self, metadata: Mapping[str, str]) -> AsyncGenerator[bool, None]:
         """Whether the model of a trigger shall have any replica: now, and at once when that changes.
@@ -80,7 +80,10 @@ class ExternalScaler:
                             if told is None:
                                 raise
                             return
-                        active = following.result() > 0
+                        try:
+                            active = following.result() > 0
+                        except StopAsyncIteration:  # the model is gone, which is no reason to let its Pods go
+                            return
                     finally:
                         following.cancel()
                         await asyncio.wait([following])

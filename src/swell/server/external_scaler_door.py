@@ -152,9 +152,10 @@ async def _answered(grpc: Any, context: Any, asked: Awaitable[int]) -> int:
 
 
 def _credentials(grpc: Any, spec: ExternalScalerSpec) -> Any:
-    """What is shown at every handshake: the files as they are then, or as they were when they could be read last."""
+    """What is shown at every handshake: the files as they are then, or as they were when they could be used last."""
     files = tuple(Path(name) for name in (spec.private_key, spec.certificate, spec.client_ca) if name is not None)
     shown: list[tuple[bytes, ...]] = [_read(files)]
+    told: set[str] = set()  # problems since
 
     def configuration() -> Any:
         key, certificate, *authority = shown[0]
@@ -163,12 +164,16 @@ def _credentials(grpc: Any, spec: ExternalScalerSpec) -> Any:
     def renewed() -> Any:
         try:
             found = _read(files)
-        except OSError as error:
-            _log.warning("what KEDA is shown cannot be read, and stays as it is", extra={"reason": str(error)})
-            return None
-        if found == shown[0]:
+            if found == shown[0]:
+                return None
+            check_scaler(spec)  # they may be written just now
+        except (OSError, StateError) as error:
+            if str(error) not in told:
+                told.add(str(error))
+                _log.warning("what KEDA is shown cannot be used, and stays as it is", extra={"reason": str(error)})
             return None
         shown[0] = found
+        told.clear()
         return configuration()
 
     return grpc.dynamic_ssl_server_credentials(
