@@ -68,11 +68,18 @@ def render(values: Object, *, release: str = RELEASE, namespace: str = NAMESPACE
     return {Path(name).name: text for name, text in sorted(found.items())}
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes `=` for a string, as Kubernetes does and YAML 1.1 did not."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:value", yaml.SafeLoader.construct_yaml_str)
+
+
 def objects(rendered: dict[str, str]) -> Iterator[Object]:
     """The objects in what was rendered."""
     for name, text in rendered.items():
         if name != NOTES:
-            yield from (each for each in yaml.safe_load_all(text) if each is not None)
+            yield from (each for each in yaml.load_all(text, _Loader) if each is not None)
 
 
 def value_sets() -> dict[str, Object]:
