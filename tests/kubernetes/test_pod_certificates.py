@@ -20,7 +20,7 @@ from swell.testing.cluster import Refused
 HOUR = 3600.0
 OWN = replace(SETTINGS, place="cluster", authority=OWN_TLS.authority)
 ISSUED = replace(SETTINGS, place="cluster", authority=ISSUED_TLS.authority)
-KILL_POINTS = range(1, 12)
+KILL_POINTS = range(1, 10)
 
 
 def _workload(world: World, tls: TlsSidecar = OWN_TLS, **changes: Any) -> Any:
@@ -128,6 +128,39 @@ async def test_of_two_servers_that_make_an_authority_at_once_one_does() -> None:
         assert _mounted(world, name)["authority.pem"] == theirs
         (replica,) = world.ready()
         _check(world, replica)
+
+
+async def test_there_are_as_many_writes_as_points_at_which_a_server_is_killed() -> None:
+    async with World() as world:
+        world.settings, world.wanted = OWN, (_workload(world, count=2),)
+        await world.restart()
+        await world.steps(120)
+        assert world.doom.writes == KILL_POINTS[-1]
+
+
+async def test_a_clock_that_was_fast_leaves_no_certificates_for_later() -> None:
+    async with World(settings=OWN) as world:
+        right = world.clock.unix()
+        world.clock.advance(300.0)
+        world.want(_workload(world, count=1))
+        await world.steps(24)
+        authority = _mounted(world, names.authority_name(SETTINGS.installation))
+        world.clock.jump_unix(5 * 24 * HOUR)
+        world.want(_workload(world, count=1), _workload(world, name="code", count=1))
+        await world.steps(24)
+        world.clock.jump_unix(-5 * 24 * HOUR)
+        await world.steps(40, seconds=HOUR / 4)
+        assert _mounted(world, names.authority_name(SETTINGS.installation)) == authority
+        now = datetime.fromtimestamp(world.clock.unix(), UTC)
+        assert now.timestamp() > right
+        assert len(world.ready()) == 2
+        for replica in world.ready():
+            _check(world, replica)
+            assert replica.address is not None
+            (deployment,) = (n for n in world.cluster.objects["deployments"] if n in replica.address.server_name)
+            assert _leaf(_mounted(world, names.certificate_name(deployment))["tls.crt"]).not_valid_before_utc <= now
+        (shown,) = world.provider.identities
+        assert _leaf(shown.certificate).not_valid_before_utc <= now
 
 
 @pytest.mark.parametrize("dies_after", [False, True])

@@ -1,13 +1,15 @@
 """What the sidecar bounds: bytes that wait, connections, and those in which nothing moves."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from pod_under_test import CHAT_PODS, CLIENT, Pod, identity
+from pod_under_test import CHAT_PODS, CLIENT, EXPIRED, Pod, identity
 from swell.security.replica_tls import client_context
 from swell.server import replica_health, replica_relay
 from swell.server.replica_relay import IDLE_LOOKS
@@ -159,6 +161,107 @@ async def test_an_engine_that_is_not_there_costs_its_gateway_a_connection(sideca
     sidecar.relay.engine = ("127.0.0.1", 1)
     assert await (await _connect(sidecar)).ended()
     await _until(lambda: sidecar.relay.connections == 0)
+
+
+async def test_a_certificate_that_is_not_good_now_takes_no_ones_place(sidecar: Sidecar, tmp_path: Path) -> None:
+    Pod(tmp_path, 0).mount(lasts=EXPIRED)
+    assert not sidecar.reload()
+    assert (await _connect(sidecar)).transport.get_extra_info("cipher") is not None
+    Pod(tmp_path, 0).mount()
+    assert sidecar.reload()
+
+
+async def test_a_session_is_not_taken_up_again_without_a_certificate(sidecar: Sidecar) -> None:
+    def session() -> ssl.SSLSession | None:
+        context = client_context(identity())
+        plain = socket.create_connection(("127.0.0.1", sidecar.door.port), timeout=WAIT_SECONDS)
+        with context.wrap_socket(plain, server_hostname=CHAT_PODS) as secured:
+            secured.sendall(b"x")
+            assert secured.recv(1) == b"x"  # tickets come before what the engine says
+            return secured.session
+
+    found = await asyncio.to_thread(session)
+    assert found is None or not found.has_ticket
+
+
+class Silent:
+    """Takes questions and answers none until it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.may_answer = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        await self.may_answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+
+async def test_a_kubelet_that_has_asked_makes_room_for_nobody(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_health, "MAX_ASKING", 2)
+    health, slow = sidecar.health, Silent()
+    assert health is not None
+    server = await asyncio.start_server(slow.serve, "127.0.0.1", 0)
+    health._engine = server.sockets[0].getsockname()[:2]
+    asking = [await _knock(sidecar) for _ in range(2)]
+    for each in asking:
+        each.transport.write(b"GET /health HTTP/1.1\r\n\r\n")
+    await _until(lambda: len(health._asking) == 2 and not health._silent and slow.asked == 1)
+    assert await (await _knock(sidecar)).ended()
+    slow.may_answer.set()
+    assert [await each.ended() for each in asking] == [False, False]
+    assert slow.asked == 1
+    server.close()
+
+
+async def test_who_makes_room_before_it_began_leaves_no_socket(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_health, "MAX_ASKING", 1)
+    health = sidecar.health
+    assert health is not None
+    lines = [await _knock(sidecar) for _ in range(20)]
+    for each in lines[:-1]:
+        assert await each.ended()
+    assert not lines[-1].lost.is_set()
+
+
+class Outgoing(asyncio.Transport):
+    """Tells of less and less that is left to be written, as `sizes` say."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.aborted = asyncio.Event()
+
+    def get_write_buffer_size(self) -> int:
+        return self.sizes.pop(0)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        return
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+
+async def test_a_gateway_is_waited_for_as_long_as_it_takes_some_more(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_relay, "LINGER_SECONDS", 0.0)
+    pair = replica_relay.Pair(sidecar.relay)
+    left = Outgoing(100, 60, 20, 20, 10)
+    pair.gateway.transport = left
+    pair.lost(pair.engine, None)
+    async with asyncio.timeout(WAIT_SECONDS):
+        await left.aborted.wait()
+    assert left.sizes == [10], "it took nothing between two looks"
 
 
 async def test_kubelets_that_say_nothing_are_few_and_wait_for_nobody(

@@ -92,12 +92,14 @@ def test_what_cannot_be_is_refused_with_its_path(provider: str, problem: str) ->
     assert problem in str(refused.value)
 
 
-@pytest.mark.parametrize("word", ["--ssl-keyfile=/k", "--ssl-certfile", "--ssl-key-file"])
+@pytest.mark.parametrize(
+    "word", ["--ssl-keyfile=/k", "--ssl-certfile", "--ssl-key-file", "--ssl_keyfile=/k", "--uds=/s"]
+)
 def test_an_engine_that_speaks_tls_itself_contradicts_the_sidecar(word: str) -> None:
     model = f"{{name: chat, source: hf://org/name, engine: vllm, engine_args: [--x, {word}]}}"
     place = "name: c, kind: kubernetes, images: {vllm: x}"
     assert parse_spec(f"models: [{model}]\nproviders: [{{{place}}}]", origin="test").models[0].engine_args
-    with pytest.raises(SpecRefusedError, match=r"models\[0\]\.engine_args\[1\]: --ssl-.*tls of c does.*keep one"):
+    with pytest.raises(SpecRefusedError, match=r"models\[0\]\.engine_args\[1\]: --(ssl|uds).*tls of c.*keep one"):
         parse_spec(f"models: [{model}]\nproviders: [{{{place}, tls: {{image: g}}}}]", origin="test")
 
 

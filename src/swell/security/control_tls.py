@@ -22,6 +22,7 @@ def control_server_context(ca: Path, certificate: Path, private_key: Path) -> ss
     """For the server's listener. Raises StateError where the files cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols([CONTROL, GATEWAY, USAGE])
+    context.num_tickets = 0  # who resumes a session is not asked for a certificate, and its own may have ended
     return _mutual(context, ca, certificate, private_key)
 
 

@@ -72,6 +72,7 @@ def replica_context(folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0  # who resumes a session is not asked for a certificate, and its own may have ended
     return _mutual(context, ca, certificate, key)
 
 

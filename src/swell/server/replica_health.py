@@ -7,7 +7,7 @@ of what the engine knows comes out here.
 import asyncio
 from contextlib import suppress
 
-MAX_ASKING = 16  # at once, of whom the oldest makes room: a kubelet is answered however many others keep silent
+MAX_ASKING = 16  # at once, of whom the oldest that has not asked yet makes room; where all have, nobody more is taken
 MAX_HEAD_BYTES = 8 * 1024
 ANSWER_SECONDS = 5.0  # in all, for one who asks
 UNAVAILABLE, NOT_FOUND = 503, 404
@@ -20,7 +20,9 @@ class HealthPort:
         self._engine = engine
         self._path = path.encode()
         self._server: asyncio.Server | None = None
-        self._asking: dict[asyncio.Task[None], None] = {}  # oldest first
+        self._asking: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._silent: dict[asyncio.Task[None], None] = {}  # of them, who has not asked yet; oldest first
+        self._question: asyncio.Task[int] | None = None  # to the engine, for everybody who asks meanwhile
 
     async def open(self, host: str, port: int) -> None:
         """Listen. Raises OSError where the port cannot be had."""
@@ -38,29 +40,54 @@ class HealthPort:
             self._server.close()
         for task in self._asking:
             task.cancel()
+        if self._question is not None:
+            self._question.cancel()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._asking) >= MAX_ASKING:
-            oldest = next(iter(self._asking))
+            oldest = next(iter(self._silent), None)
+            if oldest is None:
+                writer.close()
+                return
+            self._forget(oldest)
             oldest.cancel()
-            del self._asking[oldest]
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._asking[task] = None
-        task.add_done_callback(lambda done: self._asking.pop(done, None))
+        self._asking[task], self._silent[task] = writer, None
+        task.add_done_callback(self._forget)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(OSError, EOFError, asyncio.LimitOverrunError):  # it left, or is no HTTP
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    words = head.partition(b"\r\n")[0].split(b" ")
-                    asked = len(words) == 3 and words[0] == b"GET" and words[1] == self._path
-                    _answer(writer, await self._ask() if asked else NOT_FOUND)
-                    await writer.drain()
-        finally:
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        """Also of one that was cancelled before it began, and so closes nothing itself."""
+        self._silent.pop(task, None)
+        writer = self._asking.pop(task, None)
+        if writer is not None:
             writer.close()
 
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  it is one
+        with suppress(OSError, EOFError, asyncio.LimitOverrunError):  # it left, or is no HTTP
+            async with asyncio.timeout(ANSWER_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                self._silent.pop(task, None)
+                words = head.partition(b"\r\n")[0].split(b" ")
+                asked = len(words) == 3 and words[0] == b"GET" and words[1] == self._path
+                _answer(writer, await self._status() if asked else NOT_FOUND)
+                await writer.drain()
+
+    async def _status(self) -> int:
+        """What the engine answers to one question for everybody who asks at the time."""
+        if self._question is None or self._question.done():
+            self._question = asyncio.get_running_loop().create_task(self._ask())
+        return await asyncio.shield(self._question)
+
     async def _ask(self) -> int:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._put_question()
+        except TimeoutError:
+            return UNAVAILABLE
+
+    async def _put_question(self) -> int:
         """The engine's status; UNAVAILABLE where it does not answer."""
         host, port = self._engine
         try:

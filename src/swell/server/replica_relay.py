@@ -16,7 +16,7 @@ from swell.security.replica_tls import names_in
 MAX_CONNECTIONS = 512
 BUFFER_BYTES = 64 * 1024
 CONNECT_SECONDS = 5.0  # to the engine, on the same machine
-LINGER_SECONDS = 30.0  # for a gateway to take what is left of an answer whose engine has closed
+LINGER_SECONDS = 30.0  # for a gateway to take some more of what is left of an answer whose engine has closed
 LOOK_SECONDS = 30.0
 IDLE_LOOKS = 120  # without a byte in either direction, an hour; engines close connections that they keep much sooner
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))  # seconds, seconds, tries
@@ -90,8 +90,17 @@ class Pair:
         elif exc is not None:
             _reset(other.transport)
         else:
-            self._linger = asyncio.get_running_loop().call_later(LINGER_SECONDS, other.transport.abort)
+            self._linger_on(other.transport)
             other.transport.close()
+
+    def _linger_on(self, transport: asyncio.Transport, left: int | None = None) -> None:
+        """Wait for a gateway that takes what is left, however slowly; `left` is what there was the last time."""
+        now = transport.get_write_buffer_size()
+        if left is not None and now >= left:
+            transport.abort()
+            return
+        loop = asyncio.get_running_loop()
+        self._linger = loop.call_later(LINGER_SECONDS, self._linger_on, transport, now)
 
     def abort(self) -> None:
         """End both."""

@@ -10,12 +10,14 @@ import asyncio
 import signal
 import ssl
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swell.errors import StateError
 from swell.gateway.file_limit import raise_file_limit
+from swell.security.reloading import validity
 from swell.security.replica_tls import CA_FILE, CERTIFICATE_FILE, KEY_FILE, replica_context
 from swell.server.replica_health import HealthPort
 from swell.server.replica_relay import LOOK_SECONDS, MAX_CONNECTIONS, Relay
@@ -47,8 +49,9 @@ class SidecarSettings:
 class Sidecar:
     """Opens both ports; `close` ends every connection."""
 
-    def __init__(self, settings: SidecarSettings) -> None:
+    def __init__(self, settings: SidecarSettings, now: Callable[[], float] = time.time) -> None:
         self._settings = settings
+        self._now = now
         engine = LOOPBACK, settings.engine_port
         self.relay = Relay(engine, settings.client, _say)
         self.door = TlsDoor(self.relay.accept)
@@ -76,8 +79,12 @@ class Sidecar:
             content = self._content()
             if content == self._shown:
                 return False
-            self._context = replica_context(self._settings.folder)
-        except (OSError, StateError) as error:
+            context = replica_context(self._settings.folder)
+            begin, end = validity(self._settings.folder / CERTIFICATE_FILE)
+            if not begin <= self._now() < end:
+                raise StateError(f"the new one is not good now ({begin:.0f} to {end:.0f}, in Unix time)")
+            self._context = context
+        except (OSError, ValueError, StateError) as error:
             if str(error) != self._problem:
                 self._problem = str(error)
                 _say(f"the old certificate is shown on: {error}")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 HANDSHAKE_SECONDS = 10.0
+SHUTDOWN_SECONDS = 3600.0  # for what was written before a close to be read; protocols that wait for less abort
 MAX_HANDSHAKES = 128
 SLOW_SECONDS = 1.0  # after which one makes room for another
 BACKLOG = 2048
@@ -85,5 +86,9 @@ class TlsDoor:
         loop = asyncio.get_running_loop()
         with suppress(OSError):  # it proved nothing, or gave up
             await loop.connect_accepted_socket(
-                self._protocol, accepted, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                self._protocol,
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
             )

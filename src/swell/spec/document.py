@@ -18,7 +18,8 @@ from swell.spec.steps import CHEAPER_VARIANT
 from swell.spec.tenants import MAX_TENANTS, TenantSpec
 
 _MAX_REASONS = 3  # models of which it is said why they cannot be reviewed
-_ENGINE_TLS = "--ssl-"  # how llama.cpp and vLLM are told to: --ssl-cert-file, --ssl-certfile and more
+# How llama.cpp and vLLM are told to (--ssl-cert-file, --ssl-certfile, --ssl_certfile and more), or to listen elsewhere.
+_ENGINE_TLS = ("--ssl-", "--uds")
 
 
 class Spec(SpecModel):
@@ -228,10 +229,8 @@ class Spec(SpecModel):
 def _doubly_secured(index: int, model: ModelSpec, place: KubernetesSpec) -> Iterator[Conflict]:
     """An engine that spoke TLS behind what ends it in its Pod would be understood by nobody."""
     for number, word in enumerate(model.engine_args):
-        if word.startswith(_ENGINE_TLS):
-            problem = (
-                f"{word} has the engine speak TLS, which tls of {place.name} does in front of it; keep one of them"
-            )
+        if word.replace("_", "-").startswith(_ENGINE_TLS):
+            problem = f"{word} has the engine listen otherwise than tls of {place.name} expects; keep one of them"
             yield f"models[{index}].engine_args[{number}]", problem
 
 

@@ -185,7 +185,7 @@ class Certificates:
     async def _look_after_own(self, found: Mapping[str, Secret]) -> None:
         await self._find_authority(found)
         authority, now = self._authority, self._clock.unix()
-        if self._shown_by != _digest(authority) or now >= self._renew_at:
+        if self._shown_by != _digest(authority) or not now < self._renew_at <= now + LIFETIME_SECONDS * RENEW_AFTER:
             name = gateway_name(self._settings.installation)
             made = issue_certificate(authority, name, now, lasts_seconds=LIFETIME_SECONDS, is_client=True)
             self._show(OWN_AUTHORITY, made.ca, made.certificate, made.private_key)
@@ -245,14 +245,18 @@ class Certificates:
 
 
 def _is_due(secret: Secret, authority: bytes, now: float) -> bool:
-    """Whether a certificate is to be made anew: it is time, it is another authority's, or somebody changed it."""
+    """Whether a certificate is to be made anew: it is time, it is another authority's, or somebody changed it.
+
+    One that is to be renewed later than a new one would be was made by a clock that was fast, and may not be good yet.
+    """
     annotations = secret.metadata.annotations
     try:
         renew_at = float(annotations.get(names.RENEW_AT, ""))
     except ValueError:
         return True
     is_whole = all(secret.data.get(name) for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
-    return now >= renew_at or annotations.get(names.ISSUED_BY) != _digest(authority) or not is_whole
+    is_kept = now < renew_at <= now + LIFETIME_SECONDS * RENEW_AFTER
+    return not is_kept or annotations.get(names.ISSUED_BY) != _digest(authority) or not is_whole
 
 
 def _content(secret: Secret, key: str) -> bytes:
