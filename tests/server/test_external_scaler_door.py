@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,7 @@ from swell.control.fleet import Fleet
 from swell.control.probe import Answer
 from swell.control.workload import model_workload
 from swell.errors import StateError, UserError
+from swell.gateway.tls import server_context
 from swell.ports.provider import unquestioned
 from swell.server import external_scaler
 from swell.server.desired_counts import DesiredCounts
@@ -336,6 +339,21 @@ def test_files_that_cannot_be_used_are_told_before_anything_starts(tmp_path: Pat
         check_scaler(ExternalScalerSpec(**files, client_ca=str(tmp_path / "none.pem")))
     check_scaler(ExternalScalerSpec(**files))
     check_scaler(None)
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_a_passphrase(tmp_path: Path) -> None:
+    files = Authority(tmp_path, "ours").issue()
+    key = Path(files["private_key"])
+    encrypted = serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    key.write_bytes(encrypted)
+    with pytest.raises(StateError, match="the private key is encrypted; give an unencrypted PEM key"):
+        check_scaler(ExternalScalerSpec(**files))
+    with pytest.raises(ssl.SSLError, match="the private key is encrypted"):
+        server_context(files["certificate"], files["private_key"])
 
 
 def test_without_the_packages_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
+from swell.security.unencrypted import no_passphrase
+
 READ_BYTES = 16 * 1024  # the most that one record holds; larger buffers are mapped and faulted in anew for every read
 MAX_HANDSHAKE_BYTES = 64 * 1024  # what a client may send before its handshake is complete
 
@@ -18,7 +20,7 @@ def server_context(certificate_file: str, private_key_file: str) -> ssl.SSLConte
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.load_cert_chain(certificate_file, private_key_file)
+    context.load_cert_chain(certificate_file, private_key_file, password=no_passphrase)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

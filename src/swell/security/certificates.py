@@ -28,6 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swell.errors import StateError
 from swell.security.private_files import create_private, read_private, replace_private
+from swell.security.unencrypted import no_passphrase
 
 CA_DAYS = 3650
 LEAF_DAYS = 397  # what strict clients accept at most
@@ -181,7 +182,7 @@ def server_ssl_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(os.fspath(certificate), os.fspath(private_key))
+        context.load_cert_chain(os.fspath(certificate), os.fspath(private_key), password=no_passphrase)
     except (OSError, ssl.SSLError) as error:
         raise StateError(f"TLS cannot use {certificate} with {private_key}: {_reason(error)}") from error
     return context

@@ -10,6 +10,7 @@ import ssl
 from pathlib import Path
 
 from swell.errors import StateError
+from swell.security.unencrypted import no_passphrase
 from swell.state.worker import ControlServer
 
 SERVER_NAME = "server.swell.internal"
@@ -42,7 +43,7 @@ def _mutual(context: ssl.SSLContext, ca: Path, certificate: Path, private_key: P
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     try:
         context.load_verify_locations(os.fspath(ca))
-        context.load_cert_chain(os.fspath(certificate), os.fspath(private_key))
+        context.load_cert_chain(os.fspath(certificate), os.fspath(private_key), password=no_passphrase)
     except (OSError, ssl.SSLError) as error:
         reason = (error.strerror if not isinstance(error, ssl.SSLError) else None) or str(error)
         raise StateError(

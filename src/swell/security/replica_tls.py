@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from swell.errors import StateError
+from swell.security.unencrypted import no_passphrase
 from swell.state.snapshot import ClientIdentity
 
 DOMAIN = "swell.internal"  # nobody can own it
@@ -104,6 +105,6 @@ def _load_chain(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None
     try:
         with os.fdopen(handle, "wb", closefd=False) as file:
             file.write(key.rstrip() + b"\n" + certificate)
-        context.load_cert_chain(f"/proc/self/fd/{handle}")
+        context.load_cert_chain(f"/proc/self/fd/{handle}", password=no_passphrase)
     finally:
         os.close(handle)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swell.errors import StateError, UserError
+from swell.security.unencrypted import no_passphrase
 from swell.server.external_scaler import ExternalScaler, NotAnsweredError, check_metric
 from swell.spec.server import ExternalScalerSpec
 
@@ -49,7 +50,7 @@ def check_scaler(spec: ExternalScalerSpec | None) -> None:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(spec.certificate, spec.private_key)
+        context.load_cert_chain(spec.certificate, spec.private_key, password=no_passphrase)
         if spec.client_ca is not None:
             context.load_verify_locations(spec.client_ca)
     except (OSError, ssl.SSLError) as error:
