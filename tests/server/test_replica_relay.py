@@ -264,6 +264,19 @@ async def test_a_gateway_is_waited_for_as_long_as_it_takes_some_more(
     assert left.sizes == [10], "it took nothing between two looks"
 
 
+def test_what_a_gateway_has_taken_is_what_its_machine_has_acknowledged() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
+        theirs, _ = server.accept()
+        with theirs:
+            left = Outgoing(0, 0, 400)
+            left._extra = {"socket": ours}
+            before = replica_relay._taken(left)
+            ours.sendall(b"x" * 1000)
+            assert theirs.recv(1000, socket.MSG_WAITALL) == b"x" * 1000
+            assert replica_relay._taken(left) == before + 1000
+            assert replica_relay._taken(left) == before + 600, "what still waits here was not taken"
+
+
 async def test_kubelets_that_say_nothing_are_few_and_wait_for_nobody(
     sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
