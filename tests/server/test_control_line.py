@@ -1,6 +1,7 @@
 """What is on the line of one worker, at any speed: nothing is lost, little waits, and only who does not move is cut."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ class Wire:
         self.messages: list[Any] = []
         self.is_cut = False
         self.line: ControlLine | None = None
+        self.link: socket.socket | None = None
         self._high = 0
         self._is_paused = False
 
@@ -34,8 +36,8 @@ class Wire:
     def get_write_buffer_size(self) -> int:
         return len(self.buffer)
 
-    def get_extra_info(self, name: str) -> None:
-        return None
+    def get_extra_info(self, name: str) -> socket.socket | None:
+        return self.link
 
     def is_closing(self) -> bool:
         return self.is_cut
@@ -177,3 +179,19 @@ def test_whatever_the_line_does_who_is_not_cut_knows_everything_at_last(steps: l
     if not world.wire.is_cut:
         assert world.keys() == {key.key_id: key for key in world.publication.picture.keys}
         assert all(timer.is_cancelled for timer in world.timers)
+
+
+def test_a_line_between_machines_has_taken_what_the_other_one_acknowledged() -> None:
+    """TLS leaves no more in the write buffer than it would of a line that takes nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
+        theirs, _ = server.accept()
+        wire = Wire()
+        wire.link = ours
+        line = ControlLine(cast(asyncio.Transport, wire), lambda epoch, sequence: None, World().later)
+        before = line._taken()
+        line.send(Snapshot(1, 1, 1, (), (), ()))
+        assert line._taken() == before, "nothing has left this machine"
+        with theirs:
+            ours.sendall(b"x" * MOVE_BYTES)
+            assert len(theirs.recv(MOVE_BYTES, socket.MSG_WAITALL)) == MOVE_BYTES
+            assert line._taken() == before + MOVE_BYTES

@@ -14,6 +14,7 @@ import termios
 from collections.abc import Callable
 from typing import Protocol
 
+from swell.server.acknowledged import acknowledged_bytes
 from swell.state.messages import MAX_MESSAGE_BYTES, FromServer, encode_message
 from swell.state.snapshot import Delta, Snapshot
 
@@ -97,10 +98,12 @@ class ControlLine:
         self._transport.abort()
 
     def _taken(self) -> int:
-        """Bytes that the other side has, but for those that TLS adds.
-
-        What the system holds for the line is not there yet: that is megabytes, which go by fits and starts.
+        """Bytes that the other side has. Of a line between machines those are counted; a worker of this machine has
+        what was written and waits no more, here or in the system, which holds megabytes that go by fits and starts.
         """
+        acknowledged = acknowledged_bytes(self._transport)
+        if acknowledged is not None:
+            return acknowledged
         held = bytearray(struct.calcsize("i"))
         end: socket.socket | None = self._transport.get_extra_info("socket")
         if end is not None and end.fileno() >= 0:

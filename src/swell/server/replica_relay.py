@@ -9,10 +9,10 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import cast
 
 from swell.security.replica_tls import names_in
+from swell.server.acknowledged import acknowledged_bytes
 
 MAX_CONNECTIONS = 512
 BUFFER_BYTES = 64 * 1024
@@ -20,7 +20,6 @@ CONNECT_SECONDS = 5.0  # to the engine, on the same machine
 LINGER_SECONDS = 30.0  # for a gateway to take some more of what is left of an answer whose engine has closed
 LOOK_SECONDS = 30.0
 IDLE_LOOKS = 120  # without a byte in either direction, an hour; engines close connections that they keep much sooner
-_TCP_INFO_BYTES, _ACKED_AT = 128, 120  # of Linux's tcp_info: as much of it as is read, and where tcpi_bytes_acked is
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))  # seconds, seconds, tries
 
 
@@ -128,16 +127,8 @@ class Pair:
 
 
 def _taken(transport: asyncio.Transport) -> int:
-    """A number of bytes that grows as the other side takes more.
-
-    The write buffer alone would not tell: TLS hands all it has to the transport beneath, whose buffer nobody sees.
-    """
-    acknowledged, link = 0, transport.get_extra_info("socket")
-    if link is not None:
-        with suppress(OSError, struct.error):  # it is closed, or the kernel is too old to count
-            known = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-            (acknowledged,) = struct.unpack_from("=Q", known, _ACKED_AT)
-    return acknowledged - transport.get_write_buffer_size()
+    """A number of bytes that grows as the other side takes more."""
+    return (acknowledged_bytes(transport) or 0) - transport.get_write_buffer_size()
 
 
 def _reset(transport: asyncio.Transport) -> None:
