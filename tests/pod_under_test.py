@@ -73,13 +73,13 @@ class Pod:
         self.process.send_signal(signal.SIGHUP)
         await self.line("another certificate is shown")
 
-    async def line(self, beginning: str) -> bytes:
-        """The next line that the sidecar says which begins so."""
+    async def line(self, words: str) -> bytes:
+        """The next line that the sidecar says with these words in it."""
         assert self.process.stderr is not None
         async with asyncio.timeout(WAIT_SECONDS):
             while line := await self.process.stderr.readline():
                 self.said += line.decode()
-                if line.startswith(f"swell sidecar: {beginning}".encode()):
+                if words.encode() in line:
                     return line.strip()
         raise AssertionError(f"the sidecar ended and said: {self.said}")
 

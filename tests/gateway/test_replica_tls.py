@@ -133,7 +133,7 @@ async def test_a_certificate_that_cannot_be_used_is_not_taken(gateway: Gateway, 
     pod.mount()
     (pod.folder / "tls.key").write_bytes(kept)  # of the one before
     pod.process.send_signal(1)
-    await pod.line("the old certificate is shown on")
+    await pod.line("until it is put right the one of before is shown on")
     assert (await gateway.ask(CHAT, body_for(CHAT))).status == 200
 
 

@@ -134,6 +134,15 @@ def test_a_new_one_that_has_ended_keeps_the_one_of_before(shown: Shown) -> None:
     assert shown.shown() == before
 
 
+def test_a_new_one_that_is_not_good_yet_keeps_the_one_of_before_until_it_is(shown: Shown) -> None:
+    before = shown.shown()
+    made = shown.renew(NOW + 5 * DAY)
+    assert "is not good before" in shown.context.look(NOW)
+    assert shown.shown() == before
+    assert shown.context.look(NOW + 5 * DAY) == ""
+    assert shown.shown() == made
+
+
 def test_one_that_nobody_renews_is_told_before_it_ends(shown: Shown) -> None:
     _, ends = validity(shown.certificate)
     assert shown.context.look(ends - 60 * DAY) == ""

@@ -3,14 +3,16 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from pod_under_test import CHAT_PODS, CLIENT, EXPIRED, Pod, identity
-from swell.security.replica_tls import client_context
+from pod_under_test import AUTHORITY, CHAT_PODS, CLIENT, DAY, EXPIRED, Pod, identity
+from swell.security.certificates import issue_certificate
+from swell.security.replica_tls import CERTIFICATE_FILE, KEY_FILE, client_context
 from swell.server import replica_health, replica_relay
 from swell.server.replica_relay import IDLE_LOOKS
 from swell.server.replica_sidecar import Sidecar, SidecarSettings
@@ -165,6 +167,10 @@ async def test_an_engine_that_is_not_there_costs_its_gateway_a_connection(sideca
 
 async def test_a_certificate_that_is_not_good_now_takes_no_ones_place(sidecar: Sidecar, tmp_path: Path) -> None:
     Pod(tmp_path, 0).mount(lasts=EXPIRED)
+    assert not sidecar.reload()
+    later = issue_certificate(AUTHORITY, CHAT_PODS, time.time() + 5 * DAY, lasts_seconds=DAY)
+    (tmp_path / CERTIFICATE_FILE).write_bytes(later.certificate)
+    (tmp_path / KEY_FILE).write_bytes(later.private_key)
     assert not sidecar.reload()
     assert (await _connect(sidecar)).transport.get_extra_info("cipher") is not None
     Pod(tmp_path, 0).mount()

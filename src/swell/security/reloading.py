@@ -71,9 +71,10 @@ class ReloadingContext:
             return (
                 f"{_reason(error)}; until it is put right the one of before is shown on: {_until(self._ends, now_unix)}"
             )
-        if ends <= now_unix:
+        if not begins <= now_unix < ends:
+            why = "has ended already" if ends <= now_unix else f"is not good before {_moment(begins)}"
             return (
-                f"the new certificate {self._certificate} has ended already; the one of before is shown on until "
+                f"the new certificate {self._certificate} {why}; the one of before is shown on until "
                 f"another one is there: {_until(self._ends, now_unix)}"
             )
         self.current, self._read, self._begins, self._ends = made, state, begins, ends
@@ -131,7 +132,11 @@ def _file_state(path: Path) -> tuple[int, ...]:
 
 def _until(ends_unix: float, now_unix: float) -> str:
     ended = "it has ended on" if ends_unix <= now_unix else "it ends on"
-    return f"{ended} {datetime.fromtimestamp(ends_unix, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{ended} {_moment(ends_unix)}"
+
+
+def _moment(unix: float) -> str:
+    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _reason(error: Exception) -> str:

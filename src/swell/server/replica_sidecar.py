@@ -8,7 +8,6 @@ meanwhile. It ends when it is told to, which a kubelet does after the engine has
 import argparse
 import asyncio
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,8 @@ from pathlib import Path
 
 from swell.errors import StateError
 from swell.gateway.file_limit import raise_file_limit
-from swell.security.reloading import validity
+from swell.observe.logs import log_to_stream
+from swell.security.reloading import ReloadingContext
 from swell.security.replica_tls import CA_FILE, CERTIFICATE_FILE, KEY_FILE, replica_context
 from swell.server.replica_health import HealthPort
 from swell.server.replica_relay import LOOK_SECONDS, MAX_CONNECTIONS, Relay
@@ -56,17 +56,14 @@ class Sidecar:
         self.relay = Relay(engine, settings.client, _say)
         self.door = TlsDoor(self.relay.accept)
         self.health = HealthPort(engine, settings.health_path) if settings.health_path else None
-        self._context: ssl.SSLContext | None = None  # for new connections, once it listens
-        self._shown: tuple[bytes, ...] = ()
-        self._problem = ""
+        self._shown: ReloadingContext | None = None  # once it listens
 
     async def open(self) -> None:
         """Listen. Raises StateError where there is no certificate to show, OSError where a port cannot be had."""
         settings = self._settings
-        content = self._content()
-        context = self._context = replica_context(settings.folder)
-        self._shown = content
-        await self.door.open(settings.host, settings.port, lambda: self._context or context)
+        certificate, *others = (settings.folder / name for name in (CERTIFICATE_FILE, KEY_FILE, CA_FILE))
+        shown = self._shown = ReloadingContext(certificate, others, lambda: replica_context(settings.folder))
+        await self.door.open(settings.host, settings.port, lambda: shown.current)
         if self.health is not None:
             await self.health.open(settings.host, settings.health_port)
 
@@ -75,23 +72,14 @@ class Sidecar:
 
         One that cannot be used changes nothing: its files may be written just now.
         """
-        try:
-            content = self._content()
-            if content == self._shown:
-                return False
-            context = replica_context(self._settings.folder)
-            begin, end = validity(self._settings.folder / CERTIFICATE_FILE)
-            if not begin <= self._now() < end:
-                raise StateError(f"the new one is not good now ({begin:.0f} to {end:.0f}, in Unix time)")
-            self._context = context
-        except (OSError, ValueError, StateError) as error:
-            if str(error) != self._problem:
-                self._problem = str(error)
-                _say(f"the old certificate is shown on: {error}")
+        if self._shown is None:
             return False
-        self._shown, self._problem = content, ""
-        _say("another certificate is shown from now on")
-        return True
+        before = self._shown.current
+        self._shown.look(self._now())  # its log says what is wrong
+        is_another = self._shown.current is not before
+        if is_another:
+            _say("another certificate is shown from now on")
+        return is_another
 
     async def watch(self) -> None:
         """Look after certificate and connections until cancelled."""
@@ -110,9 +98,6 @@ class Sidecar:
         self.relay.close()
         if self.health is not None:
             self.health.close()
-
-    def _content(self) -> tuple[bytes, ...]:
-        return tuple((self._settings.folder / name).read_bytes() for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
 
 
 async def _serve(settings: SidecarSettings) -> None:
@@ -155,6 +140,7 @@ def _settings(arguments: Sequence[str]) -> SidecarSettings:
 def main(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM; 2 where it cannot begin."""
     settings = _settings(arguments)
+    log_to_stream(sys.stderr, level="WARNING")
     raise_file_limit(2 * MAX_CONNECTIONS + MAX_HANDSHAKES + SPARE_FILES)
     try:
         if uvloop is None:
