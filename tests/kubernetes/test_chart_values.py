@@ -27,10 +27,8 @@ def value_sets(draw: st.DrawFn) -> Object:
     if has_tls:
         server["tls"] = {"certificate": "/secrets/tls/tls.crt", "private_key": "/private/tls.key"}
     place = {"name": "p", "kind": "kubernetes", "images": {"llama.cpp": "a:1"}, "model_cache": {"claim": claim}}
-    places = [{**place, "name": f"p{number}"} for number in range(draw(st.integers(1, 3)))]
-    for each in places:
-        if draw(st.booleans()):
-            each["namespace"] = draw(namespaces)
+    where = draw(st.lists(st.none() | namespaces, min_size=1, max_size=3, unique=True))
+    places = [{**place, "name": f"p{i}", **({"namespace": name} if name else {})} for i, name in enumerate(where)]
     spec = {"server": server, "providers": places, "models": [{"name": "m", "source": "hf://a/b.gguf"}]}
     return {
         "spec": spec,

@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from kube_children import ISSUED_TLS, OWN_TLS, SETTINGS
 from kube_world import World
 
 from swell.adapters.providers.kubernetes import certificates, names
+from swell.adapters.providers.kubernetes.objects import Secret
 from swell.control.replica import Replica
 from swell.ports.provider import Needs, TlsSidecar
 from swell.security.replica_tls import replica_name
@@ -321,3 +323,14 @@ async def test_an_authority_that_somebody_puts_in_the_place_of_ours_is_taken_by_
         _check(world, replica)
         (identity,) = world.provider.identities
         assert identity.ca in theirs
+
+
+async def test_a_secret_shows_nothing_of_its_content_where_it_is_printed() -> None:
+    async with World(settings=OWN) as world:
+        world.want(_workload(world, count=1))
+        await world.steps(24)
+        secrets = [msgspec.convert(item, Secret) for item in world.cluster.objects["secrets"].values()]
+        assert any(secret.data for secret in secrets)
+        assert not [
+            secret.metadata.name for secret in secrets for value in secret.data.values() if value in repr(secret)
+        ]

@@ -23,7 +23,7 @@ from swell.adapters.providers.kubernetes.prefetch_plan import (
     rows,
 )
 from swell.adapters.providers.kubernetes.settings import ClusterSettings, ModelVolume, Prefetch
-from swell.ports.provider import Expected, Fetch, Needs, Progress
+from swell.ports.provider import Expected, Fetch, Needs, Progress, TlsSidecar
 
 CLAIM = replace(SETTINGS, models=ModelVolume(claim="models"), place="cluster", prefetch=Prefetch(models=True))
 FETCH = Fetch("swell:1", ("python3", "-m", "fetch", "hf://org/name/chat.gguf"))
@@ -156,3 +156,9 @@ def test_what_was_refused_is_not_written_again_at_once() -> None:
     assert plan(found, [], known, "", 29.0).applies == ()
     assert plan(found, [], known, "", 29.0).next_at == 30.0
     assert plan(found, [], known, "", 30.0).applies == (job,)
+
+
+def test_what_stands_in_front_of_engines_is_kept_on_nodes_as_well() -> None:
+    needs = Needs(image="engine:1", tls=TlsSidecar("gateway:1", "own"))
+    found = wanted([Expected("chat", needs)], replace(SETTINGS, prefetch=Prefetch(models=False, images=True)))
+    assert [each.subject for each in found.values()] == ["engine:1", "gateway:1"]

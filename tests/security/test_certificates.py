@@ -14,7 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from swell.errors import StateError
-from swell.security.certificates import check_certificate, ensure_local_certificate, server_ssl_context
+from swell.security.certificates import (
+    check_certificate,
+    ensure_local_certificate,
+    issue_certificate,
+    make_authority,
+    server_ssl_context,
+)
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -195,3 +201,9 @@ def test_a_key_that_others_can_read_is_refused(given: tuple[Path, Path]) -> None
     given[1].chmod(0o644)
     with pytest.raises(StateError, match="chmod 600"):
         check_certificate(*given, NOW)
+
+
+def test_what_was_issued_shows_no_key_where_it_is_printed() -> None:
+    issued = issue_certificate(make_authority(NOW), "localhost", NOW, lasts_seconds=DAY)
+    assert b"PRIVATE KEY" in issued.private_key
+    assert "PRIVATE KEY" not in repr(issued)

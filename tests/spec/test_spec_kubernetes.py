@@ -103,6 +103,29 @@ def test_an_engine_that_speaks_tls_itself_contradicts_the_sidecar(word: str) -> 
         parse_spec(f"models: [{model}]\nproviders: [{{{place}, tls: {{image: g}}}}]", origin="test")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "is_crowded"),
+    [
+        ("", "", True),
+        ("namespace: a", "namespace: a", True),
+        ("context: x, namespace: a", "context: x, namespace: a", True),
+        ("namespace: a", "namespace: b", False),
+        ("context: x", "context: y", False),
+        ("", "namespace: a", False),
+    ],
+)
+def test_two_places_of_one_namespace_would_end_each_others_pods(first: str, second: str, is_crowded: bool) -> None:
+    places = (
+        f"{{name: p{i}, kind: kubernetes, images: {{vllm: x}}, {said}}}" for i, said in enumerate((first, second))
+    )
+    text = f"models: []\nserver: {{custom_resources: {{}}}}\nproviders: [{', '.join(places)}]"
+    if not is_crowded:
+        assert len(parse_spec(text, origin="test").providers) == 2
+        return
+    with pytest.raises(SpecRefusedError, match=r"providers\[1\]\.namespace: is where the Pods of p0 are as well"):
+        parse_spec(text, origin="test")
+
+
 ON_GPUS = "source: hf://org/name, engine: vllm, accelerators: [8xH100]"
 
 

@@ -8,7 +8,7 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class IssuedCertificate:
 
     ca: bytes
     certificate: bytes
-    private_key: bytes
+    private_key: bytes = field(repr=False)
     ends_unix: float
 
 

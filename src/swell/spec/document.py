@@ -58,6 +58,7 @@ class Spec(SpecModel):
             *_repeated("tenant", ((f"tenants[{i}].name", tenant.name) for i, tenant in enumerate(self.tenants))),
             *_repeated("provider", ((f"providers[{i}].name", place.name) for i, place in enumerate(self.providers))),
             *self._placeless(),
+            *self._crowded(),
             *self._unheard(),
             *self._exposed_keys(),
             *self._priceless(),
@@ -106,6 +107,17 @@ class Spec(SpecModel):
             if model.nodes > 1 and isinstance(place, KubernetesSpec) and place.tls is not None:
                 problem = f"is {model.nodes}, and tls of {place.name} does not reach between nodes"
                 yield f"models[{i}].nodes", f"{problem}; use a provider without tls for it"
+
+    def _crowded(self) -> Iterator[Conflict]:
+        """Places of one namespace, which would take each other's Pods for what a server before left behind."""
+        first: dict[tuple[str | None, ...], str] = {}
+        for i, place in enumerate(self.providers):
+            if isinstance(place, KubernetesSpec):
+                where = place.kubeconfig, place.context, place.namespace
+                if where in first:
+                    problem = f"is where the Pods of {first[where]} are as well; give each provider one of its own"
+                    yield f"providers[{i}].namespace", problem
+                first.setdefault(where, place.name)
 
     def _unheard(self) -> Iterator[Conflict]:
         """Models of which somebody else runs as many replicas as Swell decides, while nobody is told how many."""

@@ -207,6 +207,9 @@ class Secret(msgspec.Struct):
     metadata: Meta
     data: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"Secret({self.metadata.name!r}, {sorted(self.data)})"
+
 
 class Resource(msgspec.Struct):
     """One of Swell's own: its spec as it was written, since an amount of money must not become a binary fraction."""

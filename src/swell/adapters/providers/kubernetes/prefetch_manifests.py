@@ -82,7 +82,8 @@ def _by_image(
     """Each image, with the models that it is for and where those may go."""
     found: dict[str, tuple[list[str], list[NodePlacement]]] = {}
     for each in expected:
-        images = [each.needs.image, each.needs.fetch.image if each.needs.fetch is not None else ""]
+        needs = each.needs
+        images = [needs.image, needs.fetch.image if needs.fetch else "", needs.tls.image if needs.tls else ""]
         try:
             placement = node_placement(each.needs, settings.platform)
         except LaunchFailed:

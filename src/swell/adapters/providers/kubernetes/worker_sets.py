@@ -76,20 +76,20 @@ class WorkerSets(Rounds[WorkerSet]):
 
     def set_changed(self, old: WorkerSetSeen | None, new: WorkerSetSeen | None) -> None:
         """A LeaderWorkerSet came, changed or went."""
-        for seen in (new or old,):
-            if seen is not None:
-                found = self._find(seen.name)
-                found.set_changed(new)
-                self._mark_orphan(found)
-                self.look(found)
+        seen = new or old
+        if seen is not None:
+            found = self._find(seen.name)
+            found.set_changed(new)
+            self._mark_orphan(found)
+            self.look(found)
 
     def pod_changed(self, old: PodSeen | None, new: PodSeen | None) -> None:
         """A Pod of one came, changed or went."""
-        for seen in (new or old,):
-            if seen is not None:
-                found = self._find(seen.set_name)
-                found.pod_changed(old, new)
-                self.look(found)
+        seen = new or old
+        if seen is not None:
+            found = self._find(seen.set_name)
+            found.pod_changed(old, new)
+            self.look(found)
 
     def _mark_orphan(self, item: WorkerSet) -> None:
         item.is_orphan |= self._is_settled and item.child is None
