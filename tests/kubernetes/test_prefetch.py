@@ -16,6 +16,7 @@ from swell.adapters.providers.kubernetes.prefetch_manifests import BACKOFF_LIMIT
 from swell.adapters.providers.kubernetes.prefetch_plan import RETRY_SECONDS
 from swell.adapters.providers.kubernetes.provider import KubernetesProvider
 from swell.adapters.providers.kubernetes.settings import Prefetch
+from swell.adapters.providers.kubernetes.watch import RELIST_SECONDS
 from swell.ports.provider import Expected, Fetch, Needs, Preparation, Prepares, Progress
 from swell.testing.cluster import Refused
 
@@ -117,8 +118,8 @@ async def test_a_download_that_lasts_is_seen_and_ends_with_its_model(fake_harnes
     await _until(fake_harness, provider, "model a", Progress.RUNNING)
     await _until(fake_harness, provider, "model b", Progress.DONE)
     provider.expect(_expected("b"))
-    await fake_harness.until(lambda: len(fake_harness.cluster.objects["jobs"]) == 1)
-    assert set(_told(provider)) == {"model b"}
+    await fake_harness.until(lambda: set(_told(provider)) == {"model b"})
+    assert len(fake_harness.cluster.objects["jobs"]) == 1
     provider.expect([])
     await fake_harness.until(lambda: not provider.preparations())
     await fake_harness.until(lambda: not fake_harness.cluster.objects["pods"])
@@ -160,16 +161,20 @@ async def test_replicas_wait_for_nothing_of_it(fake_harness: FakeClusterHarness)
 async def test_what_was_prepared_goes_where_nothing_is_any_more(fake_harness: FakeClusterHarness) -> None:
     before = await _served(fake_harness, BOTH, _expected("a"))
     await _until(fake_harness, before, "model a", Progress.DONE)
-    await fake_harness.until(lambda: bool(_pods(fake_harness)))
-    assert len(_made(fake_harness)) == 3
+    await fake_harness.until(lambda: bool(_pods(fake_harness)) and len(_made(fake_harness)) == 3)
     later = await _served(fake_harness, None, _expected("a"))
-    assert (_made(fake_harness), later.preparations()) == ({}, [])
+    await fake_harness.until(lambda: not _made(fake_harness) and not later.preparations())
+    assert fake_harness.cluster.requests["delete jobs"] == 1
 
 
-async def test_without_prefetch_one_request_is_made_for_it(fake_harness: FakeClusterHarness) -> None:
-    await _served(fake_harness, None, _expected("a"))
-    kinds = {key for key in fake_harness.cluster.requests if "jobs" in key or "daemonsets" in key}
-    assert (kinds, fake_harness.cluster.requests["list pods"]) == (set(), 2)
+async def test_without_prefetch_it_is_looked_once_for_what_there_is(fake_harness: FakeClusterHarness) -> None:
+    provider = await _served(fake_harness, None, _expected("a"))
+    asked = fake_harness.cluster.requests
+    await fake_harness.until(lambda: asked["list jobs"] == asked["list daemonsets"] == 1)
+    await fake_harness.until(lambda: len([each for each in provider.tasks if each.done()]) == 4)
+    for _ in range(5):
+        await fake_harness.pass_seconds(RELIST_SECONDS)
+    assert (asked["list jobs"], asked["list daemonsets"]) == (1, 1)
 
 
 async def test_without_rights_it_is_told_and_replicas_run(fake_harness: FakeClusterHarness) -> None:

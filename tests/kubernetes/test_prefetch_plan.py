@@ -126,7 +126,7 @@ def test_a_job_that_has_done_its_work_is_not_made_again_and_one_that_was_deleted
     assert plan(found, [], known, "", 100.0).applies == (job,)
     late = KEPT_SECONDS - CLOCK_SECONDS
     assert plan(found, [], known, "", late).applies == ()
-    (row,) = rows(found, [], [], known)
+    (row,) = rows(found, [], [], known, {})
     assert (row.progress, row.models) == (Progress.DONE, ("chat",))
 
 
@@ -145,7 +145,7 @@ def test_what_nobody_expects_any_more_goes(progress: Progress) -> None:
     (job,) = wanted(_fetched("chat"), CLAIM).values()
     steps = plan({}, [_seen(job, progress)], Remembered(), "", 0.0)
     assert (steps.deletions, steps.applies) == (((Kind.JOBS, job.name),), ())
-    (row,) = rows({}, [_seen(job, progress)], [], Remembered())
+    (row,) = rows({}, [_seen(job, progress)], [], Remembered(), {})
     assert row.progress is Progress.LEAVING
 
 

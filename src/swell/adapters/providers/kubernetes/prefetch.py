@@ -2,16 +2,17 @@
 
 What is wanted is told by `expect`; what is comes from watches; each look writes what differs. A server that is killed
 leaves Jobs and DaemonSets that a later one knows by their names, so nothing is made twice. Where nothing is to be
-prepared any more, what an earlier server made is looked for once, by its Pods, and goes.
+prepared any more, what an earlier server made is looked after in the same way until it is gone.
 """
 
 import asyncio
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from swell.adapters.providers.kubernetes import names
-from swell.adapters.providers.kubernetes.api import FORBIDDEN, NOT_FOUND, ApiProblem, Kind
+from swell.adapters.providers.kubernetes.api import NOT_FOUND, ApiProblem, Kind
 from swell.adapters.providers.kubernetes.pacing import PacedApi, Pause
 from swell.adapters.providers.kubernetes.prefetch_manifests import Wanted, wanted
 from swell.adapters.providers.kubernetes.prefetch_plan import (
@@ -49,14 +50,17 @@ class Prefetching:
         self._wanted: dict[str, Wanted] = {}
         self._known = Remembered()
         self._wake = asyncio.Event()
-        query = self._query = names.as_query(names.prefetch_labels(settings.installation, settings.place))
-        self._jobs: Watched[WorkSeen] = Watched(Watching(api, Kind.JOBS, query, clock, pause), see_job, self._changed)
-        self._sets: Watched[WorkSeen] = Watched(
-            Watching(api, Kind.DAEMON_SETS, query, clock, pause), see_daemon_set, self._changed
+        self._is_over = False  # nothing is to be prepared, and nothing is left
+        query = names.as_query(names.prefetch_labels(settings.installation, settings.place))
+        self._by_hand = f"kubectl delete jobs,daemonsets -n {settings.namespace} -l {query}"
+        # Who prepares nothing needs no rights for it.
+        jobs, sets, pods = (
+            Watching(api, kind, query, clock, pause, optional=settings.prefetch is None)
+            for kind in (Kind.JOBS, Kind.DAEMON_SETS, Kind.PODS)
         )
-        self._pods: Watched[PodSaid] = Watched(
-            Watching(api, Kind.PODS, query, clock, pause), see_prefetch_pod, lambda old, new: None
-        )
+        self._jobs: Watched[WorkSeen] = Watched(jobs, see_job, self._changed)
+        self._sets: Watched[WorkSeen] = Watched(sets, see_daemon_set, self._changed)
+        self._pods: Watched[PodSaid] = Watched(pods, see_prefetch_pod, lambda old, new: None)
 
     def expect(self, expected: Sequence[Expected]) -> None:
         """What may come. Does nothing where that has not changed."""
@@ -71,53 +75,66 @@ class Prefetching:
 
     def preparations(self) -> list[Preparation]:
         """How everything fares."""
-        if self._settings.prefetch is None:
+        if self._is_over:
             return []
-        found = rows(self._wanted, self._seen(), self._pods.views.values(), self._known)
-        problem = next((each.problem for each in self._watched() if each.denied), "")
-        return [_denied(each, problem) for each in found] if problem else found
+        return rows(self._wanted, self._seen(), self._pods.views.values(), self._known, self._denied())
 
     async def begin(self) -> list["asyncio.Task[None]"]:
         """Find what there is, and look after it from now on, until the tasks are cancelled that this returns.
 
-        A cluster that does not tell within BEGIN_SECONDS does so later. Where nothing is to be prepared, nothing is
-        looked after, and what an earlier server prepared has been deleted.
+        A cluster that does not tell within BEGIN_SECONDS does so later. Where nothing is to be prepared, nobody waits
+        for what there is, and it is looked after until it is gone.
         """
         prefetch = self._settings.prefetch
-        tasks: list[asyncio.Task[None]] = []
-        if prefetch is not None:
-            tasks = [asyncio.ensure_future(each.run()) for each in self._watched()]
+        watches = [asyncio.ensure_future(each.run()) for each in self._watched()]
+        if prefetch is None:
+            return [*watches, asyncio.ensure_future(self._clear(watches))]
         try:
             async with asyncio.timeout(BEGIN_SECONDS):
-                await (self._clear() if prefetch is None else self._ready())
+                await self._ready()
         except TimeoutError:
             _log.warning("what is prepared ahead is not known yet: the cluster does not answer")
         except BaseException:
-            for task in tasks:
+            for task in watches:
                 task.cancel()
             raise
-        return tasks if prefetch is None else [*tasks, asyncio.ensure_future(self._run(prefetch))]
+        return [*watches, asyncio.ensure_future(self._run(prefetch))]
 
     async def _run(self, prefetch: Prefetch) -> None:
         await self._ready()
         while True:
-            self._wake.clear()
-            soonest = await self._step(prefetch)
-            try:
-                async with asyncio.timeout(max(0.0, min(TURN_SECONDS, soonest - self._clock.monotonic()))):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await self._turn(prefetch.queue)
+
+    async def _clear(self, watches: Sequence["asyncio.Task[None]"]) -> None:
+        """Take away what an earlier server prepared; then nothing is looked after any more."""
+        await self._ready()
+        if denied := self._denied():
+            problem = " and ".join(denied.values())
+            words = "what was prepared ahead stays where it may not be seen: %s; to take it away, run: %s"
+            _log.log(logging.WARNING if self.preparations() else logging.INFO, words, problem, self._by_hand)
+        while self.preparations():
+            await self._turn("")
+        self._is_over = True
+        for task in watches:
+            task.cancel()
+
+    async def _turn(self, queue: str) -> None:
+        """Write what is due, and wait until there may be more."""
+        self._wake.clear()
+        soonest = await self._step(queue)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, min(TURN_SECONDS, soonest - self._clock.monotonic()))):
+                await self._wake.wait()
 
     async def _ready(self) -> None:
         for each in self._watched():
             await each.ready.wait()
 
-    async def _step(self, prefetch: Prefetch) -> float:
+    async def _step(self, queue: str) -> float:
         """Write what is due; when to look again, whatever happens."""
         if self._jobs.denied or self._sets.denied:
             return math.inf  # what cannot be seen is not written either
-        steps = plan(self._wanted, self._seen(), self._known, prefetch.queue, self._clock.monotonic())
+        steps = plan(self._wanted, self._seen(), self._known, queue, self._clock.monotonic())
         for kind, name in steps.deletions:
             await self._write((kind, name), None)
         for each in steps.applies:
@@ -160,31 +177,13 @@ class Prefetching:
                 raise
         (self._jobs if kind is Kind.JOBS else self._sets).views.pop(name, None)
 
-    async def _clear(self) -> None:
-        """Nothing is to be prepared: what an earlier server made is known by its Pods, which may always be seen."""
-        try:
-            if not await self._has_pods():
-                return
-            for kind, pages in (
-                (Kind.JOBS, self._api.pages(Kind.JOBS, self._query)),
-                (Kind.DAEMON_SETS, self._api.pages(Kind.DAEMON_SETS, self._query)),
-            ):
-                async for page in pages:
-                    for item in page.items:
-                        await self._delete(kind, item.metadata.name)
-        except ApiProblem as problem:
-            advice = f"; run: kubectl delete jobs,daemonsets -n {self._settings.namespace} -l {self._query}"
-            told = advice if problem.status == FORBIDDEN else ""
-            _log.warning("what was prepared ahead could not be cleared away: %s%s", problem.message, told)
-
-    async def _has_pods(self) -> bool:
-        async for page in self._api.pages(Kind.PODS, self._query):
-            if page.items:
-                return True
-        return False
-
     def _watched(self) -> Iterator[Watched[WorkSeen] | Watched[PodSaid]]:
         yield from (self._jobs, self._sets, self._pods)
+
+    def _denied(self) -> dict[Kind, str]:
+        """Kinds that may not be seen, and what the API says of it."""
+        kinds = ((Kind.JOBS, self._jobs), (Kind.DAEMON_SETS, self._sets))
+        return {kind: each.problem for kind, each in kinds if each.denied}
 
     def _seen(self) -> list[WorkSeen]:
         return [*self._jobs.views.values(), *self._sets.views.values()]
@@ -196,7 +195,3 @@ class Prefetching:
         elif new is not None and new.kind is Kind.JOBS and new.progress is Progress.DONE and old is not None:
             _log.info("a model was fetched ahead by %s", new.name)
         self._wake.set()
-
-
-def _denied(each: Preparation, problem: str) -> Preparation:
-    return Preparation(each.what, each.name, each.models, Progress.FAILED, f"the cluster's API says: {problem}")

@@ -148,9 +148,13 @@ def _is_due(wanted: Wanted, seen: WorkSeen | None, known: Remembered, now: float
 
 
 def rows(
-    wanted: Mapping[str, Wanted], seen: Iterable[WorkSeen], pods: Iterable[PodSaid], known: Remembered
+    wanted: Mapping[str, Wanted],
+    seen: Iterable[WorkSeen],
+    pods: Iterable[PodSaid],
+    known: Remembered,
+    denied: Mapping[Kind, str],
 ) -> list[Preparation]:
-    """How everything fares that is there or shall be."""
+    """How everything fares that is there or shall be. Of kinds that may not be seen, `denied` has the reason."""
     there = {each.name: each for each in seen}
     said: dict[str, list[PodSaid]] = {}
     for pod in pods:
@@ -158,14 +162,28 @@ def rows(
     found = []
     for name, each in wanted.items():
         progress, says = _fares(name, there.get(name), said.get(name, []), known)
-        if problem := known.problems.get((each.kind, name), ""):
+        if problem := denied.get(each.kind, ""):
+            progress, says = Progress.FAILED, _told(problem)
+        elif problem := known.problems.get((each.kind, name), ""):
             says = problem
         found.append(Preparation(each.what, each.subject, each.models, progress, says))
     for name, left in there.items():
         if name not in wanted:
-            what = MODEL if left.kind is Kind.JOBS else IMAGE
+            what = _WHAT[left.kind]
             found.append(Preparation(what, name, (), Progress.LEAVING, known.problems.get((left.kind, name), "")))
+    for kind, problem in denied.items():
+        # Pods may always be seen: those of what may not be say that it is there.
+        for name in said.keys() - wanted.keys() - there.keys():
+            if name.startswith(f"{_WHAT[kind]}-"):
+                found.append(Preparation(_WHAT[kind], name, (), Progress.LEAVING, _told(problem)))
     return found
+
+
+_WHAT = {Kind.JOBS: MODEL, Kind.DAEMON_SETS: IMAGE}
+
+
+def _told(problem: str) -> str:
+    return f"the cluster's API says: {problem}"
 
 
 def _fares(name: str, seen: WorkSeen | None, pods: list[PodSaid], known: Remembered) -> tuple[Progress, str]:
