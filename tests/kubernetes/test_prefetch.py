@@ -171,7 +171,7 @@ async def test_without_prefetch_it_is_looked_once_for_what_there_is(fake_harness
     provider = await _served(fake_harness, None, _expected("a"))
     asked = fake_harness.cluster.requests
     await fake_harness.until(lambda: asked["list jobs"] == asked["list daemonsets"] == 1)
-    await fake_harness.until(lambda: len([each for each in provider.tasks if each.done()]) == 4)
+    await fake_harness.until(lambda: len([each for each in provider.tasks if each.done()]) == 5)
     for _ in range(5):
         await fake_harness.pass_seconds(RELIST_SECONDS)
     assert (asked["list jobs"], asked["list daemonsets"]) == (1, 1)

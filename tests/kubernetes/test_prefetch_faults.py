@@ -7,9 +7,10 @@ import pytest
 from kube_children import SETTINGS
 from kube_world import World
 
+from swell.adapters.providers.kubernetes import prefetch
 from swell.adapters.providers.kubernetes.settings import ClusterSettings, Prefetch
 from swell.control.workload import Workload
-from swell.ports.provider import Fetch, Needs
+from swell.ports.provider import Fetch, Needs, Progress
 from swell.testing.cluster import Refused
 
 FORBIDDEN, BROKEN = 403, 500
@@ -103,3 +104,28 @@ async def test_what_is_left_of_prefetch_and_may_not_be_seen_is_told(caplog: pyte
         lists = world.cluster.requests["list jobs"]
         await world.steps(STEPS)
         assert world.cluster.requests["list jobs"] == lists, "once all is gone, nothing is looked after any more"
+
+
+def _progress(world: World, what: str) -> Progress | None:
+    return next((each.progress for _, each in world.fleet.preparations() if each.what == what), None)
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "denied", "works"), [("jobs", "model", "image"), ("daemonsets", "image", "model")]
+)
+@pytest.mark.parametrize("problem", [FORBIDDEN, BROKEN])
+async def test_one_kind_that_may_not_be_seen_does_not_keep_the_other(
+    forbidden: str, denied: str, works: str, problem: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "BEGIN_SECONDS", 0.0)
+    world = World(settings=BOTH)
+
+    def refuse(verb: str, kind: str) -> None:
+        if kind == forbidden:
+            raise Refused(problem, f"may not {verb} {kind}")
+
+    world.cluster.before_request = refuse
+    async with world:
+        world.want(_asleep(world))
+        await _until(world, lambda: _progress(world, works) is Progress.DONE)
+        assert _progress(world, denied) is (Progress.FAILED if problem == FORBIDDEN else Progress.WAITING)

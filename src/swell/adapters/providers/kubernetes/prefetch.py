@@ -7,7 +7,6 @@ prepared any more, what an earlier server made is looked after in the same way u
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -87,6 +86,7 @@ class Prefetching:
         """
         prefetch = self._settings.prefetch
         watches = [asyncio.ensure_future(each.run()) for each in self._watched()]
+        watches.append(asyncio.ensure_future(self._wake_once_known()))
         if prefetch is None:
             return [*watches, asyncio.ensure_future(self._clear(watches))]
         try:
@@ -101,7 +101,6 @@ class Prefetching:
         return [*watches, asyncio.ensure_future(self._run(prefetch))]
 
     async def _run(self, prefetch: Prefetch) -> None:
-        await self._ready()
         while True:
             await self._turn(prefetch.queue)
 
@@ -130,15 +129,21 @@ class Prefetching:
         for each in self._watched():
             await each.ready.wait()
 
+    async def _wake_once_known(self) -> None:
+        """A list of nothing changes nothing, and would be noticed late."""
+        for each in self._watched():
+            await each.ready.wait()
+            self._wake.set()
+
     async def _step(self, queue: str) -> float:
         """Write what is due; when to look again, whatever happens."""
-        if self._jobs.denied or self._sets.denied:
-            return math.inf  # what cannot be seen is not written either
         steps = plan(self._wanted, self._seen(), self._known, queue, self._clock.monotonic())
         for kind, name in steps.deletions:
             await self._write((kind, name), None)
         for each in steps.applies:
-            if self._wanted.get(each.name) is each:
+            watched = self._jobs if each.kind is Kind.JOBS else self._sets
+            # What cannot be seen is not made either.
+            if self._wanted.get(each.name) is each and watched.ready.is_set() and not watched.denied:
                 await self._write((each.kind, each.name), each)
         return steps.next_at
 
