@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from kube_children import SETTINGS
-from kube_world import World
+from kube_world import STEP_SECONDS, World
 
 from swell.adapters.providers.kubernetes import prefetch
 from swell.adapters.providers.kubernetes.settings import ClusterSettings, Prefetch
 from swell.control.workload import Workload
 from swell.ports.provider import Fetch, Needs, Progress
+from swell.server.draining import PREPARED_SECONDS
 from swell.testing.cluster import Refused
+from swell.testing.cluster.objects import Object
 
 FORBIDDEN, BROKEN = 403, 500
 STEPS = 400
@@ -104,6 +107,108 @@ async def test_what_is_left_of_prefetch_and_may_not_be_seen_is_told(caplog: pyte
         lists = world.cluster.requests["list jobs"]
         await world.steps(STEPS)
         assert world.cluster.requests["list jobs"] == lists, "once all is gone, nothing is looked after any more"
+
+
+async def _gone_in_time(world: World) -> None:
+    """As at the end of a server, which waits so long for its places."""
+    await _until(world, lambda: not world.fleet.preparations(), int(PREPARED_SECONDS / STEP_SECONDS))
+    assert _made(world) == set(), "nobody would have waited any longer"
+
+
+async def test_a_deletion_that_fails_at_the_end_is_tried_again_in_time() -> None:
+    async with World(settings=BOTH) as world:
+        world.want(_asleep(world))
+        await _until(world, lambda: len(_made(world)) == 2)
+        failures = [Refused(BROKEN, "etcd is busy"), Refused(FORBIDDEN, "the webhook does not answer")]
+
+        def fail(verb: str, kind: str) -> None:
+            if verb == "delete" and kind in ("jobs", "daemonsets") and failures:
+                raise failures.pop()
+
+        world.cluster.before_request = fail
+        world.want()
+        await _gone_in_time(world)
+        assert failures == []
+
+
+async def test_what_was_refused_before_does_not_hold_up_the_end() -> None:
+    async with World(settings=IMAGES) as world:
+        world.want(_asleep(world), _asleep(world, "other"))
+        await _until(world, lambda: len(_made(world)) == 2)
+
+        def refuse(verb: str, kind: str) -> None:
+            if (verb, kind) == ("patch", "daemonsets"):
+                raise Refused(FORBIDDEN, "exceeded quota")
+
+        world.cluster.before_request = refuse
+        elsewhere = Needs(image="chat:1", accelerator="L4", accelerators=1)
+        world.want(_asleep(world, needs=elsewhere), _asleep(world, "other"))
+        await world.steps(4)
+        assert any("exceeded quota" in each.says for _, each in world.fleet.preparations())
+        world.want()
+        await _gone_in_time(world)
+        assert world.cluster.requests["delete daemonsets"] == 2
+
+
+async def test_a_write_whose_answer_was_lost_is_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(settings=BOTH) as world:
+        _lose_answers(world, monkeypatch)
+        _deafen(world)
+        world.want(_asleep(world))
+        await _until(world, lambda: bool(world.cluster.objects["jobs"]))
+        world.want()
+        assert world.fleet.preparations(), "it may be there"
+        await _gone_in_time(world)
+
+
+def _lose_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is applied is applied, and nobody hears of it."""
+    apply = world.cluster.apply
+
+    def lose(kind: str, *args: Any, **options: Any) -> Object:
+        found = apply(kind, *args, **options)
+        if kind in ("jobs", "daemonsets"):
+            raise Refused(BROKEN, "the connection broke")
+        return found
+
+    monkeypatch.setattr(world.cluster, "apply", lose)
+
+
+def _deafen(world: World) -> None:
+    """Nobody hears of what happens to Jobs and DaemonSets."""
+
+    def refuse(verb: str, kind: str) -> None:
+        if verb == "watch" and kind in ("jobs", "daemonsets"):
+            raise Refused(BROKEN, "no watches now")
+
+    world.cluster.before_request = refuse
+    world.cluster.break_watches()
+
+
+@pytest.mark.parametrize("settings", [OFF, BOTH], ids=["taken out", "in the file"])
+async def test_an_end_waits_until_it_is_known_what_there_is(
+    settings: ClusterSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "BEGIN_SECONDS", 0.0)
+    async with World(settings=BOTH) as world:
+        world.want(_asleep(world))
+        await _until(world, lambda: len(_made(world)) == 2)
+
+        def fail(verb: str, kind: str) -> None:
+            if kind == "jobs":
+                raise Refused(BROKEN, "etcd is busy")
+
+        world.cluster.before_request = fail
+        world.settings = settings
+        world.want()
+        await world.restart()
+        await _until(world, lambda: not world.cluster.objects["daemonsets"])
+        ((place, unknown),) = world.fleet.preparations()
+        assert (place, unknown.says) == ("cluster", "it is not known what there is: etcd is busy")
+        assert unknown.by_hand.startswith("kubectl delete jobs,daemonsets -n models -l app.kubernetes.io/managed-by=")
+        world.cluster.before_request = lambda verb, kind: None
+        await _until(world, lambda: not world.fleet.preparations())
+        assert _made(world) == set()
 
 
 def _progress(world: World, what: str) -> Progress | None:

@@ -151,10 +151,18 @@ async def test_down_waits_until_what_was_prepared_has_gone_and_leaving_does_not(
 
 async def test_what_was_prepared_and_does_not_go_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draining, "PREPARED_SECONDS", 0.0)
-    scene.machine.preparations = (Preparation("image", "engine:1", (), Progress.LEAVING),)
+    by_hand = "kubectl delete jobs,daemonsets -n models -l swell.internal/place=process"
+    scene.machine.preparations = (
+        Preparation("image", "engine:1", (), Progress.LEAVING),
+        Preparation("model", "model-1", (), Progress.LEAVING, "the cluster's API says: no", by_hand),
+        Preparation("model", "model-2", (), Progress.LEAVING, "", by_hand),
+    )
     scene.ending.request("a person")
     await scene.drained()
-    assert scene.said == ["Not everything that was prepared has gone: image engine:1 of process"]
+    assert scene.said == [
+        "Not everything that was prepared has gone: image engine:1 of process, model model-1 of process "
+        f"(the cluster's API says: no), model model-2 of process. To delete it, run: {by_hand}"
+    ]
 
 
 async def test_one_that_leaves_ends_its_workers_and_the_next_one_finds_the_replicas(scene: Scene) -> None:

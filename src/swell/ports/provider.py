@@ -145,6 +145,7 @@ class Preparation:
     models: tuple[str, ...]  # that it is for
     progress: Progress
     says: str = ""  # what it waits for, how far it is or why it failed
+    by_hand: str = ""  # the command that deletes it, where it may stay behind
 
 
 @runtime_checkable
@@ -158,7 +159,7 @@ class Prepares(Protocol):
         """
 
     def preparations(self) -> Sequence[Preparation]:
-        """Everything that is prepared, or was and has not gone yet."""
+        """Everything that is prepared, or was and has not gone yet; and while that is not known, this."""
 
 
 @dataclass(frozen=True)

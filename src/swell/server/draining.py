@@ -96,12 +96,17 @@ class Draining:
 
 
 async def end_preparations(fleet: Fleet, say: Callable[[str], None]) -> None:
-    """Wait until nothing is prepared any more; what is left after PREPARED_SECONDS was named."""
+    """Wait until nothing is prepared any more; what is left after PREPARED_SECONDS was named, with what deletes it."""
     deadline = asyncio.get_running_loop().time() + PREPARED_SECONDS
     while left := fleet.preparations():
         if asyncio.get_running_loop().time() >= deadline:
-            names = ", ".join(f"{each.what} {each.name} of {place}" for place, each in left)
+            named = [
+                f"{each.what} {each.name} of {place}" + f" ({each.says})" * bool(each.says) for place, each in left
+            ]
+            names = ", ".join(named)
+            commands = "; ".join(dict.fromkeys(each.by_hand for _, each in left if each.by_hand))
             _log.error("not everything that was prepared has gone", extra={"count": len(left), "reason": names})
-            say(f"Not everything that was prepared has gone: {names}")
+            advice = f". To delete it, run: {commands}" if commands else ""
+            say(f"Not everything that was prepared has gone: {names}{advice}")
             return
         await asyncio.sleep(UNTIL_POLL_SECONDS)

@@ -1,6 +1,7 @@
 """Ending what a killed server left running, without starting a server."""
 
 import asyncio
+from collections.abc import Callable
 
 from swell.clock import SystemClock
 from swell.control.fleet import Fleet
@@ -25,16 +26,20 @@ POLL_SECONDS = 0.05
 def stop_leftovers(state: StateDirectory, timeout_seconds: float) -> int:
     """Stop what runs, gateway workers first, and enter what they wrote in the ledger; how many children there were.
 
-    The caller holds the state lock. Raises SwellError where not everything ends in `timeout_seconds`.
+    The caller holds the state lock. Raises SwellError where not everything ends in `timeout_seconds`, or where all has
+    but what was prepared for replicas.
     """
     if not assembly.has_store(state):
         return 0
+    said: list[str] = []
     with assembly.administration(state) as office:
-        found = asyncio.run(_stop(state, office.store, timeout_seconds))
+        found = asyncio.run(_stop(state, office.store, timeout_seconds, said.append))
         enter_spools(state, office.store)
         forget_settings(state, set())
         if found:
             office.note(current_principal(), "down", str(state.root), leftovers=found)
+    if said:
+        raise SwellError(said[0])
     return found
 
 
@@ -46,7 +51,7 @@ def enter_spools(state: StateDirectory, store: Store) -> None:
             return
 
 
-async def _stop(state: StateDirectory, store: Store, timeout_seconds: float) -> int:
+async def _stop(state: StateDirectory, store: Store, timeout_seconds: float, say: Callable[[str], None]) -> int:
     fleet: Fleet
     writer, clock, ask = Writer(), SystemClock(), HttpAsk()
     providers = assembly.providers(state, lambda child_id: fleet.wake())
@@ -66,7 +71,7 @@ async def _stop(state: StateDirectory, store: Store, timeout_seconds: float) -> 
         except TimeoutError:
             raise SwellError(f"{len(fleet.replicas)} children still drain after {timeout_seconds:g} s") from None
         else:
-            await end_preparations(fleet, lambda sentence: None)
+            await end_preparations(fleet, say)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

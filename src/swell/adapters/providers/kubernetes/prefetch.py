@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from swell.adapters.providers.kubernetes import names
 from swell.adapters.providers.kubernetes.api import NOT_FOUND, ApiProblem, Kind
@@ -32,8 +33,9 @@ from swell.ports.provider import Expected, Preparation, Progress
 
 BEGIN_SECONDS = 30.0  # until a server goes on without knowing what is prepared
 TURN_SECONDS = 5.0  # at most between two looks at what is due by time
-BACKOFF_SECONDS = 30.0  # after a write that failed
-REFUSED_SECONDS = 300.0  # after one that would be refused again
+BACKOFF_FIRST_SECONDS = 0.5  # after a write that failed, doubled each time: several tries fit into a server's end
+BACKOFF_MAX_SECONDS = 30.0
+REFUSED_SECONDS = 300.0  # after one that was to make something, and would be refused again
 
 _log = logging.getLogger(__name__)
 
@@ -62,21 +64,28 @@ class Prefetching:
         self._pods: Watched[PodSaid] = Watched(pods, see_prefetch_pod, lambda old, new: None)
 
     def expect(self, expected: Sequence[Expected]) -> None:
-        """What may come. Does nothing where that has not changed."""
+        """What may come. Does nothing where that has not changed, except that what shall go is tried at once."""
         if expected != self._expected:
             self._expected = expected
             self._wanted = wanted(expected, self._settings)
-            self._wake.set()
+        for key in [key for key in self._known.not_before if key[1] not in self._wanted]:
+            self._known.forgive(key)
+        self._wake.set()
 
     def wake(self) -> None:
         """Look at once."""
         self._wake.set()
 
     def preparations(self) -> list[Preparation]:
-        """How everything fares."""
+        """How everything fares; where nothing is wanted, what there is may not be known yet, and that is told."""
         if self._is_over:
             return []
-        return rows(self._wanted, self._seen(), self._pods.views.values(), self._known, self._denied())
+        found = rows(self._wanted, self._seen(), self._pods.views.values(), self._known, self._denied())
+        if not self._wanted and not self._is_known:
+            problem = next((each.problem for each in self._watched() if each.problem), "the cluster does not answer")
+            says = f"it is not known what there is: {problem}"
+            found.append(Preparation("anything", "prepared before", (), Progress.LEAVING, says))
+        return [replace(each, by_hand=self._by_hand) if each.progress is Progress.LEAVING else each for each in found]
 
     async def begin(self) -> list["asyncio.Task[None]"]:
         """Find what there is, and look after it from now on, until the tasks are cancelled that this returns.
@@ -106,12 +115,11 @@ class Prefetching:
 
     async def _clear(self, watches: Sequence["asyncio.Task[None]"]) -> None:
         """Take away what an earlier server prepared; then nothing is looked after any more."""
-        await self._ready()
-        if denied := self._denied():
-            problem = " and ".join(denied.values())
-            words = "what was prepared ahead stays where it may not be seen: %s; to take it away, run: %s"
-            _log.log(logging.WARNING if self.preparations() else logging.INFO, words, problem, self._by_hand)
+        is_told = False
         while self.preparations():
+            if self._is_known and not is_told and (denied := self._denied()):
+                is_told, problem = True, " and ".join(denied.values())
+                _log.warning("what was prepared ahead stays: %s; to take it away, run: %s", problem, self._by_hand)
             await self._turn("")
         self._is_over = True
         for task in watches:
@@ -150,26 +158,43 @@ class Prefetching:
     async def _write(self, key: Key, applied: Wanted | None) -> None:
         """Apply or delete, and take what comes of it for seen: the watch may tell it later than the next look."""
         kind, name = key
+        was_in_doubt = key in self._known.in_doubt
+        if applied is not None:
+            self._known.in_doubt.add(key)
         try:
             if applied is None:
                 await self._delete(kind, name)
-            elif kind is Kind.JOBS:
-                await self._api.apply(Kind.JOBS, name, applied.manifest, manager=names.MANAGER)
-                self._known.done.pop(name, None)
-                self._jobs.views.setdefault(name, WorkSeen(kind, name, applied.digest, Progress.WAITING, "a Pod"))
             else:
-                await self._api.apply(Kind.DAEMON_SETS, name, applied.manifest, manager=names.MANAGER)
-                known = self._sets.views.get(name)
-                if known is None or known.digest != applied.digest:
-                    self._sets.views[name] = WorkSeen(kind, name, applied.digest, Progress.RUNNING, "on no nodes yet")
+                await self._apply(kind, name, applied)
         except ApiProblem as problem:
-            wait = REFUSED_SECONDS if problem.is_final else BACKOFF_SECONDS
-            self._known.not_before[key] = self._clock.monotonic() + max(wait, problem.retry_after_seconds)
-            self._known.problems[key] = f"the cluster's API says: {problem.message}"
-            _log.warning("writing %s %s failed: %s", kind, name, problem.message)
+            if problem.is_final and not was_in_doubt:
+                self._known.in_doubt.discard(key)
+            self._put_off(key, problem, is_refused=problem.is_final and applied is not None)
         else:
-            self._known.not_before.pop(key, None)
-            self._known.problems.pop(key, None)
+            self._known.in_doubt.discard(key)
+            self._known.forgive(key)
+
+    def _put_off(self, key: Key, problem: ApiProblem, *, is_refused: bool) -> None:
+        """Leave one alone for a while, longer each time."""
+        failures = self._known.failures[key] = self._known.failures.get(key, 0) + 1
+        wait = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(failures - 1, 16))
+        wait = max(REFUSED_SECONDS if is_refused else wait, problem.retry_after_seconds)
+        self._known.not_before[key] = self._clock.monotonic() + wait
+        told = f"the cluster's API says: {problem.message}"
+        if self._known.problems.get(key) != told:
+            self._known.problems[key] = told
+            _log.warning("writing %s %s failed: %s", *key, problem.message)
+
+    async def _apply(self, kind: Kind, name: str, applied: Wanted) -> None:
+        if kind is Kind.JOBS:
+            await self._api.apply(Kind.JOBS, name, applied.manifest, manager=names.MANAGER)
+            self._known.done.pop(name, None)
+            self._jobs.views.setdefault(name, WorkSeen(kind, name, applied.digest, Progress.WAITING, "a Pod"))
+            return
+        await self._api.apply(Kind.DAEMON_SETS, name, applied.manifest, manager=names.MANAGER)
+        known = self._sets.views.get(name)
+        if known is None or known.digest != applied.digest:
+            self._sets.views[name] = WorkSeen(kind, name, applied.digest, Progress.RUNNING, "on no nodes yet")
 
     async def _delete(self, kind: Kind, name: str) -> None:
         try:
@@ -184,6 +209,11 @@ class Prefetching:
 
     def _watched(self) -> Iterator[Watched[WorkSeen] | Watched[PodSaid]]:
         yield from (self._jobs, self._sets, self._pods)
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether everything was listed, or may not be."""
+        return all(each.ready.is_set() for each in self._watched())
 
     def _denied(self) -> dict[Kind, str]:
         """Kinds that may not be seen, and what the API says of it."""

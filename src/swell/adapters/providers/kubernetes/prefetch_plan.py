@@ -48,8 +48,15 @@ class Remembered:
 
     done: dict[str, float] = field(default_factory=dict)
     failed: dict[str, float] = field(default_factory=dict)
-    not_before: dict[Key, float] = field(default_factory=dict)  # of writes that were refused
+    not_before: dict[Key, float] = field(default_factory=dict)  # of writes that failed
+    failures: dict[Key, int] = field(default_factory=dict)  # in a row
     problems: dict[Key, str] = field(default_factory=dict)
+    in_doubt: set[Key] = field(default_factory=set)  # applied, without having heard that it is there
+
+    def forgive(self, key: Key) -> None:
+        """Nothing failed: write it when it is due."""
+        for each in (self.not_before, self.failures, self.problems):
+            each.pop(key, None)
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ def plan(wanted: Mapping[str, Wanted], seen: Iterable[WorkSeen], known: Remember
             deletions.append(key)
         else:
             moments.append(again_at)
+    deletions += [key for key in sorted(known.in_doubt) if key not in there and key[1] not in wanted]
     running = sum(each.kind is Kind.JOBS and each.progress in _UNDER_WAY for each in there.values())
     room = math.inf if queue else JOBS_AT_ONCE - running
     applies = []
@@ -167,10 +175,9 @@ def rows(
         elif problem := known.problems.get((each.kind, name), ""):
             says = problem
         found.append(Preparation(each.what, each.subject, each.models, progress, says))
-    for name, left in there.items():
+    for kind, name in dict.fromkeys([*((left.kind, name) for name, left in there.items()), *sorted(known.in_doubt)]):
         if name not in wanted:
-            what = _WHAT[left.kind]
-            found.append(Preparation(what, name, (), Progress.LEAVING, known.problems.get((left.kind, name), "")))
+            found.append(Preparation(_WHAT[kind], name, (), Progress.LEAVING, known.problems.get((kind, name), "")))
     for kind, problem in denied.items():
         # Pods may always be seen: those of what may not be say that it is there.
         for name in said.keys() - wanted.keys() - there.keys():
