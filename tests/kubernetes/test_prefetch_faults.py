@@ -9,6 +9,7 @@ from kube_children import SETTINGS
 from kube_world import STEP_SECONDS, World
 
 from swell.adapters.providers.kubernetes import prefetch
+from swell.adapters.providers.kubernetes.prefetch_manifests import KEPT_SECONDS
 from swell.adapters.providers.kubernetes.settings import ClusterSettings, Prefetch
 from swell.control.workload import Workload
 from swell.ports.provider import Fetch, Needs, Progress
@@ -209,6 +210,19 @@ async def test_an_end_waits_until_it_is_known_what_there_is(
         world.cluster.before_request = lambda verb, kind: None
         await _until(world, lambda: not world.fleet.preparations())
         assert _made(world) == set()
+
+
+async def test_a_model_that_is_declared_again_after_a_week_is_fetched_again() -> None:
+    async with World(settings=MODELS) as world:
+        world.want(_asleep(world))
+        await _until(world, lambda: _progress(world, "model") is Progress.DONE)
+        world.want()
+        await _until(world, lambda: not _made(world))
+        await world.steps(seconds=KEPT_SECONDS)
+        world.want(_asleep(world))
+        assert _progress(world, "model") is Progress.WAITING
+        await _until(world, lambda: _progress(world, "model") is Progress.DONE)
+        assert world.cluster.requests["patch jobs"] == 2
 
 
 def _progress(world: World, what: str) -> Progress | None:

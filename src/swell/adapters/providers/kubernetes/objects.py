@@ -29,6 +29,7 @@ class Condition(msgspec.Struct):
     status: str = ""
     reason: str = ""
     message: str = ""
+    lastTransitionTime: str = ""
 
 
 class Waiting(msgspec.Struct):

@@ -117,6 +117,8 @@ def plan(wanted: Mapping[str, Wanted], seen: Iterable[WorkSeen], known: Remember
         if each.kind is Kind.JOBS and each.progress in (Progress.DONE, Progress.FAILED):
             (known.done if each.progress is Progress.DONE else known.failed).setdefault(each.name, now)
     known.failed = {name: at for name, at in known.failed.items() if (Kind.JOBS, name) in there}
+    # What is wanted again later may have gone from where it was fetched to.
+    known.done = {name: at for name, at in known.done.items() if name in wanted}
     deletions, moments = [], list[float]()
     for key, each in there.items():
         again_at = known.failed.get(each.name, math.inf) + RETRY_SECONDS
