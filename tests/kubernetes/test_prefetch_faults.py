@@ -10,6 +10,7 @@ from kube_world import STEP_SECONDS, World
 
 from swell.adapters.providers.kubernetes import prefetch
 from swell.adapters.providers.kubernetes.prefetch_manifests import KEPT_SECONDS
+from swell.adapters.providers.kubernetes.prefetch_plan import RETRY_SECONDS
 from swell.adapters.providers.kubernetes.settings import ClusterSettings, Prefetch
 from swell.control.workload import Workload
 from swell.ports.provider import Fetch, Needs, Progress
@@ -227,6 +228,34 @@ async def test_a_model_that_is_declared_again_after_a_week_is_fetched_again() ->
 
 def _progress(world: World, what: str) -> Progress | None:
     return next((each.progress for _, each in world.fleet.preparations() if each.what == what), None)
+
+
+async def test_a_job_that_failed_is_made_anew_an_hour_later_whoever_serves_then() -> None:
+    async with World(settings=MODELS) as world:
+        world.controllers.kubelet.refused["chat"] = "not found"
+        world.want(_asleep(world))
+        await _until(world, lambda: _progress(world, "model") is Progress.FAILED, steps=2000)
+        del world.controllers.kubelet.refused["chat"]
+        for _ in range(3):
+            await world.steps(seconds=RETRY_SECONDS / 4)
+            await world.restart()
+        assert _progress(world, "model") is Progress.FAILED
+        await world.steps(seconds=RETRY_SECONDS / 4)
+        await _until(world, lambda: _progress(world, "model") is Progress.DONE)
+        assert world.cluster.requests["patch jobs"] == 2
+
+
+async def test_a_job_that_went_by_itself_is_not_missed_by_a_server_that_came_late() -> None:
+    async with World(settings=MODELS) as world:
+        world.want(_asleep(world))
+        await _until(world, lambda: _progress(world, "model") is Progress.DONE)
+        await world.steps(seconds=KEPT_SECONDS - 600.0)
+        await world.restart()
+        await world.steps(seconds=600.0)
+        await _until(world, lambda: not _made(world))
+        await world.steps(4)
+        assert _progress(world, "model") is Progress.DONE
+        assert world.cluster.requests["patch jobs"] == 1
 
 
 @pytest.mark.parametrize(

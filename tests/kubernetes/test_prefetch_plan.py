@@ -10,7 +10,7 @@ from kube_children import SETTINGS, cluster_settings, needs
 from test_manifests import NEWEST, OLDEST, _expanded, schemas_are_read_once  # noqa: F401  a fixture
 
 from swell.adapters.providers.accelerators import Platform
-from swell.adapters.providers.kubernetes import names
+from swell.adapters.providers.kubernetes import names, objects
 from swell.adapters.providers.kubernetes.api import Kind
 from swell.adapters.providers.kubernetes.prefetch_manifests import KEPT_SECONDS, Wanted, wanted
 from swell.adapters.providers.kubernetes.prefetch_plan import (
@@ -21,12 +21,15 @@ from swell.adapters.providers.kubernetes.prefetch_plan import (
     WorkSeen,
     plan,
     rows,
+    see_job,
 )
 from swell.adapters.providers.kubernetes.settings import ClusterSettings, ModelVolume, Prefetch
 from swell.ports.provider import Expected, Fetch, Needs, Progress, TlsSidecar
 
 CLAIM = replace(SETTINGS, models=ModelVolume(claim="models"), place="cluster", prefetch=Prefetch(models=True))
 FETCH = Fetch("swell:1", ("python3", "-m", "fetch", "hf://org/name/chat.gguf"))
+
+UNIX = 1_700_000_000.0
 
 
 def _fetched(*models: str) -> list[Expected]:
@@ -111,21 +114,21 @@ def test_an_image_is_kept_where_any_of_its_models_may_go() -> None:
 
 def test_few_jobs_run_at_once_unless_a_queue_says_how_many() -> None:
     found = wanted(_fetched(*(f"m{n}" for n in range(JOBS_AT_ONCE + 5))), CLAIM)
-    assert len(plan(found, [], Remembered(), "", 0.0).applies) == JOBS_AT_ONCE
-    assert len(plan(found, [], Remembered(), "downloads", 0.0).applies) == JOBS_AT_ONCE + 5
+    assert len(plan(found, [], Remembered(), "", 0.0, UNIX).applies) == JOBS_AT_ONCE
+    assert len(plan(found, [], Remembered(), "downloads", 0.0, UNIX).applies) == JOBS_AT_ONCE + 5
     first, second, *_ = found.values()
     seen = [_seen(first, Progress.DONE), _seen(second, Progress.RUNNING)]
-    assert len(plan(found, seen, Remembered(), "", 0.0).applies) == JOBS_AT_ONCE - 1
+    assert len(plan(found, seen, Remembered(), "", 0.0, UNIX).applies) == JOBS_AT_ONCE - 1
 
 
 def test_a_job_that_has_done_its_work_is_not_made_again_and_one_that_was_deleted_is() -> None:
     found = wanted(_fetched("chat"), CLAIM)
     (job,) = found.values()
     known = Remembered()
-    assert plan(found, [_seen(job, Progress.DONE)], known, "", 0.0).applies == ()
-    assert plan(found, [], known, "", 100.0).applies == (job,)
+    assert plan(found, [_seen(job, Progress.DONE)], known, "", 0.0, UNIX).applies == ()
+    assert plan(found, [], known, "", 100.0, UNIX).applies == (job,)
     late = KEPT_SECONDS - CLOCK_SECONDS
-    assert plan(found, [], known, "", late).applies == ()
+    assert plan(found, [], known, "", late, UNIX).applies == ()
     (row,) = rows(found, [], [], known, {})
     assert (row.progress, row.models) == (Progress.DONE, ("chat",))
 
@@ -134,16 +137,40 @@ def test_a_job_that_failed_is_tried_again_after_a_while() -> None:
     found = wanted(_fetched("chat"), CLAIM)
     (job,) = found.values()
     known, failed = Remembered(), [_seen(job, Progress.FAILED)]
-    steps = plan(found, failed, known, "", 10.0)
+    steps = plan(found, failed, known, "", 10.0, UNIX)
     assert (steps.deletions, steps.applies, steps.next_at) == ((), (), 10.0 + RETRY_SECONDS)
-    assert plan(found, failed, known, "", steps.next_at).deletions == ((Kind.JOBS, job.name),)
-    assert plan(found, [], known, "", steps.next_at + 1.0).applies == (job,)
+    assert plan(found, failed, known, "", steps.next_at, UNIX).deletions == ((Kind.JOBS, job.name),)
+    assert plan(found, [], known, "", steps.next_at + 1.0, UNIX).applies == (job,)
+
+
+@pytest.mark.parametrize(("clock_error", "tried_again"), [(0.0, 3590.0), (-7200.0, 3600.0), (7200.0, 0.0)])
+def test_when_a_job_failed_is_the_clusters_word(clock_error: float, tried_again: float) -> None:
+    found = wanted(_fetched("chat"), CLAIM)
+    (job,) = found.values()
+    failed = [replace(_seen(job, Progress.FAILED), ended_at=UNIX - 10.0)]
+    later = plan(found, failed, Remembered(), "", 0.0, UNIX + clock_error)
+    assert (later.next_at if not later.deletions else 0.0) == tried_again
+
+
+def test_a_clock_that_is_wrong_makes_no_job_anew_sooner_than_an_hour_after_this_server_made_it() -> None:
+    found = wanted(_fetched("chat"), CLAIM)
+    (job,) = found.values()
+    failed = [replace(_seen(job, Progress.FAILED), ended_at=UNIX - 7200.0)]
+    steps = plan(found, failed, Remembered(made={job.name: 50.0}), "", 60.0, UNIX)
+    assert (steps.deletions, steps.next_at) == ((), 50.0 + RETRY_SECONDS)
+
+
+@pytest.mark.parametrize("stamp", ["", None, "yesterday"])
+def test_a_job_that_does_not_say_when_it_ended_is_taken_to_have_ended_when_it_was_seen(stamp: str | None) -> None:
+    condition = objects.JobCondition("Failed", "True", "BackoffLimitExceeded", "", stamp)
+    job = objects.Job(objects.Meta("model-1"), status=objects.JobStatus(conditions=[condition]))
+    assert (see_job(job).progress, see_job(job).ended_at) == (Progress.FAILED, None)
 
 
 @pytest.mark.parametrize("progress", list(Progress))
 def test_what_nobody_expects_any_more_goes(progress: Progress) -> None:
     (job,) = wanted(_fetched("chat"), CLAIM).values()
-    steps = plan({}, [_seen(job, progress)], Remembered(), "", 0.0)
+    steps = plan({}, [_seen(job, progress)], Remembered(), "", 0.0, UNIX)
     assert (steps.deletions, steps.applies) == (((Kind.JOBS, job.name),), ())
     (row,) = rows({}, [_seen(job, progress)], [], Remembered(), {})
     assert row.progress is Progress.LEAVING
@@ -153,9 +180,9 @@ def test_what_was_refused_is_not_written_again_at_once() -> None:
     found = wanted(_fetched("chat"), CLAIM)
     (job,) = found.values()
     known = Remembered(not_before={(Kind.JOBS, job.name): 30.0})
-    assert plan(found, [], known, "", 29.0).applies == ()
-    assert plan(found, [], known, "", 29.0).next_at == 30.0
-    assert plan(found, [], known, "", 30.0).applies == (job,)
+    assert plan(found, [], known, "", 29.0, UNIX).applies == ()
+    assert plan(found, [], known, "", 29.0, UNIX).next_at == 30.0
+    assert plan(found, [], known, "", 30.0, UNIX).applies == (job,)
 
 
 def test_what_stands_in_front_of_engines_is_kept_on_nodes_as_well() -> None:

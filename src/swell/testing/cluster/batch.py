@@ -58,12 +58,12 @@ class Batch:
         began = status.get("beganAt", now)
         told: dict[str, Any] = {"active": len(active), "failed": len(failed), "beganAt": began, "conditions": []}
         if any(pod["status"]["phase"] == "Succeeded" for pod in pods):
-            told |= {"endedAt": now, "conditions": [condition("Complete", "True")]}
+            told |= {"endedAt": now, "conditions": [self._ended("Complete")]}
         elif len(failed) > spec.get("backoffLimit", 6):
-            why = condition("Failed", "True", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+            why = self._ended("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
             told |= {"endedAt": now, "conditions": [why]}
         elif now >= began + spec.get("activeDeadlineSeconds", float("inf")):
-            why = condition("Failed", "True", "DeadlineExceeded", "Job was active longer than specified deadline")
+            why = self._ended("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
             told |= {"endedAt": now, "active": 0, "conditions": [why]}
             for pod in active:
                 self.cluster.delete("pods", pod["metadata"]["name"])
@@ -71,6 +71,9 @@ class Batch:
             self._make(name, job, "Job", {"batch.kubernetes.io/job-name": name}, node="")
             told["active"] = 1
         self._tell(name, job, told)
+
+    def _ended(self, kind: str, reason: str = "", message: str = "") -> dict[str, str]:
+        return {**condition(kind, "True", reason, message), "lastTransitionTime": self.cluster.stamp()}
 
     def _retry_at(self, failed: list[Object]) -> float:
         ends = [

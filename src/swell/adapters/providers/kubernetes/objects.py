@@ -29,7 +29,6 @@ class Condition(msgspec.Struct):
     status: str = ""
     reason: str = ""
     message: str = ""
-    lastTransitionTime: str = ""
 
 
 class Waiting(msgspec.Struct):
@@ -138,12 +137,18 @@ class JobSpec(msgspec.Struct):
     suspend: bool = False
 
 
+class JobCondition(Condition):
+    """One of a Job's conditions, and since when it is so."""
+
+    lastTransitionTime: str | None = None
+
+
 class JobStatus(msgspec.Struct):
     """How its Pods fare."""
 
     active: int = 0
     failed: int = 0
-    conditions: list[Condition] = []
+    conditions: list[JobCondition] = []
 
 
 class Job(msgspec.Struct):

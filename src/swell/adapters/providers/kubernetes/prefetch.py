@@ -145,7 +145,8 @@ class Prefetching:
 
     async def _step(self, queue: str) -> float:
         """Write what is due; when to look again, whatever happens."""
-        steps = plan(self._wanted, self._seen(), self._known, queue, self._clock.monotonic())
+        now, unix = self._clock.monotonic(), self._clock.unix()
+        steps = plan(self._wanted, self._seen(), self._known, queue, now, unix)
         for kind, name in steps.deletions:
             await self._write((kind, name), None)
         for each in steps.applies:
@@ -189,6 +190,7 @@ class Prefetching:
         if kind is Kind.JOBS:
             await self._api.apply(Kind.JOBS, name, applied.manifest, manager=names.MANAGER)
             self._known.done.pop(name, None)
+            self._known.made[name] = self._clock.monotonic()
             self._jobs.views.setdefault(name, WorkSeen(kind, name, applied.digest, Progress.WAITING, "a Pod"))
             return
         await self._api.apply(Kind.DAEMON_SETS, name, applied.manifest, manager=names.MANAGER)

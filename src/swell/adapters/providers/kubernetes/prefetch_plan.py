@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from swell.adapters.providers.kubernetes import names, objects
 from swell.adapters.providers.kubernetes.api import Kind
@@ -30,6 +31,7 @@ class WorkSeen:
     says: str = ""
     nodes: int = 0
     ready: int = 0
+    ended_at: float | None = None  # of a Job, in Unix time as the cluster has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ class PodSaid:
 
 @dataclass
 class Remembered:
-    """What is no longer to be seen: when, by a monotonic clock, Jobs were first seen to have ended, and how."""
+    """What is no longer to be seen: when, by a monotonic clock, Jobs were made here and had ended, and how."""
 
+    made: dict[str, float] = field(default_factory=dict)
     done: dict[str, float] = field(default_factory=dict)
     failed: dict[str, float] = field(default_factory=dict)
     not_before: dict[Key, float] = field(default_factory=dict)  # of writes that failed
@@ -74,13 +77,15 @@ def see_job(job: objects.Read) -> WorkSeen:
     holds = {each.type: each for each in job.status.conditions if each.status == "True"}
     queue = job.metadata.labels.get(names.QUEUE, "")
     progress, says = Progress.WAITING, "a Pod"
+    end = holds.get("Complete") or holds.get("Failed")
     if "Complete" in holds:
         progress, says = Progress.DONE, ""
     elif "Failed" in holds:
         progress, says = Progress.FAILED, f"{holds['Failed'].reason}: {holds['Failed'].message}".strip(": ")
     elif job.spec.suspend:
         says = f"the queue {queue} to admit it" if queue else "somebody to let it go on: it is suspended"
-    return WorkSeen(Kind.JOBS, job.metadata.name, _digest_of(job.metadata), progress, says)
+    ended_at = _moment(end.lastTransitionTime) if end is not None else None
+    return WorkSeen(Kind.JOBS, job.metadata.name, _digest_of(job.metadata), progress, says, ended_at=ended_at)
 
 
 def see_daemon_set(item: objects.Read) -> WorkSeen:
@@ -110,15 +115,19 @@ def see_prefetch_pod(pod: objects.Read) -> PodSaid:
     return PodSaid(of, is_running=False, is_failed=False, words=waiting_for(pod, container)[:MAX_WAITING_CHARACTERS])
 
 
-def plan(wanted: Mapping[str, Wanted], seen: Iterable[WorkSeen], known: Remembered, queue: str, now: float) -> Steps:
-    """What brings the cluster to what is wanted. Notes in `known` which Jobs have ended."""
+def plan(
+    wanted: Mapping[str, Wanted], seen: Iterable[WorkSeen], known: Remembered, queue: str, now: float, unix: float
+) -> Steps:
+    """What brings the cluster to what is wanted. Notes in `known` which Jobs have ended, and when."""
     there = {(each.kind, each.name): each for each in seen}
     for each in there.values():
         if each.kind is Kind.JOBS and each.progress in (Progress.DONE, Progress.FAILED):
-            (known.done if each.progress is Progress.DONE else known.failed).setdefault(each.name, now)
+            ended = known.done if each.progress is Progress.DONE else known.failed
+            ended.setdefault(each.name, _ended_at(each, known, now, unix))
     known.failed = {name: at for name, at in known.failed.items() if (Kind.JOBS, name) in there}
     # What is wanted again later may have gone from where it was fetched to.
     known.done = {name: at for name, at in known.done.items() if name in wanted}
+    known.made = {name: at for name, at in known.made.items() if name in wanted}
     deletions, moments = [], list[float]()
     for key, each in there.items():
         again_at = known.failed.get(each.name, math.inf) + RETRY_SECONDS
@@ -144,6 +153,12 @@ def plan(wanted: Mapping[str, Wanted], seen: Iterable[WorkSeen], known: Remember
         tuple(each for each in applies if (each.kind, each.name) not in held),
         min((math.inf, *moments, *held.values())),
     )
+
+
+def _ended_at(job: WorkSeen, known: Remembered, now: float, unix: float) -> float:
+    """By the monotonic clock. Whatever the cluster's clock says, it was after this server made it, and not later."""
+    ago = max(0.0, unix - job.ended_at) if job.ended_at is not None else 0.0
+    return max(now - ago, known.made.get(job.name, -math.inf))
 
 
 _UNDER_WAY = (Progress.WAITING, Progress.RUNNING)
@@ -211,6 +226,14 @@ def _fares(name: str, seen: WorkSeen | None, pods: list[PodSaid], known: Remembe
     if seen.progress is Progress.WAITING and (waits or words):
         return seen.progress, waits or f"to be tried again after: {words}"
     return seen.progress, seen.says
+
+
+def _moment(text: str | None) -> float | None:
+    """Unix time of a moment as Kubernetes writes it."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError:
+        return None
 
 
 def _digest_of(metadata: objects.Meta) -> str:
