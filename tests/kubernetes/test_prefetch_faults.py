@@ -277,3 +277,12 @@ async def test_one_kind_that_may_not_be_seen_does_not_keep_the_other(
         world.want(_asleep(world))
         await _until(world, lambda: _progress(world, works) is Progress.DONE)
         assert _progress(world, denied) is (Progress.FAILED if problem == FORBIDDEN else Progress.WAITING)
+
+
+async def test_an_image_that_no_node_is_there_for_is_not_done() -> None:
+    async with World(settings=IMAGES) as world:
+        world.want(_asleep(world, needs=NO_NODE))
+        await _until(world, lambda: bool(_made(world)))
+        await world.steps(4)
+        ((_, image),) = world.fleet.preparations()
+        assert (image.progress, image.says) == (Progress.WAITING, "a node that it is for: there is none")

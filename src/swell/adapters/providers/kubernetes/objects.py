@@ -162,6 +162,7 @@ class Job(msgspec.Struct):
 class DaemonSetStatus(msgspec.Struct):
     """On how many nodes it is and should be."""
 
+    observedGeneration: int = 0
     desiredNumberScheduled: int = 0
     numberReady: int = 0
 

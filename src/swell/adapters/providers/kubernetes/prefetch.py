@@ -16,6 +16,7 @@ from swell.adapters.providers.kubernetes.api import NOT_FOUND, ApiProblem, Kind
 from swell.adapters.providers.kubernetes.pacing import PacedApi, Pause
 from swell.adapters.providers.kubernetes.prefetch_manifests import Wanted, wanted
 from swell.adapters.providers.kubernetes.prefetch_plan import (
+    ITS_PODS,
     Key,
     PodSaid,
     Remembered,
@@ -196,7 +197,7 @@ class Prefetching:
         await self._api.apply(Kind.DAEMON_SETS, name, applied.manifest, manager=names.MANAGER)
         known = self._sets.views.get(name)
         if known is None or known.digest != applied.digest:
-            self._sets.views[name] = WorkSeen(kind, name, applied.digest, Progress.RUNNING, "on no nodes yet")
+            self._sets.views[name] = WorkSeen(kind, name, applied.digest, Progress.WAITING, ITS_PODS)
 
     async def _delete(self, kind: Kind, name: str) -> None:
         try:

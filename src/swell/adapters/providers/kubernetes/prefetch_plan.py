@@ -15,6 +15,7 @@ from swell.ports.provider import Preparation, Progress
 JOBS_AT_ONCE = 8  # that have not ended, where no queue says how many
 CLOCK_SECONDS = 3600.0  # that a Job which goes by itself may seem to go too soon
 RETRY_SECONDS = 3600.0  # from a Job that failed to the next one
+ITS_PODS = "Pods of its own"  # of a DaemonSet that was just written
 
 Key = tuple[Kind, str]
 """Kind and name of an object."""
@@ -92,8 +93,11 @@ def see_daemon_set(item: objects.Read) -> WorkSeen:
     """What matters of a DaemonSet."""
     assert isinstance(item, objects.DaemonSet)  # noqa: S101  it was decoded as one
     nodes, ready = item.status.desiredNumberScheduled, item.status.numberReady
-    progress = Progress.DONE if ready >= nodes else Progress.RUNNING
-    says = f"on {ready} of {nodes} nodes"
+    progress, says = Progress.DONE if ready >= nodes else Progress.RUNNING, f"on {ready} of {nodes} nodes"
+    if item.status.observedGeneration < item.metadata.generation:
+        progress, says = Progress.WAITING, ITS_PODS
+    elif not nodes:
+        progress, says = Progress.WAITING, "a node that it is for: there is none"
     return WorkSeen(Kind.DAEMON_SETS, item.metadata.name, _digest_of(item.metadata), progress, says, nodes, ready)
 
 
