@@ -286,3 +286,28 @@ async def test_an_image_that_no_node_is_there_for_is_not_done() -> None:
         await world.steps(4)
         ((_, image),) = world.fleet.preparations()
         assert (image.progress, image.says) == (Progress.WAITING, "a node that it is for: there is none")
+
+
+async def test_a_job_that_kueue_has_admitted_is_not_held_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(settings=QUEUED) as world:
+        world.controllers.batch.admitting.add("downloads")
+        world.controllers.kubelet.lasting.add("chat")
+        with monkeypatch.context() as patched:
+            _lose_answers(world, patched)
+            _deafen(world)
+            world.want(_asleep(world))
+            await _until(
+                world, lambda: any(not job["spec"]["suspend"] for job in world.cluster.objects["jobs"].values())
+            )
+        (job,) = world.cluster.objects["jobs"].values()
+        tried = world.cluster.requests["patch jobs"]
+        for _ in range(STEPS):
+            await world.steps()
+            if world.cluster.requests["patch jobs"] > tried:
+                break
+        (now,) = world.cluster.objects["jobs"].values()
+        assert world.cluster.requests["patch jobs"] > tried
+        assert now["metadata"]["generation"] == job["metadata"]["generation"], "its spec is as Kueue left it"
+        world.cluster.before_request = lambda verb, kind: None
+        await _until(world, lambda: _progress(world, "model") is Progress.RUNNING)
+        assert [each.says for _, each in world.fleet.preparations()] == [""], "no failure is told that is over"

@@ -49,6 +49,15 @@ def apply(
     return result
 
 
+def take_over(old: Mapping[str, Any], new: Mapping[str, Any], managed: dict[str, set[Path]], *, manager: str) -> None:
+    """Who writes another value than there was, without applying, owns it from then on, alone."""
+    before = dict(_leaves(old, ()))
+    changed = {path for path, value in _leaves(new, ()) if before.get(path) != value}
+    for paths in managed.values():
+        paths -= changed
+    managed.setdefault(manager, set()).update(changed)
+
+
 def merge_patch(live: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """RFC 7396."""
     result = dict(live)

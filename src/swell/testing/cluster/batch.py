@@ -46,7 +46,8 @@ class Batch:
             return
         queue = job["metadata"].get("labels", {}).get(QUEUE, "")
         if queue and spec.get("suspend") is not (queue not in self.admitting):
-            self.cluster.put("jobs", {**job, "spec": {**spec, "suspend": queue not in self.admitting}})
+            held = {**job, "spec": {**spec, "suspend": queue not in self.admitting}}
+            self.cluster.update("jobs", held, manager="kueue")
             return
         active = [pod for pod in pods if pod["status"]["phase"] not in ("Failed", "Succeeded")]
         failed = [pod for pod in pods if pod["status"]["phase"] == "Failed"]

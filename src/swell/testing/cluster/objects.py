@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from swell.clock import Clock
-from swell.testing.cluster.apply import ConflictError, Path, apply, merge_patch
+from swell.testing.cluster.apply import ConflictError, Path, apply, merge_patch, take_over
 
 MAX_EVENTS = 50_000  # that a watch may still ask for
 CLUSTER_WIDE = frozenset({"nodes"})
@@ -192,6 +192,12 @@ class FakeCluster:
         if item.get("spec") != old.get("spec"):
             item["metadata"]["generation"] = old["metadata"]["generation"] + 1
         return self._store(kind, item, "MODIFIED")
+
+    def update(self, kind: str, item: Object, *, manager: str) -> Object:
+        """Store an object's next state as a client of that name, who owns then what differs."""
+        name = item["metadata"]["name"]
+        take_over(self.objects[kind][name], item, self._managed[kind, name], manager=manager)
+        return self.put(kind, item)
 
     def set_status(self, kind: str, name: str, status: Mapping[str, Any]) -> None:
         """Change members of an object's status."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from swell.adapters.providers.kubernetes import names
-from swell.adapters.providers.kubernetes.api import NOT_FOUND, ApiProblem, Kind
+from swell.adapters.providers.kubernetes.api import CONFLICT, NOT_FOUND, ApiProblem, Kind
 from swell.adapters.providers.kubernetes.pacing import PacedApi, Pause
 from swell.adapters.providers.kubernetes.prefetch_manifests import Wanted, wanted
 from swell.adapters.providers.kubernetes.prefetch_plan import (
@@ -182,6 +182,8 @@ class Prefetching:
         wait = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(failures - 1, 16))
         wait = max(REFUSED_SECONDS if is_refused else wait, problem.retry_after_seconds)
         self._known.not_before[key] = self._clock.monotonic() + wait
+        if key[0] is Kind.JOBS and problem.status == CONFLICT:
+            return  # it is there, as somebody has changed it, such as Kueue that let it go on: the watch will tell
         told = f"the cluster's API says: {problem.message}"
         if self._known.problems.get(key) != told:
             self._known.problems[key] = told
@@ -189,7 +191,7 @@ class Prefetching:
 
     async def _apply(self, kind: Kind, name: str, applied: Wanted) -> None:
         if kind is Kind.JOBS:
-            await self._api.apply(Kind.JOBS, name, applied.manifest, manager=names.MANAGER)
+            await self._api.apply(Kind.JOBS, name, applied.manifest, manager=names.MANAGER, force=False)
             self._known.done.pop(name, None)
             self._known.made[name] = self._clock.monotonic()
             self._jobs.views.setdefault(name, WorkSeen(kind, name, applied.digest, Progress.WAITING, "a Pod"))

@@ -15,7 +15,7 @@ from swell.ports.provider import Preparation, Progress
 JOBS_AT_ONCE = 8  # that have not ended, where no queue says how many
 CLOCK_SECONDS = 3600.0  # that a Job which goes by itself may seem to go too soon
 RETRY_SECONDS = 3600.0  # from a Job that failed to the next one
-ITS_PODS = "Pods of its own"  # of a DaemonSet that was just written
+ITS_PODS = "Pods of its own"  # what a DaemonSet waits for that was just written
 
 Key = tuple[Kind, str]
 """Kind and name of an object."""
@@ -144,8 +144,11 @@ def plan(
     room = math.inf if queue else JOBS_AT_ONCE - running
     applies = []
     for each_wanted in wanted.values():
-        is_job = each_wanted.kind is Kind.JOBS
-        if not _is_due(each_wanted, there.get((each_wanted.kind, each_wanted.name)), known, now):
+        is_job, key = each_wanted.kind is Kind.JOBS, (each_wanted.kind, each_wanted.name)
+        if not _is_due(each_wanted, there.get(key), known, now):
+            if key in there and key not in deletions:  # whatever was answered, it is there
+                known.forgive(key)
+                known.in_doubt.discard(key)
             continue
         if is_job and room <= 0:
             continue
