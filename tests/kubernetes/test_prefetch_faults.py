@@ -28,13 +28,14 @@ BOTH = replace(OFF, prefetch=Prefetch(models=True, images=True))
 NO_NODE = Needs(image="vllm:1", accelerator="L4", accelerators=1)
 
 
-def _asleep(world: World, name: str = "chat", needs: Needs | None = None) -> Workload:
+def asleep(world: World, name: str = "chat", needs: Needs | None = None) -> Workload:
     """A model at zero: whatever there is of it was prepared."""
     fetch = Fetch("swell:1", ("fetch", name))
     return world.workload(name, count=0, needs=needs or Needs(image=f"{name}:1", fetch_ahead=fetch))
 
 
-def _made(world: World) -> set[str]:
+def made(world: World) -> set[str]:
+    """Names of what there is."""
     return {*world.cluster.objects["jobs"], *world.cluster.objects["daemonsets"]}
 
 
@@ -43,7 +44,7 @@ async def _until(world: World, condition: Callable[[], bool], steps: int = STEPS
         if condition():
             return
         await world.steps()
-    raise AssertionError(f"not within {steps} steps: {world.fleet.preparations()}, {sorted(_made(world))}")
+    raise AssertionError(f"not within {steps} steps: {world.fleet.preparations()}, {sorted(made(world))}")
 
 
 async def _taken_out(world: World) -> None:
@@ -57,20 +58,20 @@ async def test_what_has_no_pods_goes_too_when_prefetch_is_taken_out(
     settings: ClusterSettings, needs: Needs | None
 ) -> None:
     async with World(settings=settings) as world:
-        world.want(_asleep(world, needs=needs))
-        await _until(world, lambda: bool(_made(world)))
+        world.want(asleep(world, needs=needs))
+        await _until(world, lambda: bool(made(world)))
         await world.steps(4)
         assert not world.cluster.objects["pods"]
         await _taken_out(world)
-        await _until(world, lambda: not _made(world))
+        await _until(world, lambda: not made(world))
         assert world.fleet.preparations() == []
 
 
 @pytest.mark.parametrize("verb", ["list", "delete"])
 async def test_what_is_left_of_prefetch_goes_though_the_api_fails_at_first(verb: str) -> None:
     async with World(settings=BOTH) as world:
-        world.want(_asleep(world))
-        await _until(world, lambda: len(_made(world)) == 2)
+        world.want(asleep(world))
+        await _until(world, lambda: len(made(world)) == 2)
         failures = {"jobs": 3, "daemonsets": 3}
 
         def fail(asked: str, kind: str) -> None:
@@ -80,15 +81,15 @@ async def test_what_is_left_of_prefetch_goes_though_the_api_fails_at_first(verb:
 
         world.cluster.before_request = fail
         await _taken_out(world)
-        assert _made(world)
-        await _until(world, lambda: not _made(world))
+        assert made(world)
+        await _until(world, lambda: not made(world))
         await _until(world, lambda: not world.fleet.preparations())
         assert failures == {"jobs": 0, "daemonsets": 0}
 
 
 async def test_what_is_left_of_prefetch_and_may_not_be_seen_is_told(caplog: pytest.LogCaptureFixture) -> None:
     async with World(settings=BOTH) as world:
-        world.want(_asleep(world))
+        world.want(asleep(world))
         await _until(world, lambda: bool(world.cluster.objects["pods"]))
 
         def refuse(verb: str, kind: str) -> None:
@@ -104,7 +105,7 @@ async def test_what_is_left_of_prefetch_and_may_not_be_seen_is_told(caplog: pyte
             "the cluster's API says: may not list daemonsets",
         }
         world.cluster.before_request = lambda verb, kind: None
-        await _until(world, lambda: not _made(world))
+        await _until(world, lambda: not made(world))
         await _until(world, lambda: not world.fleet.preparations())
         lists = world.cluster.requests["list jobs"]
         await world.steps(STEPS)
@@ -114,13 +115,13 @@ async def test_what_is_left_of_prefetch_and_may_not_be_seen_is_told(caplog: pyte
 async def _gone_in_time(world: World) -> None:
     """As at the end of a server, which waits so long for its places."""
     await _until(world, lambda: not world.fleet.preparations(), int(PREPARED_SECONDS / STEP_SECONDS))
-    assert _made(world) == set(), "nobody would have waited any longer"
+    assert made(world) == set(), "nobody would have waited any longer"
 
 
 async def test_a_deletion_that_fails_at_the_end_is_tried_again_in_time() -> None:
     async with World(settings=BOTH) as world:
-        world.want(_asleep(world))
-        await _until(world, lambda: len(_made(world)) == 2)
+        world.want(asleep(world))
+        await _until(world, lambda: len(made(world)) == 2)
         failures = [Refused(BROKEN, "etcd is busy"), Refused(FORBIDDEN, "the webhook does not answer")]
 
         def fail(verb: str, kind: str) -> None:
@@ -135,8 +136,8 @@ async def test_a_deletion_that_fails_at_the_end_is_tried_again_in_time() -> None
 
 async def test_what_was_refused_before_does_not_hold_up_the_end() -> None:
     async with World(settings=IMAGES) as world:
-        world.want(_asleep(world), _asleep(world, "other"))
-        await _until(world, lambda: len(_made(world)) == 2)
+        world.want(asleep(world), asleep(world, "other"))
+        await _until(world, lambda: len(made(world)) == 2)
 
         def refuse(verb: str, kind: str) -> None:
             if (verb, kind) == ("patch", "daemonsets"):
@@ -144,7 +145,7 @@ async def test_what_was_refused_before_does_not_hold_up_the_end() -> None:
 
         world.cluster.before_request = refuse
         elsewhere = Needs(image="chat:1", accelerator="L4", accelerators=1)
-        world.want(_asleep(world, needs=elsewhere), _asleep(world, "other"))
+        world.want(asleep(world, needs=elsewhere), asleep(world, "other"))
         await world.steps(4)
         assert any("exceeded quota" in each.says for _, each in world.fleet.preparations())
         world.want()
@@ -156,7 +157,7 @@ async def test_a_write_whose_answer_was_lost_is_waited_for_at_the_end(monkeypatc
     async with World(settings=BOTH) as world:
         _lose_answers(world, monkeypatch)
         _deafen(world)
-        world.want(_asleep(world))
+        world.want(asleep(world))
         await _until(world, lambda: bool(world.cluster.objects["jobs"]))
         world.want()
         assert world.fleet.preparations(), "it may be there"
@@ -193,8 +194,8 @@ async def test_an_end_waits_until_it_is_known_what_there_is(
 ) -> None:
     monkeypatch.setattr(prefetch, "BEGIN_SECONDS", 0.0)
     async with World(settings=BOTH) as world:
-        world.want(_asleep(world))
-        await _until(world, lambda: len(_made(world)) == 2)
+        world.want(asleep(world))
+        await _until(world, lambda: len(made(world)) == 2)
 
         def fail(verb: str, kind: str) -> None:
             if kind == "jobs":
@@ -210,17 +211,34 @@ async def test_an_end_waits_until_it_is_known_what_there_is(
         assert unknown.by_hand.startswith("kubectl delete jobs,daemonsets -n models -l app.kubernetes.io/managed-by=")
         world.cluster.before_request = lambda verb, kind: None
         await _until(world, lambda: not world.fleet.preparations())
-        assert _made(world) == set()
+        assert made(world) == set()
+
+
+async def test_an_end_without_the_right_to_see_what_there_is_says_so() -> None:
+    async with World(settings=QUEUED) as world:
+        world.want(asleep(world))
+        await _until(world, lambda: bool(made(world)))
+
+        def refuse(verb: str, kind: str) -> None:
+            if kind == "jobs":
+                raise Refused(FORBIDDEN, f"may not {verb} {kind}")
+
+        world.cluster.before_request = refuse
+        world.want()
+        await world.restart()
+        await world.steps(4)
+        ((_, unknown),) = world.fleet.preparations()
+        assert (unknown.says, bool(unknown.by_hand)) == ("it is not known what there is: may not list jobs", True)
 
 
 async def test_a_model_that_is_declared_again_after_a_week_is_fetched_again() -> None:
     async with World(settings=MODELS) as world:
-        world.want(_asleep(world))
+        world.want(asleep(world))
         await _until(world, lambda: _progress(world, "model") is Progress.DONE)
         world.want()
-        await _until(world, lambda: not _made(world))
+        await _until(world, lambda: not made(world))
         await world.steps(seconds=KEPT_SECONDS)
-        world.want(_asleep(world))
+        world.want(asleep(world))
         assert _progress(world, "model") is Progress.WAITING
         await _until(world, lambda: _progress(world, "model") is Progress.DONE)
         assert world.cluster.requests["patch jobs"] == 2
@@ -233,7 +251,7 @@ def _progress(world: World, what: str) -> Progress | None:
 async def test_a_job_that_failed_is_made_anew_an_hour_later_whoever_serves_then() -> None:
     async with World(settings=MODELS) as world:
         world.controllers.kubelet.refused["chat"] = "not found"
-        world.want(_asleep(world))
+        world.want(asleep(world))
         await _until(world, lambda: _progress(world, "model") is Progress.FAILED, steps=2000)
         del world.controllers.kubelet.refused["chat"]
         for _ in range(3):
@@ -247,12 +265,12 @@ async def test_a_job_that_failed_is_made_anew_an_hour_later_whoever_serves_then(
 
 async def test_a_job_that_went_by_itself_is_not_missed_by_a_server_that_came_late() -> None:
     async with World(settings=MODELS) as world:
-        world.want(_asleep(world))
+        world.want(asleep(world))
         await _until(world, lambda: _progress(world, "model") is Progress.DONE)
         await world.steps(seconds=KEPT_SECONDS - 600.0)
         await world.restart()
         await world.steps(seconds=600.0)
-        await _until(world, lambda: not _made(world))
+        await _until(world, lambda: not made(world))
         await world.steps(4)
         assert _progress(world, "model") is Progress.DONE
         assert world.cluster.requests["patch jobs"] == 1
@@ -274,15 +292,15 @@ async def test_one_kind_that_may_not_be_seen_does_not_keep_the_other(
 
     world.cluster.before_request = refuse
     async with world:
-        world.want(_asleep(world))
+        world.want(asleep(world))
         await _until(world, lambda: _progress(world, works) is Progress.DONE)
         assert _progress(world, denied) is (Progress.FAILED if problem == FORBIDDEN else Progress.WAITING)
 
 
 async def test_an_image_that_no_node_is_there_for_is_not_done() -> None:
     async with World(settings=IMAGES) as world:
-        world.want(_asleep(world, needs=NO_NODE))
-        await _until(world, lambda: bool(_made(world)))
+        world.want(asleep(world, needs=NO_NODE))
+        await _until(world, lambda: bool(made(world)))
         await world.steps(4)
         ((_, image),) = world.fleet.preparations()
         assert (image.progress, image.says) == (Progress.WAITING, "a node that it is for: there is none")
@@ -295,7 +313,7 @@ async def test_a_job_that_kueue_has_admitted_is_not_held_again(monkeypatch: pyte
         with monkeypatch.context() as patched:
             _lose_answers(world, patched)
             _deafen(world)
-            world.want(_asleep(world))
+            world.want(asleep(world))
             await _until(
                 world, lambda: any(not job["spec"]["suspend"] for job in world.cluster.objects["jobs"].values())
             )

@@ -54,7 +54,7 @@ def take_over(old: Mapping[str, Any], new: Mapping[str, Any], managed: dict[str,
     before = dict(_leaves(old, ()))
     changed = {path for path, value in _leaves(new, ()) if before.get(path) != value}
     for paths in managed.values():
-        paths -= changed
+        paths.difference_update(changed)
     managed.setdefault(manager, set()).update(changed)
 
 

@@ -82,7 +82,7 @@ class Prefetching:
         if self._is_over:
             return []
         found = rows(self._wanted, self._seen(), self._pods.views.values(), self._known, self._denied())
-        if not self._wanted and not self._is_known:
+        if not self._wanted and not (self._is_known and self._may_see):
             problem = next((each.problem for each in self._watched() if each.problem), "the cluster does not answer")
             says = f"it is not known what there is: {problem}"
             found.append(Preparation("anything", "prepared before", (), Progress.LEAVING, says))
@@ -219,6 +219,11 @@ class Prefetching:
     def _is_known(self) -> bool:
         """Whether everything was listed, or may not be."""
         return all(each.ready.is_set() for each in self._watched())
+
+    @property
+    def _may_see(self) -> bool:
+        """Whether rights are there, or none are expected to be: who prepares nothing has been given none."""
+        return self._settings.prefetch is None or not self._denied()
 
     def _denied(self) -> dict[Kind, str]:
         """Kinds that may not be seen, and what the API says of it."""
