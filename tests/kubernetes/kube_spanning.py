@@ -1,16 +1,27 @@
-"""The provider suite's harnesses with children that span two nodes each."""
+"""Replicas that span nodes: the provider suite's harnesses with two nodes each, and workloads of a world with three."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from control_plane import ControlPlane
 from kube_harness import SPOT_NODE, ClusterHarness, FakeClusterHarness, RealClusterHarness, SeenPod
+from kube_world import World
 from paper_sets import LeaderWorkerSet, PaperSets
 
 from swell.adapters.providers.kubernetes import names
+from swell.adapters.providers.kubernetes.api import FORBIDDEN
+from swell.control.replica import Replica
+from swell.control.workload import Slot, Workload
+from swell.ports.engine import LaunchCommand
 from swell.ports.provider import ChildHandle, ChildSpec, Machine, Needs
+from swell.testing.cluster import Refused
 
 NODES = 2
+WORLD_NODES = 3
+READS = ("list", "watch")
+ALL_VERBS = (*READS, "patch", "delete")
 WORKER = ("python3", "-m", "engine", "--rank=$(LWS_WORKER_INDEX)")
 
 
@@ -73,3 +84,67 @@ class RealSpanningHarness(Spanning, RealClusterHarness):
     async def close(self) -> None:
         self.nodes.client.deletecollection(LeaderWorkerSet)
         await super().close()
+
+
+def over(world: World, count: int = 1, fingerprint: str = "v1", **changes: Any) -> Workload:
+    """Replicas of a model over WORLD_NODES nodes each."""
+
+    def launch(slot: Slot) -> LaunchCommand:
+        assert slot.span is not None
+        argv = ("engine", f"--port={slot.port}", f"--leader={slot.span.leader}", fingerprint)
+        return LaunchCommand(argv, {"ENGINE_KEY": slot.key}, WORKER)
+
+    needs = Needs(image="engine", nodes=WORLD_NODES)
+    return world.workload(count=count, fingerprint=fingerprint, **{"needs": needs, "launch": launch, **changes})
+
+
+def sets_of(world: World) -> dict[str, Any]:
+    """LeaderWorkerSets, by name."""
+    return world.cluster.objects["leaderworkersets"]
+
+
+def pods_of(world: World, replica: Replica) -> dict[str, str]:
+    """Names of a replica's Pods, by which node it is."""
+    own = [pod for pod in world.pods() if pod["metadata"]["annotations"].get(names.CHILD) == replica.child_id]
+    return {pod["metadata"]["labels"][names.SET_INDEX]: pod["metadata"]["name"] for pod in own}
+
+
+def deny(world: World, verbs: Collection[str] = READS) -> None:
+    """Take rights to LeaderWorkerSets away; watches end, as those of a real server do after some minutes."""
+
+    def refuse(verb: str, kind: str) -> None:
+        if kind == "leaderworkersets" and verb in verbs:
+            raise Refused(FORBIDDEN, f"leaderworkersets is forbidden: cannot {verb}")
+
+    world.cluster.before_request = refuse
+    world.cluster.break_watches()
+
+
+def hide(world: World) -> None:
+    """The API knows no LeaderWorkerSets any more, though they and their controller are there."""
+    world.cluster.absent.add("leaderworkersets")
+    world.cluster.break_watches()
+
+
+def show(world: World) -> None:
+    """Undo both."""
+    world.cluster.before_request = lambda verb, kind: None
+    world.cluster.absent.clear()
+
+
+def refuse_times(world: World, verb: str, kind: str, count: int) -> list[Refused]:
+    """Have the next requests of a kind fail; those that have not yet."""
+    left = [Refused(503, "etcdserver: leader changed") for _ in range(count)]
+
+    def refuse(asked: str, of: str) -> None:
+        if left and (asked, of) == (verb, kind):
+            raise left.pop()
+
+    world.cluster.before_request = refuse
+    return left
+
+
+def left_in(world: World) -> set[str]:
+    """Everything of replicas that is still there."""
+    kinds = ("leaderworkersets", "deployments", "pods", "secrets", "poddisruptionbudgets")
+    return {f"{kind}/{name}" for kind in kinds for name in world.cluster.objects[kind]}

@@ -63,13 +63,16 @@ class Scene:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     audited: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.machine, self.intents = FakeMachine(self.clock), Intents()
         self.providers = {"process": FakeProvider(self.machine)}
         self.fleet = Fleet(providers=self.providers, intents=self.intents, ask=_nobody, clock=self.clock)
         self.ending = Ending(self.changed, self.said.append, self._audit, lambda: None, on_signal=Way.LEAVE)
-        self.draining = Draining(self.fleet, self.providers, self.changed, lambda: False, self.said.append)
+        self.draining = Draining(
+            self.fleet, self.providers, self.changed, lambda: False, self.said.append, self.noted.append
+        )
         self.models = [self._workload("chat", "replica", 2)]
 
     def _audit(self, act: str, principal: str) -> None:
@@ -224,3 +227,16 @@ async def test_hurrying_ends_what_ends_anyway(scene: Scene) -> None:
     assert len(graces) == 1
     await scene.draining.hurry(Way.DOWN)
     assert len(graces) == 3
+
+
+async def test_what_does_not_end_in_time_is_told_with_what_keeps_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "END_MARGIN_SECONDS", -1.5)  # as long as the replicas have
+    kept = next(replica for replica in scene.fleet.replicas if replica.log_path.stem == "chat-0")
+    scene.machine.waiting[kept.child_id] = "its LeaderWorkerSet to be deleted: forbidden"
+    await scene.steps()
+    scene.ending.request("a person")
+    await scene.drained()
+    assert scene.said == ["Not everything ended in time: chat-0 (its LeaderWorkerSet to be deleted: forbidden), chat-1"]
+    assert scene.noted == scene.said

@@ -82,3 +82,16 @@ def test_a_path_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="choose another with --state"):
         StateDirectory(tmp_path / "file" / "s").create()
+
+
+def test_what_a_server_could_not_end_is_told_once(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path / "s")
+    state.create()
+    assert state.take_left() == ""
+    state.note_left("Not everything ended in time: chat-0")
+    state.note_left("Not everything that was prepared has gone: image engine:1 of cluster")
+    assert state.take_left().splitlines() == [
+        "Not everything ended in time: chat-0",
+        "Not everything that was prepared has gone: image engine:1 of cluster",
+    ]
+    assert state.take_left() == ""

@@ -33,10 +33,14 @@ def _stop_server(path: Path, timeout_seconds: float) -> str:
     state = StateDirectory(path.absolute())
     if not state.is_locked() or not answers(state):
         return ""
+    state.take_left()  # of an earlier end
     with server(path) as running:
         running.stop()
     for _ in range(int(timeout_seconds / _POLL_SECONDS) + 1):
         if not state.is_locked():
+            if left := state.take_left():
+                told = "; ".join(left.splitlines())
+                raise SwellError(f"the server has stopped. {told}. Mend what keeps it, then run: swell down")
             return "server"
         time.sleep(_POLL_SECONDS)
     raise SwellError(f"the server still drains after {timeout_seconds:g} s; give it longer with --timeout")

@@ -5,7 +5,7 @@ A server that leaves ends its gateway workers alone, and one that was ousted doe
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from swell.control.fleet import Fleet
@@ -25,7 +25,10 @@ _log = logging.getLogger(__name__)
 
 
 class Draining:
-    """Ends what a fleet runs, each with the time that it was promised. `changed` is set when the fleet changes."""
+    """Ends what a fleet runs, each with the time that it was promised. `changed` is set when the fleet changes.
+
+    What could not be ended is said, and noted for whoever asked for the end elsewhere.
+    """
 
     def __init__(
         self,
@@ -34,12 +37,14 @@ class Draining:
         changed: asyncio.Event,
         has_workers: Callable[[], bool],
         say: Callable[[str], None],
+        note: Callable[[str], None],
     ) -> None:
         self._fleet = fleet
         self._providers = providers
         self._changed = changed
         self._has_workers = has_workers
         self._say = say
+        self._note = note
 
     async def hurry(self, way: Way | None) -> None:
         """Let everything that ends have HURRIED_SECONDS and no more."""
@@ -77,7 +82,11 @@ class Draining:
         self._fleet.want([])
         longest = max((w.drain_seconds + w.stop_grace_seconds for w in models), default=0.0)
         await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
-        await end_preparations(self._fleet, self._say)
+        await end_preparations(self._fleet, self._tell)
+
+    def _tell(self, sentence: str) -> None:
+        self._say(sentence)
+        self._note(sentence)
 
     async def _until(self, condition: Callable[[], bool], seconds: float, kind: str = "") -> None:
         try:
@@ -90,9 +99,14 @@ class Draining:
                         async with asyncio.timeout(UNTIL_POLL_SECONDS):  # `wait_for` may forget a cancellation
                             await self._changed.wait()
         except TimeoutError:
-            left = [place(replica) for replica in self._fleet.replicas if kind in ("", replica.kind)]
-            _log.error("not everything ended in time", extra={"count": len(left), "reason": ", ".join(left)})
-            self._say(f"Not everything ended in time: {', '.join(left)}")
+            left = [replica for replica in self._fleet.replicas if kind in ("", replica.kind)]
+            _log.error("not everything ended in time", extra={"count": len(left), "reason": left_words(left)})
+            self._tell(f"Not everything ended in time: {left_words(left)}")
+
+
+def left_words(left: Iterable[Replica]) -> str:
+    """Replicas that do not end, each with what keeps it, as far as its place says."""
+    return ", ".join(place(each) + (f" ({each.waiting})" if each.waiting else "") for each in left)
 
 
 async def end_preparations(fleet: Fleet, say: Callable[[str], None]) -> None:

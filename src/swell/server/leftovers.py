@@ -12,7 +12,7 @@ from swell.metering.ingest import SpoolReader
 from swell.ports.store import Store
 from swell.server import assembly
 from swell.server.administration import current_principal
-from swell.server.draining import end_preparations
+from swell.server.draining import end_preparations, left_words
 from swell.server.gateway_workload import forget_settings
 from swell.server.replica_runs import end_runs
 from swell.server.state_directory import StateDirectory
@@ -69,7 +69,8 @@ async def _stop(state: StateDirectory, store: Store, timeout_seconds: float, say
                     fleet.report_in_flight({})
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            raise SwellError(f"{len(fleet.replicas)} children still drain after {timeout_seconds:g} s") from None
+            left = f"{len(fleet.replicas)} children still drain after {timeout_seconds:g} s"
+            raise SwellError(f"{left}: {left_words(fleet.replicas)}") from None
         else:
             await end_preparations(fleet, say)
         finally:

@@ -124,6 +124,7 @@ class RunningServer:
             self._changed,
             lambda: bool(self._roll.here or self._channel.connected()),
             self._troubles.say,
+            parts.state.note_left,
         )
         self._watch = model_watch(
             parts, self._fleet, self._money.alerts.book, lambda: self._roll.living, self.ending.stop

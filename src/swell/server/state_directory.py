@@ -5,7 +5,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,25 @@ class StateDirectory:
     def resources(self) -> Path:
         """The custom resources as they were last read, for when their cluster does not answer."""
         return self.root / "resources.json"
+
+    @property
+    def left(self) -> Path:
+        """What the server that ended last could not end, in words, until somebody was told."""
+        return self.root / "left"
+
+    def note_left(self, sentence: str) -> None:
+        """Add to what could not be ended. A disk that is full keeps nobody from ending."""
+        with suppress(OSError), self.left.open("a", encoding="utf-8") as file:
+            file.write(f"{sentence}\n")
+
+    def take_left(self) -> str:
+        """What could not be ended, a sentence a line, and forget it."""
+        try:
+            text = self.left.read_text(encoding="utf-8", errors="replace").strip()
+            self.left.unlink()
+        except OSError:
+            return ""
+        return text
 
     @property
     def installation_file(self) -> Path:

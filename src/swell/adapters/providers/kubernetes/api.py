@@ -4,7 +4,7 @@ Contract for every implementation: calls return what the server answered or rais
 of them tries again by itself, because whoever asks knows better by then what to ask for.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -92,6 +92,15 @@ class ClusterApi(Protocol):
 
     async def close(self) -> None:
         """Close its connections."""
+
+
+async def ignoring_gone(call: Awaitable[None]) -> None:
+    """Delete or annotate what may be gone already. Raises ApiProblem."""
+    try:
+        await call
+    except ApiProblem as problem:
+        if problem.status != NOT_FOUND:
+            raise
 
 
 class ResourceApi(ClusterApi, Protocol):

@@ -47,6 +47,7 @@ class Group:
     applied: Scale | None = None  # as last written, or found; None: there is no Deployment
     applied_generation: int = 0
     is_retired: bool = False  # another fingerprint has taken its place
+    is_clearing: bool = False  # its Deployment has gone, and what else it had goes
     empty_since: float | None = None
     problem: str = ""  # why the last write failed
     failures: int = 0
@@ -75,7 +76,7 @@ class Group:
 
     def made(self, uid: str, scale: Scale, generation: int) -> None:
         """The Deployment has this scale now."""
-        self.uid, self.applied, self.applied_generation = uid, scale, generation
+        self.uid, self.applied, self.applied_generation, self.is_clearing = uid, scale, generation, False
 
     def unmake(self) -> None:
         """There is no Deployment any more."""

@@ -82,7 +82,10 @@ def scaled(name: str, uid: str, scale: Scale) -> dict[str, Any]:
 
 
 def secret(child: ChildSpec, settings: ClusterSettings, name: str = "") -> dict[str, Any]:
-    """The environment of a Deployment's engines, where only they can read it; of a LeaderWorkerSet's by its `name`."""
+    """The environment of a Deployment's engines, where only they can read it; of a LeaderWorkerSet's by its `name`.
+
+    It is made first and goes last, so that a later server knows by it whatever a killed one may have left.
+    """
     data = {key: base64.b64encode(value.encode()).decode() for key, value in child.env.items()}
     return {
         "apiVersion": "v1",
@@ -93,6 +96,7 @@ def secret(child: ChildSpec, settings: ClusterSettings, name: str = "") -> dict[
                 **names.labels(settings.installation, child.workload, child.fingerprint),
                 names.COMPONENT: names.REPLICA,
             },
+            "annotations": {names.FULL_NAME: child.workload, **({names.CHILD: child.child_id} if name else {})},
         },
         "type": "Opaque",
         "data": data,

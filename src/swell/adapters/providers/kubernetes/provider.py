@@ -19,6 +19,7 @@ from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.pacing import Pace, PacedApi, Pause
 from swell.adapters.providers.kubernetes.pods import ENGINE
 from swell.adapters.providers.kubernetes.prefetch import Prefetching
+from swell.adapters.providers.kubernetes.remains import Remains
 from swell.adapters.providers.kubernetes.seen import (
     DeploymentSeen,
     NodeSeen,
@@ -88,6 +89,7 @@ class KubernetesProvider:
         self._current: dict[str, Group] = {}  # by workload, the one that was started last
         self._logs: dict[Path, str] = {}  # child ids by log, the last one each
         self._adopting = True
+        self._has_recalled = False
         self.tasks: list[asyncio.Task[None]] = []
         query = names.as_query(names.replica_selector(settings.installation))
         self._deployments: Watched[DeploymentSeen] = Watched(
@@ -107,10 +109,14 @@ class KubernetesProvider:
         exits = on_exit or (lambda _: None)
         self._prefetching = Prefetching(self.api, settings, clock, pause)
         self._certificates = Certificates(self.api, settings, clock, self._groups)
-        self._turns = Turns(
-            self.api, settings, clock, self._groups, self._sets, self._known_nodes, exits, self._certificates
+        self._set_turns = WorkerSets(
+            self.api, settings, clock, self._sets, self._groups, self._known_nodes, self._known_sets, exits
         )
-        self._set_turns = WorkerSets(self.api, settings, clock, self._sets, self._groups, self._known_nodes, exits)
+        kept = self._groups, self._sets
+        self._remains = Remains(self.api, settings, clock, *kept, self._certificates, self._set_turns.recall)
+        self._turns = Turns(
+            self.api, settings, clock, *kept, self._known_nodes, exits, self._certificates, self._remains
+        )
 
     @property
     def binding(self) -> Binding:
@@ -150,6 +156,7 @@ class KubernetesProvider:
         found = self._find(child_id)
         if found is not None and not found.is_gone:
             return _handle(child_id, log_path)
+        await self._recall_sets()
         spanning = self._set_turns.adopt(child_id, log_path)
         if spanning is not None:
             self._keep(child_id, log_path, spanning)
@@ -166,7 +173,8 @@ class KubernetesProvider:
             for group in self._groups.values():
                 group.end_orphans(self._clock.monotonic())
             self._set_turns.end_orphans()
-            self._turns.clear_secrets()
+            self._remains.look()
+            self._turns.wake()
             self.tasks += await self._prefetching.begin()
         self._end_adoption()
 
@@ -279,6 +287,17 @@ class KubernetesProvider:
         if problem := await self._certificates.begin():
             raise _out_of_reach(problem)
 
+    async def _recall_sets(self) -> None:
+        """Find LeaderWorkerSets without Pods, too, where they cannot be read. Raises AtCapacity."""
+        if self._has_recalled or not self._worker_sets.is_blind:
+            return
+        try:
+            await self._remains.recall_sets()
+        except ApiProblem as problem:
+            if not problem.is_final:
+                raise _out_of_reach(problem.message) from problem
+        self._has_recalled = True
+
     def _address(self, home: Group | WorkerSet, pod: PodSeen) -> Address | None:
         """Where gateways reach a Pod."""
         if not pod.address:
@@ -341,6 +360,9 @@ class KubernetesProvider:
 
     def _known_nodes(self) -> dict[str, NodeSeen] | None:
         return None if self._nodes.denied else self._nodes.views
+
+    def _known_sets(self) -> dict[str, WorkerSetSeen] | None:
+        return None if self._worker_sets.is_blind else self._worker_sets.views
 
     def _worker_set_changed(self, old: WorkerSetSeen | None, new: WorkerSetSeen | None) -> None:
         self._set_turns.set_changed(old, new)

@@ -6,10 +6,10 @@ once, as far as the pace allows. A write that fails is not repeated but planned 
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
-from swell.adapters.providers.kubernetes.api import NOT_FOUND, ApiProblem
+from swell.adapters.providers.kubernetes.api import ApiProblem
 from swell.clock import Clock
 
 WRITES_AT_ONCE = 16
@@ -107,10 +107,3 @@ class Rounds(ABC, Generic[_Item]):
         item.not_before = now + max(wait, problem.retry_after_seconds)
         item.problem = f"the cluster's API says: {problem.message}"
         return now
-
-    async def _ignoring_gone(self, call: Awaitable[None]) -> None:
-        try:
-            await call
-        except ApiProblem as problem:
-            if problem.status != NOT_FOUND:
-                raise

@@ -72,6 +72,8 @@ class PodSeen:
     waiting: str
     set_name: str = ""  # its LeaderWorkerSet, where it is a node of several
     index: int = 0  # which of its nodes: 0 leads
+    set_size: int = 0  # how many there are; 0 where nobody says
+    workload: str = ""  # of a LeaderWorkerSet's Pod
     preparing_code: int | None = None  # what runs before the engine has failed, with this exit code
     preparing_words: str = ""
 
@@ -145,10 +147,26 @@ def see_pod(pod: objects.Read) -> PodSeen:
         cost=_number(meta.annotations.get(names.DELETION_COST, "")),
         accelerator=meta.annotations.get(names.ACCELERATOR, ""),
         waiting=waiting_for(pod, engine)[:MAX_WAITING_CHARACTERS],
-        set_name=meta.labels.get(names.SET_NAME, ""),
-        index=_number(meta.labels.get(names.SET_INDEX, "")),
+        **_place_in_set(meta),
         **_prepared(status),
     )
+
+
+def _place_in_set(meta: objects.Meta) -> dict[str, Any]:
+    """All that has to be known of a LeaderWorkerSet where only its Pods can be read."""
+    if not meta.labels.get(names.SET_NAME):
+        return {}
+    return {
+        "set_name": meta.labels[names.SET_NAME],
+        "index": _number(meta.labels.get(names.SET_INDEX, "")),
+        "set_size": _number(meta.annotations.get(names.SET_SIZE, "")),
+        "workload": full_name(meta),
+    }
+
+
+def full_name(meta: objects.Meta) -> str:
+    """The workload that an object is of."""
+    return meta.annotations.get(names.FULL_NAME, meta.labels.get(names.WORKLOAD, ""))
 
 
 def see_deployment(item: objects.Read) -> DeploymentSeen:
@@ -160,7 +178,7 @@ def see_deployment(item: objects.Read) -> DeploymentSeen:
         name=meta.name,
         uid=meta.uid,
         group=names.group_key(meta.labels),
-        workload=meta.annotations.get(names.FULL_NAME, meta.labels.get(names.WORKLOAD, "")),
+        workload=full_name(meta),
         generation=meta.generation,
         scale=Scale.read(item.spec.replicas, meta.annotations.get(names.CHILDREN, "")),
         problem=failed.message if failed is not None and failed.status == "True" else "",
@@ -175,7 +193,7 @@ def see_worker_set(item: objects.Read) -> WorkerSetSeen:
     return WorkerSetSeen(
         name=meta.name,
         uid=meta.uid,
-        workload=meta.annotations.get(names.FULL_NAME, meta.labels.get(names.WORKLOAD, "")),
+        workload=full_name(meta),
         child_id=meta.annotations.get(names.CHILD, ""),
         size=item.spec.leaderWorkerTemplate.size,
         is_ending=meta.deletionTimestamp is not None,

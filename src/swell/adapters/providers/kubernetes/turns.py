@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable, Mapping
 
 from swell.adapters.providers.kubernetes import manifests, names
-from swell.adapters.providers.kubernetes.api import ApiProblem, Kind
+from swell.adapters.providers.kubernetes.api import ApiProblem, Kind, ignoring_gone
 from swell.adapters.providers.kubernetes.certificates import Certificates
 from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.manifests import Scale
 from swell.adapters.providers.kubernetes.pacing import PacedApi
 from swell.adapters.providers.kubernetes.plan import KILL_GRACE_SECONDS, Deletion, Marking, Plan, plan
+from swell.adapters.providers.kubernetes.remains import Remains, is_used
 from swell.adapters.providers.kubernetes.rounds import TURN_SECONDS, Rounds
 from swell.adapters.providers.kubernetes.seen import NodeSeen
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
@@ -18,7 +19,7 @@ from swell.adapters.providers.kubernetes.worker_set import WorkerSet
 from swell.clock import Clock
 
 CLAIMS_AT_ONCE = 10  # of one group, before it is looked at again
-CERTIFICATES = "certificates"  # what is being written where it is no group: a group's key has a slash
+CERTIFICATES, REMAINS = "certificates", "remains"  # what is being written where it is no group: its key has a slash
 DELETED_BY_OTHERS = "its Deployment was deleted by somebody else"
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Turns(Rounds[Group]):
         nodes: Callable[[], Mapping[str, NodeSeen] | None],
         on_exit: Callable[[str], None],
         certificates: Certificates,
+        remains: Remains,
     ) -> None:
         super().__init__(clock, groups)
         self._api = api
@@ -47,13 +49,8 @@ class Turns(Rounds[Group]):
         self._nodes = nodes
         self._on_exit = on_exit
         self._certificates = certificates
-        self._secrets_to_clear = False
+        self._remains = remains
         self._known: dict[str, Group] | None = None  # by the id of a child of an earlier server
-
-    def clear_secrets(self) -> None:
-        """Delete Secrets of nothing that runs, which a killed server may have left."""
-        self._secrets_to_clear = True
-        self._wake.set()
 
     def home_of(self, child_id: str) -> Group | None:
         """The group that a child of an earlier server belongs to, by what Deployments and Pods say."""
@@ -66,11 +63,11 @@ class Turns(Rounds[Group]):
         return self._known.get(child_id)
 
     def _besides(self) -> None:
-        if self._certificates.is_due(self._clock.monotonic()) and CERTIFICATES not in self._writing:
+        now = self._clock.monotonic()
+        if self._certificates.is_due(now) and CERTIFICATES not in self._writing:
             self._begin(CERTIFICATES, self._certificates.turn())
-        if self._secrets_to_clear and "" not in self._writing:
-            self._secrets_to_clear = False
-            self._begin("", self._clear_secrets())
+        if self._remains.is_due(now) and REMAINS not in self._writing:
+            self._begin(REMAINS, self._remains.turn())
 
     def _look_at(self, group: Group, now: float) -> None:
         for child in group.advance(self._nodes(), now):
@@ -88,6 +85,8 @@ class Turns(Rounds[Group]):
                 self._later[group.key] = again
             elif not group.children and not group.pods and group.applied is None and not group.vacancies:
                 del self._groups[group.key]
+                if group.is_clearing and group.problem:  # its Deployment has gone, and not everything else
+                    self._remains.look()
 
     async def _write(self, group: Group, found: Plan, with_claims: bool) -> None:
         try:
@@ -114,7 +113,7 @@ class Turns(Rounds[Group]):
     async def _mark(self, group: Group, markings: tuple[Marking, ...]) -> None:
         for marking in markings:
             child_id, run, cost = marking.mark
-            await self._ignoring_gone(
+            await ignoring_gone(
                 self._api.annotate(marking.pod.name, manifests.mark(child_id=child_id, run=run, cost=cost))
             )
             group.marks[marking.pod.uid] = marking.mark
@@ -140,7 +139,7 @@ class Turns(Rounds[Group]):
 
     async def _delete(self, group: Group, deletion: Deletion) -> None:
         pod, grace = deletion.pod, deletion.grace_seconds
-        await self._ignoring_gone(self._api.delete(Kind.PODS, pod.name, grace_seconds=grace))
+        await ignoring_gone(self._api.delete(Kind.PODS, pod.name, grace_seconds=grace))
         victim = group.victims.get(pod.uid)
         if victim is not None:
             victim.sent_seconds = grace
@@ -151,24 +150,14 @@ class Turns(Rounds[Group]):
 
     async def _remove(self, group: Group) -> None:
         if self._certificates.are_asked_for(group):  # first: what is asked for is made again
-            await self._ignoring_gone(self._api.delete(Kind.CERTIFICATES, names.certificate_name(group.name)))
-        await self._ignoring_gone(self._api.delete(Kind.DEPLOYMENTS, group.name))
+            await ignoring_gone(self._api.delete(Kind.CERTIFICATES, names.certificate_name(group.name)))
+        await ignoring_gone(self._api.delete(Kind.DEPLOYMENTS, group.name))
         group.unmake()
-        await self._ignoring_gone(self._api.delete(Kind.SECRETS, group.name))
+        group.is_clearing = True
         if group.authority:
-            await self._ignoring_gone(self._api.delete(Kind.SECRETS, names.certificate_name(group.name)))
-        others = {each.workload for each in self._groups.values() if each is not group}
-        if group.workload not in others | {each.workload for each in self._sets.values()}:
-            await self._ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(group.workload)))
-
-    async def _clear_secrets(self) -> None:
-        query = names.as_query(names.replica_selector(self._settings.installation))
-        try:
-            async for page in self._api.pages(Kind.SECRETS, query):
-                used = {group.name for group in self._groups.values()} | self._sets.keys()
-                used |= self._certificates.secrets()
-                for secret in page.items:
-                    if secret.metadata.name not in used:
-                        await self._ignoring_gone(self._api.delete(Kind.SECRETS, secret.metadata.name))
-        except ApiProblem as problem:
-            _log.warning("Secrets of nothing that runs could not be cleared: %s", problem.message)
+            await ignoring_gone(self._api.delete(Kind.SECRETS, names.certificate_name(group.name)))
+        if not is_used(group.workload, self._groups, self._sets):
+            await ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(group.workload)))
+        await ignoring_gone(
+            self._api.delete(Kind.SECRETS, group.name)
+        )  # last: by it a later server knows of the others

@@ -55,7 +55,8 @@ class Watched(Generic[_View]):
     """Views of the objects of a kind, by name. `on_change` is told what an object was and what it is now.
 
     `view` makes of an object what is worth keeping. `denied` says that this kind may not be read at all, `missing` that
-    the cluster has no such kind.
+    the cluster has no such kind. Then views are of what there was: an API that knows no kind any more does not say that
+    its objects have gone, for it says the same while it begins, or where only another version of them is served.
     """
 
     def __init__(
@@ -79,6 +80,11 @@ class Watched(Generic[_View]):
         self._optional = watching.optional
         self.problem = ""
         self.lists = 0
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether views are not what there is now."""
+        return self.denied or self.missing
 
     def silent_seconds(self, now: float) -> float:
         """For how long the API has given no answer; 0 while it answers."""
@@ -145,17 +151,14 @@ class Watched(Generic[_View]):
         if problem.status == TOO_OLD:
             self._version = ""
         is_absent = self._optional and problem.status == NOT_FOUND
-        if is_absent:
-            self._version, self.missing = "", True
-            for name in list(self.views):
-                self._put(name, None)
         if problem.status == FORBIDDEN or is_absent:
-            self.denied = problem.status == FORBIDDEN
+            self._version = ""  # a list tells at once when it may be read again; a watch may have nothing to tell
+            self.denied, self.missing = problem.status == FORBIDDEN, is_absent
             self.ready.set()
         self._failures += 1
         if self._failing_since is None:
             self._failing_since = self._clock.monotonic()
-        if problem.status != TOO_OLD and not (self._optional and (self.denied or self.missing)):
+        if problem.status != TOO_OLD and not (self._optional and self.is_blind):
             _log.warning("watching %s failed: %s", self._kind, problem.message)
         most = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures - 1, 16))
         await self._pause(most * self._chance.uniform(0.5, 1.0))

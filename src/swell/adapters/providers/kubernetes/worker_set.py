@@ -6,8 +6,12 @@ while its first node is ready, which is asked, and all others run.
 
 The controller of LeaderWorkerSets would make all Pods anew. It does where no server is there; a server that adopts the
 replica finds it as if nothing had been.
+
+While LeaderWorkerSets cannot be read, none is taken for gone: one is there until its deletion by name was answered, and
+its Pods have stayed away since. Who comes after that answer was made by one that an API did not know which knows none.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +22,8 @@ from swell.adapters.providers.kubernetes.seen import MAX_WAITING_CHARACTERS, Pod
 from swell.ports.provider import ChildSpec, Loss, Machine
 
 TELL_SECONDS = 30.0  # at most until an end is told although something is left
+AWAY_SECONDS = 5.0  # that Pods have stayed away, where nothing else tells that their LeaderWorkerSet has gone
+ASK_AGAIN_SECONDS = 30.0  # at most between two deletions of one whose Pods come again
 DELETED_BY_OTHERS = "its LeaderWorkerSet was deleted by somebody else"
 
 
@@ -35,15 +41,24 @@ class WorkerSet:
     child_id: str = ""  # as the LeaderWorkerSet says, or its Pods
     was_made: bool = False
     is_ending: bool = False  # somebody has deleted it, and it is still there
-    is_asked: bool = False  # its deletion was
+    is_hidden: bool = False  # LeaderWorkerSets cannot be read now
+    is_tried: bool = False  # somebody may have made it, whether or not that was answered
+    is_asked: bool = False  # its deletion was answered
+    asked_at: float = -math.inf
+    ask_at: float = -math.inf  # no sooner
     is_orphan: bool = False  # nobody adopted it
     has_secret: bool = False  # its environment lies in the cluster
+    is_clearing: bool = False  # what it left is being cleared away
     sent: dict[str, int] = field(default_factory=dict)  # by uid, the grace with which a Pod's end was asked for
     killed_at: dict[str, float] = field(default_factory=dict)  # by uid
     members: set[str] = field(default_factory=set)  # uids of Pods of this run
     problem: str = ""  # why the last write failed
     failures: int = 0
     not_before: float = 0.0
+    _asked_pods: set[str] = field(default_factory=set)  # uids of those that were there when its deletion was answered
+    _pods_at: float = -math.inf  # when there was one last
+    _is_unsure: bool = False  # whether they stay away
+    _returns: int = 0  # times that they did not
     _departed: dict[str, PodSeen] = field(default_factory=dict)  # as last seen
     _failed: PodSeen | None = None  # the first of which a container ended by itself, as it was then
     _last_code: int | None = None  # of the first node, once it has ended
@@ -65,9 +80,14 @@ class WorkerSet:
         return self.is_orphan or (child is not None and (not child.is_held or child.is_lost))
 
     @property
+    def may_be(self) -> bool:
+        """Whether there is a LeaderWorkerSet, as far as known."""
+        return self.is_tried and not self.is_asked if self.is_hidden else bool(self.uid)
+
+    @property
     def is_left(self) -> bool:
-        """Whether there is anything of it in the cluster."""
-        return bool(self.uid or self.pods)
+        """Whether there is anything of it in the cluster, as far as known."""
+        return self.may_be or bool(self.pods) or self._is_unsure
 
     def start(self, spec: ChildSpec, now: float) -> None:
         """It is to be made."""
@@ -79,9 +99,15 @@ class WorkerSet:
         if child_id != self.child_id or not self.is_left:
             return False
         child = self.children[child_id] = Child(child_id, log_path, now)
-        if not self.uid or self.is_ending:  # its server was about to let it go
+        if not self.may_be or self.is_ending:  # its server was about to let it go
             child.kill_at = now
         return True
+
+    def recall(self, workload: str, child_id: str) -> None:
+        """Its Secret tells of it, and whatever an earlier server made after that may be there."""
+        self.workload, self.child_id = self.workload or workload, self.child_id or child_id
+        self.is_tried = self.was_made = self.has_secret = True
+        self.is_clearing = False
 
     def leave(self, child_id: str, grace_seconds: float, now: float) -> None:
         """Ask the replica to end; a later call can only shorten its grace."""
@@ -94,8 +120,8 @@ class WorkerSet:
         """A Pod came, changed or went."""
         if new is not None:
             self.pods[new.uid] = new
-            self.has_secret = True
-            self.child_id = self.child_id or new.child_id
+            self.recall(new.workload, new.child_id)
+            self.size = max(self.size, new.set_size)
             self._note_failure(new)
         if old is not None and (new is None or new.uid != old.uid):
             self.pods.pop(old.uid, None)
@@ -119,7 +145,20 @@ class WorkerSet:
 
     def made(self, uid: str) -> None:
         """There is one."""
-        self.uid, self.was_made, self.has_secret = uid, True, True
+        self.uid, self.is_tried, self.was_made, self.has_secret = uid, True, True, True
+
+    def deletion_answered(self, now: float, *, is_known: bool) -> None:
+        """It was deleted, or the API knows none of that name."""
+        self.is_asked, self.asked_at, self._asked_pods = True, now, set(self.pods)
+        if not is_known:
+            self.uid = ""
+
+    def shown(self, is_hidden: bool, seen: WorkerSetSeen | None) -> None:
+        """LeaderWorkerSets cannot be read any more, or can again: `seen` is what it is then."""
+        self.is_hidden = is_hidden
+        if seen is not None and not is_hidden:
+            self.set_changed(seen)
+            self.is_asked = seen.is_ending  # whatever was answered meanwhile
 
     def is_ready(self, child: Child) -> bool:
         """Whether it may get requests: all nodes run, and the first one says so."""
@@ -135,8 +174,11 @@ class WorkerSet:
     def advance(self, nodes: Nodes, now: float) -> list[Child]:
         """Bring the replica up to what is seen; it, if its end may be told since."""
         child = self.child
+        self._look_for_return(now)
         if child is not None and not child.is_gone:
             self._settle(child, nodes, now)
+        if child is not None and self.shall_end:
+            child.waiting = self._keeping()
         self._departed.clear()
         for kept in (self.sent, self.killed_at):
             for uid in [uid for uid in kept if uid not in self.pods]:
@@ -144,10 +186,35 @@ class WorkerSet:
         if child is None or child.is_told or child.ended_at is None:
             return []
         is_cleared = not self.is_left and not self.has_secret
-        if not is_cleared and now < child.ended_at + TELL_SECONDS:
-            return []
+        is_late = now >= child.ended_at + TELL_SECONDS and not self._is_unsure
+        if not is_cleared and not (is_late and (self.is_asked or not self.may_be)):
+            return []  # while its LeaderWorkerSet is not deleted, all that it had may come again
         child.is_told = True
         return [child]
+
+    def _look_for_return(self, now: float) -> None:
+        """Where sets are hidden, their Pods tell whether one is there all the same."""
+        if not self.is_hidden:
+            self._is_unsure = False
+            return
+        if self.pods:
+            self._pods_at = now
+        if self.is_asked and self.pods.keys() - self._asked_pods:
+            self.is_asked, self._returns = False, self._returns + 1
+            self.ask_at = now + min(ASK_AGAIN_SECONDS, 2.0 ** min(self._returns, 16))
+        self._is_unsure = self.is_asked and now < self._sure_at
+
+    @property
+    def _sure_at(self) -> float:
+        return max(self.asked_at, self._pods_at) + AWAY_SECONDS
+
+    def _keeping(self) -> str:
+        """What keeps it from its end, where that is not its Pods' own."""
+        if self.may_be and self.problem:
+            return f"its LeaderWorkerSet to be deleted: {self.problem}"
+        if self.is_hidden and self._returns:
+            return "its Pods to stay away: they come again, while LeaderWorkerSets cannot be read"
+        return ""
 
     def _settle(self, child: Child, nodes: Nodes, now: float) -> None:
         self.members |= self.pods.keys() if not child.pod else set()
@@ -194,9 +261,8 @@ class WorkerSet:
         gone = [pod for pod in own if pod.is_ending or pod.uid not in self.pods]
         if gone and not child.is_lost:
             child.is_lost = child.has_notice = True
-            is_deleted = self.was_made and not self.uid
             child.last_words = (
-                DELETED_BY_OTHERS if is_deleted else f"{_place_of(gone[0].index)} was taken: {gone[0].name}"
+                DELETED_BY_OTHERS if not self.may_be else f"{_place_of(gone[0].index)} was taken: {gone[0].name}"
             )
 
     def _bind(self, child: Child) -> None:
@@ -221,7 +287,8 @@ class WorkerSet:
             away = sorted({pod.node for pod in self.pods.values() if is_away(pod.node, nodes)})
             return f"node {', '.join(away)}, which is not ready" if away else ""
         if not self.pods:
-            return f"Pods: {self.problem}" if self.problem else "Pods"
+            hidden = "LeaderWorkerSets cannot be read" if self.is_hidden else ""
+            return f"Pods: {self.problem or hidden}".removesuffix(": ")
         reasons: dict[str, list[str]] = {}
         by_index = {pod.index: pod for pod in self.pods.values() if pod.is_active}
         for index in range(self.size):
@@ -241,6 +308,9 @@ class WorkerSet:
 
     def moments(self) -> Iterator[float]:
         """When something is to be done although nothing happens."""
+        yield self.ask_at
+        if self._is_unsure:
+            yield self._sure_at
         child = self.child
         if child is None or child.is_told:
             return

@@ -6,6 +6,7 @@ controller would make another.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swell.adapters.providers.kubernetes.children import Nodes, is_away
@@ -35,17 +36,21 @@ def plan_set(worker_set: WorkerSet, nodes: Nodes, now: float) -> SetPlan:
     child = worker_set.child
     if not worker_set.shall_end:
         is_new = child is not None and not worker_set.was_made
-        return SetPlan(is_new=is_new, next_at=min((math.inf, *worker_set.moments())))
-    is_deletion = bool(worker_set.uid) and not worker_set.is_asked
-    is_deleted = worker_set.is_asked or not worker_set.uid
+        return SetPlan(is_new=is_new, next_at=_next(worker_set.moments(), now))
+    is_deletion = worker_set.may_be and not worker_set.is_asked and now >= worker_set.ask_at
+    is_deleted = worker_set.is_asked or not worker_set.may_be
     due = [_deletion(worker_set, pod, nodes, now) for pod in worker_set.pods.values()] if is_deleted else []
     forced = [at + FORCE_SECONDS for uid, at in worker_set.killed_at.items() if worker_set.sent.get(uid)]
     return SetPlan(
         is_deletion=is_deletion,
         deletions=tuple(each for each in due if each is not None),
         is_clearing=worker_set.has_secret and not worker_set.is_left,
-        next_at=min((math.inf, *worker_set.moments(), *forced)),
+        next_at=_next((*worker_set.moments(), *forced), now),
     )
+
+
+def _next(moments: Iterable[float], now: float) -> float:
+    return min((at for at in moments if at > now), default=math.inf)
 
 
 def _deletion(worker_set: WorkerSet, pod: PodSeen, nodes: Nodes, now: float) -> Deletion | None:

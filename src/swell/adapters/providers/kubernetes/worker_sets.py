@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from swell.adapters.providers.kubernetes import manifests, names
-from swell.adapters.providers.kubernetes.api import ApiProblem, Kind
+from swell.adapters.providers.kubernetes.api import NOT_FOUND, ApiProblem, Kind, ignoring_gone
 from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.pacing import PacedApi
 from swell.adapters.providers.kubernetes.plan import KILL_GRACE_SECONDS, Deletion
+from swell.adapters.providers.kubernetes.remains import is_used
 from swell.adapters.providers.kubernetes.rounds import Rounds
 from swell.adapters.providers.kubernetes.seen import NodeSeen, PodSeen, WorkerSetSeen
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
@@ -23,8 +24,8 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerSets(Rounds[WorkerSet]):
-    """Looks after `sets`, by name; what is of `groups` stays. `nodes` says what is known of machines, `on_exit` is told
-    who is gone."""
+    """Looks after `sets`, by name; what is of `groups` stays. `nodes` says what is known of machines, `seen` which sets
+    there are, and None while they cannot be read; `on_exit` is told who is gone."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class WorkerSets(Rounds[WorkerSet]):
         sets: dict[str, WorkerSet],
         groups: Mapping[str, Group],
         nodes: Callable[[], Mapping[str, NodeSeen] | None],
+        seen: Callable[[], Mapping[str, WorkerSetSeen] | None],
         on_exit: Callable[[str], None],
     ) -> None:
         super().__init__(clock, sets)
@@ -42,6 +44,8 @@ class WorkerSets(Rounds[WorkerSet]):
         self._sets = sets
         self._groups = groups
         self._nodes = nodes
+        self._seen = seen
+        self._is_hidden = False
         self._on_exit = on_exit
         self._is_settled = False  # adoption is over
         self._budgeted: set[str] = set()  # workloads whose budget of disruptions was written
@@ -56,11 +60,19 @@ class WorkerSets(Rounds[WorkerSet]):
 
     def adopt(self, child_id: str, log_path: Path) -> WorkerSet | None:
         """Take over a replica of an earlier server; None where nothing is left of it."""
+        self._look_around()
         for each in self._sets.values():
             if each.child_id == child_id and each.adopt(child_id, log_path, self._clock.monotonic()):
                 self.look(each)
                 return each
         return None
+
+    def recall(self, name: str, workload: str, child_id: str) -> None:
+        """An earlier server may have made one of which there is only the Secret to be seen."""
+        found = self._find(name)
+        found.recall(workload, child_id)
+        self._mark_orphan(found)
+        self.look(found)
 
     def end_orphans(self) -> None:
         """Adoption is over: what nobody took over goes, as soon as it is idle."""
@@ -89,13 +101,28 @@ class WorkerSets(Rounds[WorkerSet]):
         if seen is not None:
             found = self._find(seen.set_name)
             found.pod_changed(old, new)
+            self._mark_orphan(found)
             self.look(found)
 
     def _mark_orphan(self, item: WorkerSet) -> None:
         item.is_orphan |= self._is_settled and item.child is None
 
     def _find(self, name: str) -> WorkerSet:
-        return self._sets.setdefault(name, WorkerSet(name))
+        return self._sets.setdefault(name, WorkerSet(name, is_hidden=self._is_hidden))
+
+    def _look_around(self) -> None:
+        """Have all looked at where they can no longer be read, or can be read again."""
+        seen = self._seen()
+        if self._is_hidden == (seen is None):
+            return
+        self._is_hidden = seen is None
+        for name, item in self._sets.items():
+            item.shown(self._is_hidden, seen.get(name) if seen is not None else None)
+            self.look(item)
+
+    def turn(self, now: float) -> None:
+        self._look_around()
+        super().turn(now)
 
     def _look_at(self, item: WorkerSet, now: float) -> None:
         for child in item.advance(self._nodes(), now):
@@ -117,8 +144,7 @@ class WorkerSets(Rounds[WorkerSet]):
             if found.is_new:
                 await self._make(item)
             if found.is_deletion:
-                await self._ignoring_gone(self._api.delete(Kind.LEADER_WORKER_SETS, item.name))
-                item.is_asked = True
+                await self._end(item)
             for deletion in found.deletions:
                 await self._delete(item, deletion)
             if found.is_clearing:
@@ -144,21 +170,36 @@ class WorkerSets(Rounds[WorkerSet]):
             budget = manifests.disruption_budget(spec.workload, settings)
             await self._api.apply(Kind.DISRUPTION_BUDGETS, budget["metadata"]["name"], budget, manager=names.MANAGER)
             self._budgeted.add(spec.workload)
-        made = await self._api.apply(Kind.LEADER_WORKER_SETS, item.name, manifest, manager=names.MANAGER)
+        was_tried, item.is_tried = item.is_tried, True
+        try:
+            made = await self._api.apply(Kind.LEADER_WORKER_SETS, item.name, manifest, manager=names.MANAGER)
+        except ApiProblem as problem:
+            item.is_tried = was_tried or not problem.is_final
+            raise
         item.made(made.metadata.uid)
+
+    async def _end(self, item: WorkerSet) -> None:
+        is_known = True
+        try:
+            await self._api.delete(Kind.LEADER_WORKER_SETS, item.name)
+        except ApiProblem as problem:
+            if problem.status != NOT_FOUND:
+                raise
+            is_known = False
+        item.deletion_answered(self._clock.monotonic(), is_known=is_known)
 
     async def _delete(self, item: WorkerSet, deletion: Deletion) -> None:
         pod, grace = deletion.pod, deletion.grace_seconds
-        await self._ignoring_gone(self._api.delete(Kind.PODS, pod.name, grace_seconds=grace))
+        await ignoring_gone(self._api.delete(Kind.PODS, pod.name, grace_seconds=grace))
         item.sent[pod.uid] = grace
         if grace <= KILL_GRACE_SECONDS:
             item.killed_at.setdefault(pod.uid, self._clock.monotonic())
 
     async def _clear(self, item: WorkerSet) -> None:
-        """What it leaves behind, and the budget where it was the last of its workload."""
-        await self._ignoring_gone(self._api.delete(Kind.SECRETS, item.name))
-        item.has_secret = False
-        others = {each.workload for each in self._sets.values() if each is not item}
-        if item.workload and item.workload not in others | {each.workload for each in self._groups.values()}:
+        """What it leaves behind, the budget too where it is the last of its workload; last by what it is known."""
+        item.is_clearing = True
+        if item.workload and not is_used(item.workload, self._groups, self._sets):
             self._budgeted.discard(item.workload)
-            await self._ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(item.workload)))
+            await ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(item.workload)))
+        await ignoring_gone(self._api.delete(Kind.SECRETS, item.name))
+        item.has_secret = False
