@@ -42,18 +42,22 @@ class Request:
             return
         share, amount = short
         if amount > share.limit_value:
-            self.state = "refused"
+            self._give_up("refused")
             return
         share.wait(self, amount)
 
     def share_denied(self, refusal: Refusal) -> None:
         assert refusal.status == 429
-        self.state = "refused"
+        self._give_up("refused")
 
     def leave(self) -> None:
         """While it waits."""
+        self._give_up("left")
+
+    def _give_up(self, state: str) -> None:
+        self.state = state
         self.claim.forget(self)
-        self.state = "left"
+        self.claim.give_back(went_out=False)
 
     def end(self, used: int) -> None:
         """After it ran."""

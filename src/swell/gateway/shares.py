@@ -51,6 +51,7 @@ class Share:
 
     __slots__ = (
         "_idle_turns",
+        "_kept",
         "_least_balance",
         "_rate_lines",
         "_recent",
@@ -91,6 +92,7 @@ class Share:
         self.denials = 0  # in a row
         self._idle_turns = 0
         self._least_balance = 0
+        self._kept: dict[object, int] = {}  # by claim that waits for a share further on
         self._recent: deque[tuple[float, int]] = deque()
         self._waiters: deque[tuple[Waiter, int]] = deque()
 
@@ -154,6 +156,14 @@ class Share:
         if self.asked_at < 0:
             self.ask(self, max(1, amount - self.balance))
 
+    def keep(self, keeper: object, amount: int) -> None:
+        """Hand back no more than leaves `amount`: whoever needs it waits for a share further on."""
+        self._kept[keeper] = amount
+
+    def keep_no_more(self, keeper: object) -> None:
+        """It has what it waited for, or has given up."""
+        self._kept.pop(keeper, None)
+
     def granted(self, grant: LeaseGrant) -> None:
         """The server gave more."""
         self.asked_at = -1.0
@@ -193,12 +203,13 @@ class Share:
         if self._waiters and self.asked_at < 0 and now >= self.denied_until:
             self.ask(self, max(1, min(amount for _, amount in self._waiters) - self.balance))
         used, self.used = self.used, 0
+        spare = max(0, self.balance - max(self._kept.values(), default=0))
         if self.is_concurrency:
-            idle = self.balance if give_all else max(0, self._least_balance)
+            idle = spare if give_all else max(0, min(spare, self._least_balance))
             self._least_balance = self.balance - idle
         else:
             self._idle_turns = 0 if used else self._idle_turns + 1
-            idle = max(0, self.balance) if give_all or self._idle_turns >= IDLE_TURNS_TO_RETURN else 0
+            idle = spare if give_all or self._idle_turns >= IDLE_TURNS_TO_RETURN else 0
             if used:
                 self._recent.append((now, used))
             while self._recent and self._recent[0][0] < now - WINDOW_SECONDS:
