@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from swell.gateway.budget_shares import BudgetShare, never_affordable
 from swell.gateway.request import Admitted
 from swell.gateway.responses import Refusal
-from swell.gateway.shares import Share, Waiter
+from swell.gateway.shares import Share, Waiter, limit_refusal
 
 if TYPE_CHECKING:
     from swell.gateway.directory import Key
@@ -210,6 +210,13 @@ def _left_of(share: Share) -> int:
 def overloaded(message: str, code: str) -> Refusal:
     """503 for a request that found no place in time."""
     return Refusal(503, f"{message} Try again shortly.", code=code, retry_after_seconds=1.0)
+
+
+def unavailable(short: Share | BudgetShare | None, since: float) -> Refusal:
+    """For a request that has waited since then for a share: 429 where the server said that the limit is reached."""
+    if isinstance(short, Share) and short.denied_at >= since:
+        return limit_refusal(short, short.retry_after_seconds)
+    return overloaded("No share of this key's limits could be had in time.", "limits_unavailable")
 
 
 def too_late(waited_seconds: float) -> Refusal:

@@ -5,6 +5,7 @@ reports what it used, and hands back what lies idle. Only a request that finds i
 the server, and no longer than `lease_seconds`.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -62,6 +63,7 @@ class Share:
         "balance",
         "budget",
         "denials",
+        "denied_at",
         "denied_until",
         "in_use",
         "is_concurrency",
@@ -70,6 +72,7 @@ class Share:
         "limit",
         "limit_value",
         "remaining",
+        "retry_after_seconds",
         "used",
     )  # fmt: skip
 
@@ -88,6 +91,8 @@ class Share:
         self.last_grant = 0
         self.asked_at = -1.0  # monotonic time of the unanswered ask; negative: none
         self.asked_amount = 0
+        self.denied_at = -math.inf  # monotonic, the last time
+        self.retry_after_seconds = 0.0  # as was said then
         self.denied_until = 0.0
         self.denials = 0  # in a row
         self._idle_turns = 0
@@ -181,6 +186,7 @@ class Share:
         self.denials += 1
         self.limit_value = deny.limit_value
         self.remaining = 0
+        self.denied_at, self.retry_after_seconds = now, deny.retry_after_seconds
         self.denied_until = now + REPORT_SECONDS
         if self._waiters and deny.retry_after_seconds <= RECALL_SECONDS and self.denials <= RECALL_RETRIES:
             return  # `turn` asks again
