@@ -27,8 +27,10 @@ class Request:
     asked_at: float
     state: str = "waiting"  # admitted, refused, left, ended
     claim: Claim = field(init=False)
+    key_id: str = field(init=False)
 
     def __post_init__(self) -> None:
+        self.key_id = self.worker.key.entry.key_id
         self.claim = Claim(self.worker.key, self.tokens)
         self.share_arrived()
 

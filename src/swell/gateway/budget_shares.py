@@ -141,11 +141,9 @@ class BudgetShare:
             self._ask_for(min(amount for _, amount in self._waiters))
 
     def turn(self, now: float, *, give_all: bool = False) -> LeaseReport | None:
-        """Once per report time: what to report and return. Asks again for whoever still waits."""
+        """Once per report time: what to report and return. Afterwards `ask_again`."""
         if self.denied_until:  # without an answer it is the server that is late, not a reservation
             self._refuse_who_waited(now)
-        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
-            self._ask_for(min(amount for _, amount in self._waiters))
         used, self.used = self.used, 0
         self.used_total += used
         self._idle_turns = 0 if used or self.in_use else self._idle_turns + 1
@@ -154,6 +152,11 @@ class BudgetShare:
         idle = max(0, self.balance - max(self._kept.values(), default=0)) if gives else 0
         self.balance -= idle
         return LeaseReport(self.limit, used, idle) if used or idle else None
+
+    def ask_again(self, now: float) -> None:
+        """For whoever still waits: with what is left after a turn, or the answer would be less than anybody needs."""
+        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
+            self._ask_for(min(amount for _, amount in self._waiters))
 
     def state(self, now: float) -> LimitBalance:
         """For a server that has just (re)started or was lost: what is held, and all that was used."""

@@ -205,9 +205,7 @@ class Share:
         self._waiters = deque(entry for entry in self._waiters if entry[0] is not waiter)
 
     def turn(self, now: float, *, give_all: bool = False) -> LeaseReport | None:
-        """Once per `REPORT_SECONDS`: what to report and return. Asks again for whoever still waits."""
-        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
-            self.ask(self, max(1, min(amount for _, amount in self._waiters) - self.balance))
+        """Once per `REPORT_SECONDS`: what to report and return. Afterwards `ask_again`."""
         used, self.used = self.used, 0
         spare = max(0, self.balance - max(self._kept.values(), default=0))
         if self.is_concurrency:
@@ -215,13 +213,19 @@ class Share:
             self._least_balance = self.balance - idle
         else:
             self._idle_turns = 0 if used else self._idle_turns + 1
-            idle = spare if give_all or self._idle_turns >= IDLE_TURNS_TO_RETURN else 0
+            gives = give_all or (self._idle_turns >= IDLE_TURNS_TO_RETURN and not self._waiters)
+            idle = spare if gives else 0
             if used:
                 self._recent.append((now, used))
             while self._recent and self._recent[0][0] < now - WINDOW_SECONDS:
                 self._recent.popleft()
         self.balance -= idle
         return LeaseReport(self.limit, used, idle) if used or idle else None
+
+    def ask_again(self, now: float) -> None:
+        """For whoever still waits: with what is left after a turn, or the answer would be less than anybody needs."""
+        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
+            self.ask(self, max(1, min(amount for _, amount in self._waiters) - self.balance))
 
     def statement(self, now: float) -> LimitBalance:
         """For a server that has just (re)started. `held` is negative where more was used than granted."""
@@ -301,21 +305,23 @@ class Shares:
 
     def turn(self) -> None:
         """Report and return, once per `REPORT_SECONDS`. Without a server, balances just run down."""
-        if self.send is None:
-            return
         now = self._clock()
         for share in self._all():
-            report = share.turn(now)
-            if report is not None:
-                self.send(report)
+            self._turn(share, now)
 
     def recall(self, limit: str) -> None:
         """Another worker needs `limit`: hand back what is idle at once."""
         share = self.find(limit)
-        if share is not None and self.send is not None:
-            report = share.turn(self._clock(), give_all=True)
-            if report is not None:
-                self.send(report)
+        if share is not None:
+            self._turn(share, self._clock(), give_all=True)
+
+    def _turn(self, share: Share | BudgetShare, now: float, *, give_all: bool = False) -> None:
+        if self.send is None:
+            return
+        report = share.turn(now, give_all=give_all)
+        if report is not None:
+            self.send(report)
+        share.ask_again(now)
 
     def connected(self, send: Callable[[FromWorker], None]) -> tuple[LimitBalance, ...]:
         """A server is there (again): nothing is on the way from it, and this is what is held."""
