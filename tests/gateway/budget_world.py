@@ -74,18 +74,22 @@ class Request:
             return
         share, amount = short
         if self.claim.too_large() is not None:
-            self.state, self.code = "refused", "never"
+            self._give_up("refused", "never")
         else:
             share.wait(self, amount)
 
     def share_denied(self, refusal: Refusal) -> None:
         assert refusal.status == 429
-        self.state, self.code = "refused", refusal.code
+        self._give_up("refused", refusal.code)
 
     def leave(self) -> None:
         """The client goes away while it waits."""
+        self._give_up("left")
+
+    def _give_up(self, state: str, code: str = "") -> None:
+        self.state, self.code = state, code
         self.claim.forget(self)
-        self.state = "left"
+        self.claim.give_back(went_out=False)
 
     def end(self, charge: int) -> None:
         """It ran, and is charged."""

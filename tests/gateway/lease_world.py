@@ -27,8 +27,10 @@ class Request:
     asked_at: float
     state: str = "waiting"  # admitted, refused, left, ended
     claim: Claim = field(init=False)
+    key_id: str = field(init=False)
 
     def __post_init__(self) -> None:
+        self.key_id = self.worker.key.entry.key_id
         self.claim = Claim(self.worker.key, self.tokens)
         self.share_arrived()
 
@@ -42,18 +44,22 @@ class Request:
             return
         share, amount = short
         if amount > share.limit_value:
-            self.state = "refused"
+            self._give_up("refused")
             return
         share.wait(self, amount)
 
     def share_denied(self, refusal: Refusal) -> None:
         assert refusal.status == 429
-        self.state = "refused"
+        self._give_up("refused")
 
     def leave(self) -> None:
         """While it waits."""
+        self._give_up("left")
+
+    def _give_up(self, state: str) -> None:
+        self.state = state
         self.claim.forget(self)
-        self.state = "left"
+        self.claim.give_back(went_out=False)
 
     def end(self, used: int) -> None:
         """After it ran."""

@@ -377,6 +377,24 @@ async def test_limits_without_a_server_are_refused_after_a_bounded_wait(start_ga
     assert not gateway.ledger
 
 
+async def test_who_was_told_that_a_limit_is_reached_hears_of_it_also_where_the_server_falls_behind(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(limits=Limits(requests_per_minute=1))
+    assert gateway.leases is not None
+    gateway.leases.book.request("other", f"key:{gateway.key_id}:requests_per_minute", 1, gateway.clock.monotonic())
+    connection = await gateway.connect()
+    connection.send(CHAT, body_for(CHAT))
+    (share,) = gateway.shares()
+    await gateway.until(lambda: bool(share.denials))
+    gateway.service.shares.send = lambda message: None  # it answers no more
+    gateway.pass_time(0.3)
+    assert (share.waiting, share.asked_at > 0) == (1, True)
+    gateway.pass_time(2.1)
+    answer = await connection.answer()
+    assert (answer.status, answer.error, answer.headers["retry-after"]) == (429, "rate_limit_exceeded", "1")
+
+
 async def test_a_refused_request_gives_its_shares_back(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(
         limits=Limits(requests_per_minute=5), max_in_flight=1, bounds=Bounds(queued_requests=0)

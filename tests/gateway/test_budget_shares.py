@@ -119,6 +119,23 @@ def test_rests_that_are_scattered_over_workers_are_brought_together() -> None:
     assert states.count("admitted") == 1
 
 
+def test_workers_whose_needs_just_fit_into_three_budgets_do_not_refuse_each_other() -> None:
+    """In any order of the messages: none waits for what another keeps that waits for what it has itself."""
+    for seed in range(150):
+        dice = random.Random(seed)
+        bounds = [dice.randint(1, 200) for _ in range(dice.randint(2, 4))]
+        budgets = [limit(sum(bounds) + dice.choice((0, 0, 5, 100)), name) for name in ("one", "two", "three")]
+        world = World(budgets, len(bounds))
+        for worker, bound in zip(world.workers, bounds, strict=True):
+            world.ask(worker, bound)
+            for _ in range(dice.randint(0, 6)):
+                dice.choice((world.to_server, world.to_worker))(dice.choice(world.workers))
+                world.store_leases()
+        world.settle_down(BUSY_SECONDS + 1)
+        assert [request.state for request in world.requests] == ["admitted"] * len(bounds), f"seed {seed}"
+        world.check()
+
+
 def test_a_request_of_more_than_the_whole_budget_is_refused_at_once() -> None:
     world = World([limit(1000)], 1)
     assert world.ask(world.workers[0], 1001).code == "never"

@@ -1,9 +1,10 @@
 """Shares against the real lease book: never more than a limit, never for ever, and all of it for a lone worker."""
 
+import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lease_world import World
 
@@ -75,7 +76,11 @@ def act(world: World, action: tuple[str, Any, Any]) -> None:
         world.restart_server()
 
 
+EACH_HOLDS_WHAT_THE_OTHER_WANTS = Limits(requests_per_minute=2, tokens_per_minute=1, concurrent_requests=1)
+
+
 @settings(max_examples=400)
+@example(limits=EACH_HOLDS_WHAT_THE_OTHER_WANTS, workers=2, actions=[("ask", 0, 1), ("ask", 1, 1)])
 @given(limits=limits, workers=st.integers(1, 3), actions=actions)
 def test_whatever_happens_limits_hold_and_nobody_waits_for_ever(
     limits: Limits, workers: int, actions: list[tuple[str, Any, Any]]
@@ -159,6 +164,34 @@ def test_concurrency_moves_to_where_it_is_needed(limit: int, workers: int) -> No
         assert refused.state == "refused"
         for request in running:
             world.end(request, 1)
+
+
+@pytest.mark.parametrize("askers", [2, 3, 4])
+def test_shares_do_not_go_to_and_fro_between_workers_that_each_hold_what_the_others_want(askers: int) -> None:
+    """The first of them gets all that it needs; the others hear which limit is reached, before they give up."""
+    world = World(EACH_HOLDS_WHAT_THE_OTHER_WANTS, askers)
+    requests = [world.ask(worker, 1) for worker in world.workers]
+    world.settle_down(1.5)
+    assert sorted(request.state for request in requests) == ["admitted"] + ["refused"] * (askers - 1)
+    world.check()
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_workers_whose_needs_just_fit_into_all_limits_never_wait_for_each_other(part: int) -> None:
+    """In any order of the messages. Nobody is still waiting after 1.9 s: an exchange gives up after two."""
+    for seed in range(part * 100, part * 100 + 100):
+        dice = random.Random(seed)
+        askers = dice.randint(2, 4)
+        tokens = [dice.randint(1, 20) for _ in range(askers)]
+        rate, most, places = (dice.choice((None, least, least + 2)) for least in (askers, sum(tokens), askers))
+        world = World(Limits(requests_per_minute=rate, tokens_per_minute=most, concurrent_requests=places), askers)
+        for worker, amount in zip(world.workers, tokens, strict=True):
+            world.ask(worker, amount)
+            for _ in range(dice.randint(0, 6)):
+                dice.choice((world.deliver_to_server, world.deliver_to_worker))(dice.choice(world.workers))
+        world.settle_down(1.9)
+        assert [request.state for request in world.requests] == ["admitted"] * askers, f"seed {seed}"
+        world.check()
 
 
 def test_slots_in_use_are_neither_returned_nor_forgotten() -> None:

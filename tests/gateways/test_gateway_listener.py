@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from swell.security.control_tls import (
     control_client_context,
     control_server_context,
 )
-from swell.server import control_line, gateway_listener, gateway_session
+from swell.server import control_line, gateway_listener, gateway_session, tls_door
 from swell.server.channel import ControlChannel
 from swell.server.frames import read_frame
 from swell.server.gateway_listener import GatewayListener
@@ -53,7 +54,7 @@ from swell.state.snapshot import Delta, KeyDigest, KeyEntry, Snapshot
 from swell.state.worker import Bounds, ControlServer, Timeouts
 from swell.testing.memory_store import MemoryStore
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 30.0  # so long only where something hangs: no test is about time
 SILENCE_SECONDS = 900.0
 SETTINGS = GatewaySettings(b"p" * 32, 8080, 1, 0.1, {}, Timeouts(), Bounds())
 EAST, COPY = GatewayHello("id-1", "east", "1", "run-1"), GatewayHello("id-1", "copy", "1", "run-2")
@@ -387,6 +388,31 @@ async def test_three_hundred_gateways_that_come_at_once_are_all_heard(bench: Ben
     await asyncio.gather(*(bench.reporting(hello, f"w-{hello.gateway}") for hello in hellos))
     assert len(bench.gateways.living()) == len(hellos)
     assert len(bench.gateways.rows({}, {})) == len(hellos)
+
+
+async def test_a_server_that_is_behind_cuts_no_gateway_for_being_slow(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine, or with many at once, a turn of its loop takes as long as a silent one is left at most."""
+    loop, turns = asyncio.get_running_loop(), 0
+    real = loop.time
+
+    def turn() -> None:
+        nonlocal turns, ticking
+        turns += 1
+        ticking = loop.call_soon(turn)
+
+    ticking = loop.call_soon(turn)
+    monkeypatch.setattr(loop, "time", lambda: real() + turns * tls_door.SLOW_SECONDS)
+    monkeypatch.setattr(tls_door, "MAX_HANDSHAKES", 2)
+    for module, name in (
+        (tls_door, "HANDSHAKE_SECONDS"), (gateway_listener, "HELLO_SECONDS"), (sys.modules[__name__], "WAIT_SECONDS"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, 3600.0)
+    hellos = [GatewayHello(f"id-{number}", f"gateway {number}", "1", "run") for number in range(12)]
+    await asyncio.gather(*(bench.reporting(hello, f"w-{hello.gateway}") for hello in hellos))
+    ticking.cancel()
+    assert len(bench.gateways.living()) == len(hellos)
 
 
 async def test_of_gateways_that_are_gone_for_good_nothing_is_kept(bench: Bench) -> None:

@@ -123,7 +123,8 @@ async def test_a_dollar_is_never_overspent(run: int, server: SwellProcess, upstr
             await asyncio.wait([running, hammer.meter.reach("served", dice.randint(20, 250), kill)],
                                return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
         await asyncio.to_thread(_until_serving, server)
-    if run % 5 == 3 and not running.done():
+    has_no_server = run % 5 == 3 and not running.done()
+    if has_no_server:
         server.kill()
         server.start()
     await running
@@ -140,7 +141,9 @@ async def test_a_dollar_is_never_overspent(run: int, server: SwellProcess, upstr
     assert budget["spent_usd_nanos"] <= charged <= budget["spent_usd_nanos"] + budget["reserved_usd_nanos"]
     if not kills:
         assert charged >= 0.97 * NANOS_PER_USD
-        assert set(hammer.ends) <= {"[DONE]", "complete", "budget_exceeded", "budget_reserved"}
+        # Requests wait four seconds for a server; on a busy machine the next one takes longer to begin.
+        without_server = {"limits_unavailable"} if has_no_server else set()
+        assert set(hammer.ends) <= {"[DONE]", "complete", "budget_exceeded", "budget_reserved"} | without_server
 
 
 async def test_a_keys_own_budget_holds_over_all_workers(server: SwellProcess, upstream: UpstreamProcess) -> None:

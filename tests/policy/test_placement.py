@@ -3,10 +3,11 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from placement_scene import OBJECTIVE, bucket, on_demand, profile, random_inputs, spot
+from placement_scene import OBJECTIVE, bucket, on_demand, profile, random_inputs, spot, total_usd
 
 from swell.policy.scaling import placement_milp
 from swell.policy.scaling.capacity import Mix
@@ -19,7 +20,7 @@ from swell.policy.scaling.placement import (
     place,
     should_solve,
 )
-from swell.policy.scaling.placement_milp import Outcome
+from swell.policy.scaling.placement_milp import RELATIVE_GAP, Outcome
 from swell.policy.scaling.placement_problem import problem_of, seconds_of
 from swell.state.scaling import Market, Objective, Pool
 
@@ -164,14 +165,19 @@ def test_the_fallback_is_taken_when_the_search_finds_nothing(monkeypatch: pytest
 
 
 @settings(max_examples=25)
+@example(seed=7718, factor=2.0)  # what runs stays for less demand; more needs others, cheaper but for the start
 @given(seed=st.integers(0, 10_000), factor=st.floats(1.0, 5.0))
 def test_more_demand_never_costs_less(seed: int, factor: float) -> None:
+    """With what starts cost, as placement counts: without it, to keep what runs may be a little dearer than to change.
+
+    Placements for more demand are placements for less, so only the solver's gap can be between them.
+    """
     base = random_inputs(seed, most_replicas=40)
     base = replace(base, rules=replace(base.rules, usd_per_hour=None))
     more = tuple(replace(each, requests_per_second=each.requests_per_second * factor) for each in base.demand)
     one, two = place(base, explain=False), place(replace(base, demand=more), explain=False)
     assume(not one.given_up and not two.given_up)
-    assert _total(two) >= _total(one) * (1 - 2e-3)
+    assert _with_starts(two) >= _with_starts(one) * (1 - RELATIVE_GAP) - 1e-9
 
 
 @settings(max_examples=25)
@@ -199,6 +205,10 @@ def test_a_placement_keeps_its_rules_and_stays_when_nothing_changes(seed: int) -
 
 def _total(placed: Placement) -> float:
     return placed.usd_per_hour + placed.disruption_usd_per_hour
+
+
+def _with_starts(placed: Placement) -> float:
+    return total_usd(problem_of(placed.inputs), np.array([count for _, count in placed.counts]))
 
 
 def _starts(problem, placed: Placement) -> float:  # type: ignore[no-untyped-def]

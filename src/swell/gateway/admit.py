@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from swell.gateway.budget_shares import BudgetShare, never_affordable
 from swell.gateway.request import Admitted
 from swell.gateway.responses import Refusal
-from swell.gateway.shares import Share, Waiter
+from swell.gateway.shares import Share, Waiter, limit_refusal
 
 if TYPE_CHECKING:
     from swell.gateway.directory import Key
@@ -33,9 +33,14 @@ class ShareHolder(Protocol):
 
 
 class Claim:
-    """One request, its tokens, its charge, and one place among the concurrent requests. All shares or none."""
+    """One request, its tokens, its charge, and one place among the concurrent requests. All shares or none.
 
-    __slots__ = ("_budgets", "_charge", "_holds", "_key", "_tokens")
+    While it waits for a share, its worker hands back none of what it needs of the shares before that one. Everybody
+    takes shares in one order, so whoever waits for the last of them gets it: workers that each hold what another wants
+    cannot stand in each other's way. It lasts no longer than the wait, and others on the worker may still spend it.
+    """
+
+    __slots__ = ("_budgets", "_charge", "_holds", "_keeps", "_key", "_tokens")
 
     def __init__(self, key: ShareHolder, tokens: int, charge: int = 0, budgets: Sequence[BudgetShare] = ()) -> None:
         self._key = key
@@ -43,6 +48,7 @@ class Claim:
         self._charge = charge  # nano-dollars, a bound
         self._budgets = budgets
         self._holds = False
+        self._keeps = False
 
     @classmethod
     def of(cls, key: "Key", admitted: Admitted, model: str, charge: int, unix_ms: int) -> "Claim":
@@ -56,11 +62,13 @@ class Claim:
 
     def take(self) -> tuple[Share | BudgetShare, int] | None:
         """Take from every share. If one is short, nothing is taken, and it is returned with what it must give."""
+        if self._keeps:
+            self._keep_no_more()
         taken = 0
         for share in self._key.unit_shares:
             if not share.take(1):
                 self._undo(taken)
-                return share, 1
+                return self._short_of(share, 1)
             taken += 1
         tokens = self._tokens
         token_shares = self._key.token_shares
@@ -69,7 +77,7 @@ class Claim:
                 for earlier in token_shares[:index]:
                     earlier.put_back(tokens)
                 self._undo(taken)
-                return share, tokens
+                return self._short_of(share, tokens)
         charge = self._charge
         for index, budget in enumerate(self._budgets):
             if not budget.take(charge):
@@ -78,16 +86,33 @@ class Claim:
                 for share in token_shares:
                     share.put_back(tokens)
                 self._undo(taken)
-                return budget, charge
+                return self._short_of(budget, charge)
         self._holds = True
         return None
 
     def too_large(self) -> tuple[Share | BudgetShare, int] | None:
         """The first share that can never give what this request needs, however long it waits for the others."""
+        return next((need for need in self._needs() if need[1] > need[0].limit_value), None)
+
+    def _needs(self) -> list[tuple[Share | BudgetShare, int]]:
+        """In the order in which they are taken."""
         needs: list[tuple[Share | BudgetShare, int]] = [(share, 1) for share in self._key.unit_shares]
         needs += [(share, self._tokens) for share in self._key.token_shares]
         needs += [(budget, self._charge) for budget in self._budgets]
-        return next((need for need in needs if need[1] > need[0].limit_value), None)
+        return needs
+
+    def _short_of(self, short: Share | BudgetShare, amount: int) -> tuple[Share | BudgetShare, int]:
+        self._keeps = True
+        for share, need in self._needs():
+            if share is short:
+                break
+            share.keep(self, need)
+        return short, amount
+
+    def _keep_no_more(self) -> None:
+        self._keeps = False
+        for share, _ in self._needs():
+            share.keep_no_more(self)
 
     def _undo(self, taken: int) -> None:
         for share in self._key.unit_shares[:taken]:
@@ -105,6 +130,8 @@ class Claim:
     def give_back(self, *, went_out: bool) -> None:
         """The request has ended. One that never went out costs nothing."""
         if not self._holds:
+            if self._keeps:
+                self._keep_no_more()
             return
         self._holds = False
         key = self._key
@@ -183,6 +210,13 @@ def _left_of(share: Share) -> int:
 def overloaded(message: str, code: str) -> Refusal:
     """503 for a request that found no place in time."""
     return Refusal(503, f"{message} Try again shortly.", code=code, retry_after_seconds=1.0)
+
+
+def unavailable(short: Share | BudgetShare | None, since: float) -> Refusal:
+    """For a request that has waited since then for a share: 429 where the server said that the limit is reached."""
+    if isinstance(short, Share) and short.denied_at >= since:
+        return limit_refusal(short, short.retry_after_seconds)
+    return overloaded("No share of this key's limits could be had in time.", "limits_unavailable")
 
 
 def too_late(waited_seconds: float) -> Refusal:

@@ -28,6 +28,7 @@ class BudgetShare:
 
     __slots__ = (
         "_idle_turns",
+        "_kept",
         "_waiters",
         "ask",
         "asked_amount",
@@ -58,6 +59,7 @@ class BudgetShare:
         self.asked_amount = self.asked_need = 0
         self.denied_until = 0.0
         self._idle_turns = 0
+        self._kept: dict[object, int] = {}  # by claim that waits for a share further on
         self._waiters: deque[tuple[Waiter, int]] = deque()
 
     @property
@@ -106,6 +108,14 @@ class BudgetShare:
         """The request has left."""
         self._waiters = deque(entry for entry in self._waiters if entry[0] is not waiter)
 
+    def keep(self, keeper: object, amount: int) -> None:
+        """Hand back no more than leaves `amount`: whoever needs it waits for a share further on."""
+        self._kept[keeper] = amount
+
+    def keep_no_more(self, keeper: object) -> None:
+        """It has what it waited for, or has given up."""
+        self._kept.pop(keeper, None)
+
     def granted(self, grant: LeaseGrant) -> None:
         """The server gave more."""
         self.asked_at = -1.0
@@ -131,19 +141,22 @@ class BudgetShare:
             self._ask_for(min(amount for _, amount in self._waiters))
 
     def turn(self, now: float, *, give_all: bool = False) -> LeaseReport | None:
-        """Once per report time: what to report and return. Asks again for whoever still waits."""
+        """Once per report time: what to report and return. Afterwards `ask_again`."""
         if self.denied_until:  # without an answer it is the server that is late, not a reservation
             self._refuse_who_waited(now)
-        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
-            self._ask_for(min(amount for _, amount in self._waiters))
         used, self.used = self.used, 0
         self.used_total += used
         self._idle_turns = 0 if used or self.in_use else self._idle_turns + 1
         # Where it is called back, what those who wait here cannot use goes too: scattered rests would serve nobody.
         gives = give_all or (self._idle_turns >= IDLE_TURNS_TO_RETURN and not self._waiters)
-        idle = max(0, self.balance) if gives else 0
+        idle = max(0, self.balance - max(self._kept.values(), default=0)) if gives else 0
         self.balance -= idle
         return LeaseReport(self.limit, used, idle) if used or idle else None
+
+    def ask_again(self, now: float) -> None:
+        """For whoever still waits: with what is left after a turn, or the answer would be less than anybody needs."""
+        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
+            self._ask_for(min(amount for _, amount in self._waiters))
 
     def state(self, now: float) -> LimitBalance:
         """For a server that has just (re)started or was lost: what is held, and all that was used."""

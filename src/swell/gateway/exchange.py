@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from swell.errors import AtCapacity
-from swell.gateway.admit import Claim, never_fits, overloaded, too_late
+from swell.gateway.admit import Claim, never_fits, overloaded, too_late, unavailable
 from swell.gateway.asker import Client
+from swell.gateway.budget_shares import BudgetShare
 from swell.gateway.held import FIRST_COMMENT_SECONDS, HeldStream
 from swell.gateway.phase import Phase
 from swell.gateway.rates import Rates, possible
@@ -21,6 +22,7 @@ from swell.gateway.relay import Relay
 from swell.gateway.request import MESSAGES, Admitted
 from swell.gateway.responses import Refusal
 from swell.gateway.route import ModelRoute, Replica
+from swell.gateway.shares import Share
 from swell.gateway.tally import CLIENT_LEFT
 from swell.gateway.upstream import EVENT_STREAM, UpstreamConnection, UpstreamPool
 from swell.gateway.whole import Held, deliver
@@ -54,6 +56,7 @@ class Exchange:
     _was_stale = False  # a kept connection failed it; from then on it gets fresh ones
     _failed_on: frozenset[str] = frozenset()
     _lease_seconds = 0.0  # on top of the usual, for a share to arrive
+    _short: Share | BudgetShare | None = None  # which that is
 
     def __init__(
         self, service: "Service", client: Client, key: "Key", path: str, route: ModelRoute,
@@ -101,7 +104,7 @@ class Exchange:
         share, amount = short
         if self.phase is not Phase.SHARES:
             self._enter(Phase.SHARES)
-        self._lease_seconds = share.busy_seconds
+        self._short, self._lease_seconds = share, share.busy_seconds
         share.wait(self, amount)
 
     def share_denied(self, refusal: Refusal) -> None:
@@ -319,7 +322,7 @@ class Exchange:
                 self.service.counters.outcome("slow_client")
                 self.client_left()
         elif self.phase is Phase.SHARES and waited > timeouts.lease_seconds + self._lease_seconds:
-            self.end_with(overloaded("No share of this key's limits could be had in time.", "limits_unavailable"))
+            self.end_with(unavailable(self._short, self.started))
         elif self.phase is Phase.QUEUED and waited > self._queue_seconds(now, waited):
             self.end_with(overloaded("No replica became free in time.", "queue_timeout"))
         elif self.phase is Phase.SENT and waited > timeouts.first_byte_seconds:

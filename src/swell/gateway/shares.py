@@ -5,6 +5,7 @@ reports what it used, and hands back what lies idle. Only a request that finds i
 the server, and no longer than `lease_seconds`.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -51,6 +52,7 @@ class Share:
 
     __slots__ = (
         "_idle_turns",
+        "_kept",
         "_least_balance",
         "_rate_lines",
         "_recent",
@@ -61,6 +63,7 @@ class Share:
         "balance",
         "budget",
         "denials",
+        "denied_at",
         "denied_until",
         "in_use",
         "is_concurrency",
@@ -69,6 +72,7 @@ class Share:
         "limit",
         "limit_value",
         "remaining",
+        "retry_after_seconds",
         "used",
     )  # fmt: skip
 
@@ -87,10 +91,13 @@ class Share:
         self.last_grant = 0
         self.asked_at = -1.0  # monotonic time of the unanswered ask; negative: none
         self.asked_amount = 0
+        self.denied_at = -math.inf  # monotonic, the last time
+        self.retry_after_seconds = 0.0  # as was said then
         self.denied_until = 0.0
         self.denials = 0  # in a row
         self._idle_turns = 0
         self._least_balance = 0
+        self._kept: dict[object, int] = {}  # by claim that waits for a share further on
         self._recent: deque[tuple[float, int]] = deque()
         self._waiters: deque[tuple[Waiter, int]] = deque()
 
@@ -154,6 +161,14 @@ class Share:
         if self.asked_at < 0:
             self.ask(self, max(1, amount - self.balance))
 
+    def keep(self, keeper: object, amount: int) -> None:
+        """Hand back no more than leaves `amount`: whoever needs it waits for a share further on."""
+        self._kept[keeper] = amount
+
+    def keep_no_more(self, keeper: object) -> None:
+        """It has what it waited for, or has given up."""
+        self._kept.pop(keeper, None)
+
     def granted(self, grant: LeaseGrant) -> None:
         """The server gave more."""
         self.asked_at = -1.0
@@ -171,6 +186,7 @@ class Share:
         self.denials += 1
         self.limit_value = deny.limit_value
         self.remaining = 0
+        self.denied_at, self.retry_after_seconds = now, deny.retry_after_seconds
         self.denied_until = now + REPORT_SECONDS
         if self._waiters and deny.retry_after_seconds <= RECALL_SECONDS and self.denials <= RECALL_RETRIES:
             return  # `turn` asks again
@@ -189,22 +205,27 @@ class Share:
         self._waiters = deque(entry for entry in self._waiters if entry[0] is not waiter)
 
     def turn(self, now: float, *, give_all: bool = False) -> LeaseReport | None:
-        """Once per `REPORT_SECONDS`: what to report and return. Asks again for whoever still waits."""
-        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
-            self.ask(self, max(1, min(amount for _, amount in self._waiters) - self.balance))
+        """Once per `REPORT_SECONDS`: what to report and return. Afterwards `ask_again`."""
         used, self.used = self.used, 0
+        spare = max(0, self.balance - max(self._kept.values(), default=0))
         if self.is_concurrency:
-            idle = self.balance if give_all else max(0, self._least_balance)
+            idle = spare if give_all else max(0, min(spare, self._least_balance))
             self._least_balance = self.balance - idle
         else:
             self._idle_turns = 0 if used else self._idle_turns + 1
-            idle = max(0, self.balance) if give_all or self._idle_turns >= IDLE_TURNS_TO_RETURN else 0
+            gives = give_all or (self._idle_turns >= IDLE_TURNS_TO_RETURN and not self._waiters)
+            idle = spare if gives else 0
             if used:
                 self._recent.append((now, used))
             while self._recent and self._recent[0][0] < now - WINDOW_SECONDS:
                 self._recent.popleft()
         self.balance -= idle
         return LeaseReport(self.limit, used, idle) if used or idle else None
+
+    def ask_again(self, now: float) -> None:
+        """For whoever still waits: with what is left after a turn, or the answer would be less than anybody needs."""
+        if self._waiters and self.asked_at < 0 and now >= self.denied_until:
+            self.ask(self, max(1, min(amount for _, amount in self._waiters) - self.balance))
 
     def statement(self, now: float) -> LimitBalance:
         """For a server that has just (re)started. `held` is negative where more was used than granted."""
@@ -284,21 +305,23 @@ class Shares:
 
     def turn(self) -> None:
         """Report and return, once per `REPORT_SECONDS`. Without a server, balances just run down."""
-        if self.send is None:
-            return
         now = self._clock()
         for share in self._all():
-            report = share.turn(now)
-            if report is not None:
-                self.send(report)
+            self._turn(share, now)
 
     def recall(self, limit: str) -> None:
         """Another worker needs `limit`: hand back what is idle at once."""
         share = self.find(limit)
-        if share is not None and self.send is not None:
-            report = share.turn(self._clock(), give_all=True)
-            if report is not None:
-                self.send(report)
+        if share is not None:
+            self._turn(share, self._clock(), give_all=True)
+
+    def _turn(self, share: Share | BudgetShare, now: float, *, give_all: bool = False) -> None:
+        if self.send is None:
+            return
+        report = share.turn(now, give_all=give_all)
+        if report is not None:
+            self.send(report)
+        share.ask_again(now)
 
     def connected(self, send: Callable[[FromWorker], None]) -> tuple[LimitBalance, ...]:
         """A server is there (again): nothing is on the way from it, and this is what is held."""
