@@ -1,16 +1,19 @@
 """Accepting TLS connections, of which no more than a bounded number has not proved yet who it is.
 
 Whoever reaches the port may connect and say nothing. Each such connection costs a file descriptor, and a server without
-any can neither probe its replicas nor read its store. So where MAX_HANDSHAKES are under way others wait to be accepted,
-and after SLOW_SECONDS the oldest makes room: a gateway's takes milliseconds, even where hundreds come at once.
+any can neither probe its replicas nor read its store. So where MAX_HANDSHAKES are under way others wait, and after
+SLOW_SECONDS the oldest makes room: a gateway's takes milliseconds, even where hundreds come at once. An address that
+opens more connections than it proves is refused, before a key is exchanged, so that others need not wait for it.
 """
 
 import asyncio
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import Callable
-from contextlib import suppress
+
+from swell.server.unproven import Unproven, source
 
 HANDSHAKE_SECONDS = 10.0
 SHUTDOWN_SECONDS = 3600.0  # for what was written before a close to be read; protocols that wait for less abort
@@ -18,6 +21,7 @@ MAX_HANDSHAKES = 128
 SLOW_SECONDS = 1.0  # after which one makes room for another
 BACKLOG = 2048
 RETRY_SECONDS = 0.5  # after a connection could not be accepted, as where there are no file descriptors
+REFUSALS_A_TURN = 32  # connections; then the loop has something else to do
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +34,8 @@ class TlsDoor:
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: dict[asyncio.Task[None], float] = {}  # oldest first, and when each began
+        self._unproven = Unproven()
+        self.refused = 0  # connections, of addresses that open more than they prove
 
     async def open(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> None:
         """Listen on every address of `host`, with what `context` says then. Raises OSError where one cannot be had."""
@@ -61,16 +67,35 @@ class TlsDoor:
     async def _accept(self, listening: socket.socket, context: Callable[[], ssl.SSLContext]) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._make_room()
             try:
-                accepted, _ = await loop.sock_accept(listening)
+                accepted, peer = await loop.sock_accept(listening)
             except OSError as error:
                 _log.warning("gateways cannot be accepted now", extra={"reason": str(error)})
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            task = loop.create_task(self._shake_hands(accepted, context()))
+            address = source(peer)
+            if not self._unproven.admits(address, loop.time()):
+                self._refuse(accepted, address)
+                if self.refused % REFUSALS_A_TURN == 0:
+                    await asyncio.sleep(0)
+                continue
+            try:
+                await self._make_room()
+            except asyncio.CancelledError:
+                accepted.close()
+                raise
+            task = loop.create_task(self._shake_hands(accepted, address, context()))
             self._handshakes[task] = loop.time()
             task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+    def _refuse(self, accepted: socket.socket, address: str) -> None:
+        """Close it at once, and leave nothing behind in the system."""
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        self.refused += 1
+        if self.refused & (self.refused - 1) == 0:  # the first, the second, the fourth …: whoever knocks fills no disk
+            reason = f"{address} opens more connections than it proves to be a gateway's; more of them are refused"
+            _log.warning("connections are refused", extra={"reason": reason, "count": self.refused})
 
     async def _make_room(self) -> None:
         while len(self._handshakes) >= MAX_HANDSHAKES:
@@ -82,9 +107,9 @@ class TlsDoor:
                 return
             await asyncio.wait(self._handshakes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+    async def _shake_hands(self, accepted: socket.socket, address: str, context: ssl.SSLContext) -> None:
         loop = asyncio.get_running_loop()
-        with suppress(OSError):  # it proved nothing, or gave up
+        try:
             await loop.connect_accepted_socket(
                 self._protocol,
                 accepted,
@@ -92,3 +117,6 @@ class TlsDoor:
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=SHUTDOWN_SECONDS,
             )
+        except OSError:  # it proved nothing, or gave up
+            return
+        self._unproven.proved(address, loop.time())
