@@ -20,6 +20,7 @@ from swell.security.replica_tls import replica_name
 from swell.testing.cluster import Refused
 
 HOUR = 3600.0
+FAST = 5 * 24 * HOUR  # of a clock
 OWN = replace(SETTINGS, place="cluster", authority=OWN_TLS.authority)
 ISSUED = replace(SETTINGS, place="cluster", authority=ISSUED_TLS.authority)
 KILL_POINTS = range(1, 10)
@@ -163,6 +164,58 @@ async def test_a_clock_that_was_fast_leaves_no_certificates_for_later() -> None:
             assert _leaf(_mounted(world, names.certificate_name(deployment))["tls.crt"]).not_valid_before_utc <= now
         (shown,) = world.provider.identities
         assert _leaf(shown.certificate).not_valid_before_utc <= now
+
+
+async def test_an_authority_that_a_fast_clock_made_is_replaced_once_and_both_sides_take_the_new_one() -> None:
+    async with World() as world:
+        name = names.authority_name(SETTINGS.installation)
+        world.clock.jump_unix(FAST)
+        world.settings, world.wanted = OWN, (_workload(world, count=2),)
+        await world.restart()
+        await world.steps(24)
+        early, replicas = _mounted(world, name), {replica.child_id for replica in world.ready()}
+        world.clock.jump_unix(-FAST)
+        await world.restart()  # one whose clock is right leads next
+        await world.steps(12, seconds=20.0)
+        late = _mounted(world, name)
+        assert late != early
+        now = datetime.fromtimestamp(world.clock.unix(), UTC)
+        (identity,) = world.provider.identities
+        assert identity.ca in late["authority.pem"]
+        for pem in (identity.ca, identity.certificate):
+            assert _leaf(pem).not_valid_before_utc <= now
+        for replica in world.ready():
+            _check(world, replica)
+        for jump in (FAST, -FAST, FAST, -FAST):  # the two of them lead in turns
+            world.clock.jump_unix(jump)
+            await world.restart()
+            await world.steps(12, seconds=20.0)
+            assert _mounted(world, name) == late
+        assert {replica.child_id for replica in world.ready()} == replicas
+
+
+async def test_of_two_servers_that_replace_an_authority_at_once_one_does() -> None:
+    async with World(settings=OWN) as world:
+        name = names.authority_name(SETTINGS.installation)
+        world.want(_workload(world, count=1))
+        await world.steps(24)
+        early, theirs = (certificates.make_authority(world.clock.unix() + ahead) for ahead in (FAST, 0.0))
+
+        def put(authority: bytes, manager: str) -> None:
+            manifest = certificates.manifests_tls.authority_secret(authority, SETTINGS)
+            world.cluster.apply("secrets", name, manifest, manager=manager, force=True)
+
+        def meanwhile(verb: str, kind: str) -> None:
+            if (verb, kind) == ("patch", "secrets"):
+                world.cluster.before_request = lambda verb, kind: None
+                put(theirs, "another")
+
+        put(early, "one")
+        world.cluster.before_request = meanwhile
+        await world.steps(12, seconds=20.0)
+        assert _mounted(world, name)["authority.pem"] == theirs
+        (replica,) = world.ready()
+        _check(world, replica)
 
 
 @pytest.mark.parametrize("dies_after", [False, True])

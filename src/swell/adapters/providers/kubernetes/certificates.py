@@ -23,7 +23,7 @@ from swell.adapters.providers.kubernetes.settings import ClusterSettings
 from swell.clock import Clock
 from swell.errors import StateError
 from swell.ports.provider import OWN_AUTHORITY
-from swell.security.certificates import certificate_end, issue_certificate, make_authority
+from swell.security.certificates import certificate_begin, certificate_end, issue_certificate, make_authority
 from swell.security.replica_tls import CA_FILE, CERTIFICATE_FILE, KEY_FILE, gateway_name, replica_name
 from swell.state.snapshot import ClientIdentity
 
@@ -32,6 +32,7 @@ RENEW_AFTER = 0.5  # of its lifetime; those of one installation are renewed over
 SPREAD = 0.1
 CHECK_SECONDS = 60.0
 RETRY_SECONDS = 5.0
+EARLY_SECONDS = 300.0  # before an authority is good: so much clocks may differ; one that is for later is replaced
 
 _log = logging.getLogger(__name__)
 
@@ -163,24 +164,43 @@ class Certificates:
         return self._authority
 
     async def _find_authority(self, found: Mapping[str, Secret]) -> None:
-        """The one that is kept. Where there is none, one is made; of several servers that try, one succeeds."""
-        name = names.authority_name(self._settings.installation)
-        if name in found:
-            self._authority = _content(found[name], manifests_tls.AUTHORITY_FILE)
+        """The one that is kept. Where there is none, one is made; of several servers that try, one succeeds.
+
+        Nobody takes what one signs that a fast clock made, so it is replaced by whoever knows better. What replaces it
+        is good earlier, so those whose clocks are faster take it, and no two servers replace each other's.
+        """
+        name, now = names.authority_name(self._settings.installation), self._clock.unix()
+        kept = found.get(name)
+        if kept is None:
+            manager = f"{names.MANAGER}-{secrets.token_hex(4)}"  # nobody else's: what is there already is a conflict
+            self._authority = await self._put_authority(self._authority or make_authority(now), manager)
             return
-        made = self._authority or make_authority(self._clock.unix())
-        manager = f"{names.MANAGER}-{secrets.token_hex(4)}"  # nobody else's: what is there already is a conflict
-        manifest = manifests_tls.authority_secret(made, self._settings)
+        authority = _content(kept, manifests_tls.AUTHORITY_FILE)
         try:
-            await self._api.apply(Kind.SECRETS, name, manifest, manager=manager, force=False)
+            is_early = certificate_begin(authority) > now + EARLY_SECONDS
+        except StateError as error:
+            raise StateError(f"Secret {name} holds no authority ({error}); delete it to have one made") from error
+        if is_early:
+            authority = await self._put_authority(make_authority(now), names.MANAGER, kept.metadata.resourceVersion)
+            _log.warning("the authority in Secret %s was made by a fast clock; there is a new one", name)
+        self._authority = authority
+
+    async def _put_authority(self, made: bytes, manager: str, version: str = "") -> bytes:
+        """The one that is kept then: this one, unless somebody was faster. `version` is of what it replaces."""
+        manifest = manifests_tls.authority_secret(made, self._settings)
+        name = manifest["metadata"]["name"]
+        if version:
+            manifest["metadata"]["resourceVersion"] = version
+        try:
+            await self._api.apply(Kind.SECRETS, name, manifest, manager=manager, force=bool(version))
         except ApiProblem as problem:
             if problem.status != CONFLICT:
                 raise
             found = await self._list()
             if name not in found:
                 raise
-            made = _content(found[name], manifests_tls.AUTHORITY_FILE)
-        self._authority = made
+            return _content(found[name], manifests_tls.AUTHORITY_FILE)
+        return made
 
     async def _look_after_own(self, found: Mapping[str, Secret]) -> None:
         await self._find_authority(found)
