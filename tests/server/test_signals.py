@@ -273,9 +273,7 @@ def test_those_who_stutter_in_turns_keep_the_others_from_being_seen_no_longer_th
     for second in range(1, 200):
         made.report("w", load(arrivals=second), float(second))
         for worker, turn in (("x", 0), ("y", 5)):
-            if second < 150 and second % 10 == turn:  # never both within FRESH_SECONDS of each other
-                made.report(worker, load(arrivals=2 * second), float(second))
-            elif second >= 150:
+            if (second < 150 and second % 10 == turn) or second >= 150:  # never both within FRESH_SECONDS of each other
                 made.report(worker, load(arrivals=2 * second), float(second))
         if found := made.window("m", ("w", "x", "y"), float(second), USUAL):
             seen.append(found)
