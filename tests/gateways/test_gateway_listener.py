@@ -160,18 +160,24 @@ class Bench:
         control = ControlServer((), str(folder / "ca" / "ca.pem"), str(folder / "crt"), str(folder / "key"))
         return control_client_context(control, protocol)
 
-    async def line(self, protocol: str, hello: GatewayHello | None = None) -> Line:
-        """A connection that has said `hello`."""
-        context = self.context(protocol)
-        line = Line(*await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname=SERVER_NAME))
+    async def line(self, protocol: str, hello: GatewayHello | None = None, address: str = "127.0.0.1") -> Line:
+        """A connection from that address that has said `hello`."""
+        streams = await asyncio.open_connection(
+            "127.0.0.1",
+            self.port,
+            ssl=self.context(protocol),
+            server_hostname=SERVER_NAME,
+            local_addr=(address, 0),
+        )
+        line = Line(*streams)
         self._lines.append(line)
         if hello is not None:
             line.send(hello)
         return line
 
-    async def reporting(self, hello: GatewayHello, *workers: str) -> Line:
+    async def reporting(self, hello: GatewayHello, *workers: str, address: str = "127.0.0.1") -> Line:
         """A gateway that has said which workers it has."""
-        line = await self.line(GATEWAY, hello)
+        line = await self.line(GATEWAY, hello, address)
         assert await line.receive() == SETTINGS
         assert await line.ask(GatewayReport(workers)) == ReportHeard(workers)
         return line
@@ -373,21 +379,23 @@ async def test_an_address_of_the_servers_name_that_says_nothing_is_passed_over(
 async def test_who_says_nothing_takes_no_more_than_a_few_descriptors_and_nobodys_place(bench: Bench) -> None:
     east = await bench.reporting(EAST, "w1")
     before = descriptors()
-    silent = [await asyncio.open_connection("127.0.0.1", bench.port) for _ in range(2 * MAX_HANDSHAKES)]
+    silent = [await asyncio.open_connection("127.0.0.1", bench.port) for _ in range(3 * MAX_HANDSHAKES)]
     try:
         assert descriptors() <= before + len(silent) + MAX_HANDSHAKES + 1
-        await bench.reporting(WEST, "w2")
+        await bench.reporting(WEST, "w2", address="127.0.0.2")
         assert await east.ask(GatewayReport(("w1",))) == ReportHeard(("w1",))
+        assert bench.listener.refused > 0
     finally:
         for _, writer in silent:
             writer.transport.abort()
 
 
-async def test_three_hundred_gateways_that_come_at_once_are_all_heard(bench: Bench) -> None:
+async def test_three_hundred_gateways_that_come_at_once_from_one_address_are_all_heard(bench: Bench) -> None:
     hellos = [GatewayHello(f"id-{number}", f"gateway {number}", "1", "run") for number in range(300)]
     await asyncio.gather(*(bench.reporting(hello, f"w-{hello.gateway}") for hello in hellos))
     assert len(bench.gateways.living()) == len(hellos)
     assert len(bench.gateways.rows({}, {})) == len(hellos)
+    assert bench.listener.refused == 0
 
 
 async def test_a_server_that_is_behind_cuts_no_gateway_for_being_slow(

@@ -1,7 +1,7 @@
 """Certificates between gateways and Pods, over days of virtual time: who makes them, when, and who has the same."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,15 +14,19 @@ from kube_world import World
 
 from swell.adapters.providers.kubernetes import certificates, names
 from swell.adapters.providers.kubernetes.objects import Secret
+from swell.clock import ManualClock
 from swell.control.replica import Replica
 from swell.ports.provider import Needs, TlsSidecar
 from swell.security.replica_tls import replica_name
 from swell.testing.cluster import Refused
 
 HOUR = 3600.0
+FAST = 5 * 24 * HOUR  # of a clock
 OWN = replace(SETTINGS, place="cluster", authority=OWN_TLS.authority)
 ISSUED = replace(SETTINGS, place="cluster", authority=ISSUED_TLS.authority)
 KILL_POINTS = range(1, 10)
+BEGUN = ManualClock().unix()
+FOREIGN = certificates.make_authority(BEGUN)
 
 
 def _workload(world: World, tls: TlsSidecar = OWN_TLS, **changes: Any) -> Any:
@@ -163,6 +167,58 @@ async def test_a_clock_that_was_fast_leaves_no_certificates_for_later() -> None:
             assert _leaf(_mounted(world, names.certificate_name(deployment))["tls.crt"]).not_valid_before_utc <= now
         (shown,) = world.provider.identities
         assert _leaf(shown.certificate).not_valid_before_utc <= now
+
+
+async def test_an_authority_that_a_fast_clock_made_is_replaced_once_and_both_sides_take_the_new_one() -> None:
+    async with World() as world:
+        name = names.authority_name(SETTINGS.installation)
+        world.clock.jump_unix(FAST)
+        world.settings, world.wanted = OWN, (_workload(world, count=2),)
+        await world.restart()
+        await world.steps(24)
+        early, replicas = _mounted(world, name), {replica.child_id for replica in world.ready()}
+        world.clock.jump_unix(-FAST)
+        await world.restart()  # one whose clock is right leads next
+        await world.steps(12, seconds=20.0)
+        late = _mounted(world, name)
+        assert late != early
+        now = datetime.fromtimestamp(world.clock.unix(), UTC)
+        (identity,) = world.provider.identities
+        assert identity.ca in late["authority.pem"]
+        for pem in (identity.ca, identity.certificate):
+            assert _leaf(pem).not_valid_before_utc <= now
+        for replica in world.ready():
+            _check(world, replica)
+        for jump in (FAST, -FAST, FAST, -FAST):  # the two of them lead in turns
+            world.clock.jump_unix(jump)
+            await world.restart()
+            await world.steps(12, seconds=20.0)
+            assert _mounted(world, name) == late
+        assert {replica.child_id for replica in world.ready()} == replicas
+
+
+async def test_of_two_servers_that_replace_an_authority_at_once_one_does() -> None:
+    async with World(settings=OWN) as world:
+        name = names.authority_name(SETTINGS.installation)
+        world.want(_workload(world, count=1))
+        await world.steps(24)
+        early, theirs = (certificates.make_authority(world.clock.unix() + ahead) for ahead in (FAST, 0.0))
+
+        def put(authority: bytes, manager: str) -> None:
+            manifest = certificates.manifests_tls.authority_secret(authority, SETTINGS)
+            world.cluster.apply("secrets", name, manifest, manager=manager, force=True)
+
+        def meanwhile(verb: str, kind: str) -> None:
+            if (verb, kind) == ("patch", "secrets"):
+                world.cluster.before_request = lambda verb, kind: None
+                put(theirs, "another")
+
+        put(early, "one")
+        world.cluster.before_request = meanwhile
+        await world.steps(12, seconds=20.0)
+        assert _mounted(world, name)["authority.pem"] == theirs
+        (replica,) = world.ready()
+        _check(world, replica)
 
 
 @pytest.mark.parametrize("dies_after", [False, True])
@@ -309,6 +365,59 @@ async def test_a_secret_that_somebody_spoilt_or_deleted_is_made_again() -> None:
             (replica,) = world.ready()
             _check(world, replica)
         assert _mounted(world, names.authority_name("inst-1")) == authority
+
+
+def _garbage(content: dict[str, bytes]) -> dict[str, bytes | str]:
+    return {"tls.crt": b"\x00 no certificate", "tls.key": b"neither"}
+
+
+def _no_base64(content: dict[str, bytes]) -> dict[str, bytes | str]:
+    return {"tls.crt": "!"}
+
+
+def _half(content: dict[str, bytes]) -> dict[str, bytes | str]:
+    return {"tls.key": content["tls.key"][: len(content["tls.key"]) // 2]}
+
+
+def _another_key(content: dict[str, bytes]) -> dict[str, bytes | str]:
+    theirs = certificates.issue_certificate(FOREIGN, "a", BEGUN, lasts_seconds=HOUR)
+    return {"tls.key": theirs.private_key}
+
+
+def _another_authority(content: dict[str, bytes]) -> dict[str, bytes | str]:
+    return {"ca.crt": certificates.issue_certificate(FOREIGN, "a", BEGUN, lasts_seconds=HOUR).ca}
+
+
+def _foreign(content: dict[str, bytes]) -> dict[str, bytes | str]:
+    (name,) = _names(_leaf(content["tls.crt"]))
+    made = certificates.issue_certificate(FOREIGN, name, BEGUN, lasts_seconds=24 * HOUR)
+    return {"tls.crt": made.certificate, "tls.key": made.private_key}
+
+
+@pytest.mark.parametrize("spoil", [_garbage, _no_base64, _half, _another_key, _another_authority, _foreign])
+async def test_a_secret_with_something_else_in_it_is_made_anew_and_the_log_says_so_once(
+    spoil: Callable[[dict[str, bytes]], dict[str, bytes | str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with World(settings=OWN) as world:
+        world.want(_workload(world, count=1), _workload(world, name="code", count=1))
+        await world.steps(24)
+        name, other = (names.certificate_name(deployment) for deployment in world.cluster.objects["deployments"])
+        before = _mounted(world, other)
+        with caplog.at_level("WARNING", certificates.__name__):
+            await world.steps(8, seconds=20.0)
+            assert caplog.messages == []
+            data = {
+                key: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+                for key, value in spoil(_mounted(world, name)).items()
+            }
+            world.cluster.patch("secrets", name, {"data": data})
+            await world.steps(12, seconds=20.0)
+        for replica in world.ready():
+            _check(world, replica)
+        assert len(world.ready()) == 2
+        assert _mounted(world, other) == before
+        (told,) = caplog.messages
+        assert told.startswith(f"Secret {name} is made anew, since somebody changed it: ")
 
 
 async def test_an_authority_that_somebody_puts_in_the_place_of_ours_is_taken_by_both_sides_at_once() -> None:

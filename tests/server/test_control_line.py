@@ -8,12 +8,13 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swell.server.control_line import MAX_UNREAD_BYTES, MOVE_BYTES, WRITE_BUFFER_BYTES, ControlLine
+from swell.server.control_line import MAX_UNREAD_BYTES, MOVE_BYTES, PIECE_BYTES, WRITE_BUFFER_BYTES, ControlLine
 from swell.server.publish import Picture, Publication
 from swell.state.messages import FrameBuffer, Heard, LeaseGrant, decode_from_server
 from swell.state.snapshot import Delta, KeyDigest, KeyEntry, Snapshot
 
 MEBIBYTE = 1024 * 1024
+ALL = 1024 * MEBIBYTE
 EMPTY = Picture(1, (), (), ())
 
 
@@ -52,8 +53,13 @@ class Wire:
             self.line.is_full()
 
     def take(self, count: int) -> None:
-        piece = bytes(self.buffer[:count])
-        del self.buffer[:count]
+        while count > 0 and self.buffer:
+            piece = bytes(self.buffer[:count])
+            count -= len(piece)
+            self._take(piece)
+
+    def _take(self, piece: bytes) -> None:
+        del self.buffer[: len(piece)]
         self.messages += [decode_from_server(frame) for frame in self.taken.feed(piece)]
         if self._is_paused and len(self.buffer) <= self._high // 4 and self.line is not None:
             self._is_paused = False
@@ -126,14 +132,15 @@ def test_a_large_snapshot_on_a_slow_line_arrives_whatever_else_is_said_meanwhile
         world.wire.take(MOVE_BYTES)
         world.ring()
     assert not world.wire.is_cut
-    assert len(world.wire.buffer) < 31 * MEBIBYTE, "a thousand changes wait elsewhere"
-    world.wire.take(len(world.wire.buffer))
+    assert len(world.wire.buffer) <= 2 * PIECE_BYTES, "what waits is where it can be counted"
+    assert world.line._waiting_bytes < 31 * MEBIBYTE, "a thousand changes wait elsewhere"
+    world.wire.take(ALL)
     assert world.keys() == {key.key_id: key for key in world.publication.picture.keys}
 
 
 def test_a_line_that_does_not_move_is_cut_and_one_that_stops_moving_as_well() -> None:
     world = World()
-    world.publish("large", WRITE_BUFFER_BYTES + 1)
+    world.publish("large", 2 * WRITE_BUFFER_BYTES)
     world.wire.take(MOVE_BYTES)
     world.ring()
     assert not world.wire.is_cut
@@ -151,7 +158,17 @@ def test_what_must_be_said_at_once_is_bounded_as_well() -> None:
     for _ in range(MAX_UNREAD_BYTES // MEBIBYTE):
         world.line.send(grant)
     assert world.wire.is_cut
-    assert len(world.wire.buffer) < MAX_UNREAD_BYTES + 2 * MEBIBYTE
+    assert world.line._waiting_bytes == 0, "nothing is kept for one that was cut"
+
+
+def test_a_line_that_is_closed_hands_over_what_waits_first() -> None:
+    world = World()
+    world.publish("large", 3 * MEBIBYTE)
+    world.line.send(Heard())
+    world.line.finish()
+    world.wire.take(ALL)
+    assert world.wire.messages[-1] == Heard()
+    assert world.keys() == {key.key_id: key for key in world.publication.picture.keys}
 
 
 _STEPS = st.one_of(

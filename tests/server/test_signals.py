@@ -1,12 +1,13 @@
 """From reports to windows: differences of sums, whatever is lost, doubled, restarted or silent."""
 
+import itertools
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swell.server.signals import FRESH_SECONDS, SILENT_SECONDS, Signals
+from swell.server.signals import FRESH_SECONDS, SILENT_SECONDS, STUTTER_SECONDS, Signals
 from swell.state.messages import Load, ModelLoad
 from swell.state.scaling import LengthSums, Window
 
@@ -264,6 +265,25 @@ def test_one_that_was_never_heard_is_waited_for_as_long_and_forgotten_when_it_en
         if seen := made.window("m", living, float(second), USUAL):
             found.append((second, seen.is_partial))
     assert found == [*((second, True) for second in range(31, 60)), *((second, False) for second in range(60, 80))]
+
+
+def test_those_who_stutter_in_turns_keep_the_others_from_being_seen_no_longer_than_promised() -> None:
+    made = signals("w", "x", "y")
+    seen: list[Window] = []
+    for second in range(1, 200):
+        made.report("w", load(arrivals=second), float(second))
+        for worker, turn in (("x", 0), ("y", 5)):
+            if (second < 150 and second % 10 == turn) or second >= 150:  # never both within FRESH_SECONDS of each other
+                made.report(worker, load(arrivals=2 * second), float(second))
+        if found := made.window("m", ("w", "x", "y"), float(second), USUAL):
+            seen.append(found)
+    assert seen[0].at <= STUTTER_SECONDS + 1
+    stuttered = [each for each in seen if each.at < 150]
+    gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(stuttered)]
+    assert max(gaps) <= FRESH_SECONDS + 1, "and soon again from then on"
+    assert all(each.is_partial for each in stuttered), "so nobody is let go"
+    assert not seen[-1].is_partial
+    assert sum(each.arrivals for each in seen) == 199 + 2 * 2 * 199, "what they told is counted, if late"
 
 
 def test_where_all_are_silent_nothing_is_known() -> None:

@@ -52,11 +52,12 @@ def test_rows_for_status() -> None:
 
 
 def test_the_servers_own_metrics_count_replicas_by_phase() -> None:
-    told = server_samples([READY, FAILED, WORKER], {}, workers=1, store_seconds=0.5)
+    told = server_samples([READY, FAILED, WORKER], {}, workers=1, store_seconds=0.5, refused=3)
     samples = {(sample.name, sample.labels): sample.value for sample in told}
     assert samples["swell_server_replicas", (("model", "chat"), ("phase", "ready"))] == 1
     assert samples["swell_server_replicas", (("model", "chat"), ("phase", "failed"))] == 1
     assert samples["swell_server_workers", ()] == 1
+    assert samples["swell_server_refused_connections_total", ()] == 3
 
 
 def test_what_workers_say_of_models_and_replicas_that_there_are_is_told_and_nothing_of_others() -> None:
@@ -67,7 +68,7 @@ def test_what_workers_say_of_models_and_replicas_that_there_are_is_told_and_noth
         (),
         (ModelLoad("chat", in_flight=2, queued=1),),
     )
-    told = server_samples([READY, WORKER], {"a": load, "b": load}, workers=2, store_seconds=0.5)
+    told = server_samples([READY, WORKER], {"a": load, "b": load}, workers=2, store_seconds=0.5, refused=0)
     rows = exposition((sample.name, sample.labels, sample.value) for sample in told).decode().splitlines()
     assert [row for row in rows if row.startswith(("swell_in", "swell_queued", "swell_replica"))] == [
         'swell_in_flight{model="chat"} 4',

@@ -54,6 +54,7 @@ class ControlLink(asyncio.Protocol):
         self._service = service
         self._frames = FrameBuffer()
         self._transport: asyncio.Transport | None = None
+        self._has_room = True
         self.informed = asyncio.Event()  # the first snapshot is here
         self._lost = asyncio.Event()
         self._last_heard = self._connected = service.now()
@@ -114,14 +115,16 @@ class ControlLink(asyncio.Protocol):
                 client.refuse(no_metrics())
 
     def send_load(self) -> None:
-        """What this worker does right now."""
-        if self._transport is not None:
+        """What this worker does right now. On a slow line reports would queue, and tell of ever earlier times; their
+        sums only grow, so the next that there is room for makes up for those that were left out.
+        """
+        if self._transport is not None and self._has_room:
             self._send(self._service.load())
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport, self._has_room = cast(asyncio.Transport, transport), True
         self._connected = self._service.now()
         self._frames = FrameBuffer()
         service = self._service
@@ -150,6 +153,13 @@ class ControlLink(asyncio.Protocol):
         for client, _ in waiting.values():
             client.refuse(no_metrics())
         self._lost.set()
+
+    def pause_writing(self) -> None:
+        self._has_room = False
+
+    def resume_writing(self) -> None:
+        self._has_room = True
+        self.send_load()
 
     def _handle(self, message: FromServer) -> None:
         service = self._service

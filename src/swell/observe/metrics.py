@@ -55,6 +55,8 @@ METRICS = (
     Metric("swell.server.workers", "swell_server_workers", "gauge", "Gateway workers that are connected."),
     Metric("swell.server.store_seconds", "swell_server_store_seconds", "gauge",
            "How long the last write to the store took."),
+    Metric("swell.server.refused_connections", "swell_server_refused_connections_total", "counter",
+           "Connections to `server.gateways` from addresses that open more than they prove to be a gateway's."),
     Metric("swell.server.up", "swell_server_up", "gauge", "1 while the server runs."),
 )  # fmt: skip
 BY_NAME = {metric.name: metric for metric in METRICS}

@@ -34,6 +34,7 @@ CA_DAYS = 3650
 LEAF_DAYS = 397  # what strict clients accept at most
 RENEW_DAYS = 60  # a leaf with less left than this is replaced
 BACKDATE = timedelta(hours=1)  # for clients whose clocks are late
+AUTHORITY_BACKDATE = timedelta(days=1)  # for all who use it, while the clock of whoever made it may have been fast
 
 _KEY_USES = (
     "digital_signature",
@@ -117,12 +118,14 @@ def issue_certificate(
     return _issued(ca, _signed("Swell", [host], use, ca_key, ca, key, now, lasts), key)
 
 
+def certificate_begin(certificate: bytes) -> float:
+    """From when on a PEM certificate is good, in Unix time. Raises StateError where it is none."""
+    return _read(certificate).not_valid_before_utc.timestamp()
+
+
 def certificate_end(certificate: bytes) -> float:
     """When a PEM certificate ends, in Unix time. Raises StateError where it is none."""
-    try:
-        return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
-    except ValueError as error:
-        raise StateError(f"a certificate cannot be read: {_reason(error)}") from error
+    return _read(certificate).not_valid_after_utc.timestamp()
 
 
 def ensure_local_certificate(folder: Path, hosts: Sequence[str], now_unix: float) -> CertificateFiles:
@@ -188,6 +191,13 @@ def server_ssl_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
     return context
 
 
+def _read(certificate: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(certificate)
+    except ValueError as error:
+        raise StateError(f"a certificate cannot be read: {_reason(error)}") from error
+
+
 def _ensure_authority(folder: Path, now: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     path = folder / "ca.key"
     if not path.exists():
@@ -216,7 +226,7 @@ def _make_authority(now: datetime) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Swell local CA {os.urandom(4).hex()}")])
     certificate = (
-        _builder(name, name, key, now, timedelta(days=CA_DAYS))
+        _builder(name, name, key, now + BACKDATE - AUTHORITY_BACKDATE, timedelta(days=CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .sign(key, hashes.SHA256())

@@ -111,6 +111,8 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close after what is queued."""
         if self._transport is not None:
+            if self._line is not None and not self._transport.is_closing():
+                self._line.finish()
             self._transport.close()
 
     def _expect_hello(self) -> None:

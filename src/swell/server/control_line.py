@@ -1,8 +1,11 @@
 """Messages on the line of one worker, which may be slow: it is waited for as long as it moves.
 
 A snapshot of thousands of keys is larger than a buffer shall be, and a line between machines takes its time for it.
-While more is unread than WRITE_BUFFER_BYTES, changes are not queued behind it: once the line has caught up it is sent
+While more waits than WRITE_BUFFER_BYTES, changes are not queued behind it: once the line has caught up it is sent
 what it missed, as one that connects anew is. A line that does not move is cut.
+
+What waits does so here, and a transport is given a piece at a time: TLS hands on all that it gets at once, to buffers
+which nobody sees, and would not say that it is behind.
 """
 
 import asyncio
@@ -11,6 +14,7 @@ import logging
 import socket
 import struct
 import termios
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,7 +22,8 @@ from swell.server.acknowledged import acknowledged_bytes
 from swell.state.messages import MAX_MESSAGE_BYTES, FromServer, encode_message
 from swell.state.snapshot import Delta, Snapshot
 
-WRITE_BUFFER_BYTES = 8 * 1024 * 1024  # unread by a worker, from which on changes wait
+PIECE_BYTES = 256 * 1024
+WRITE_BUFFER_BYTES = 8 * 1024 * 1024  # that wait for a worker, from which on changes are not queued
 MAX_UNREAD_BYTES = MAX_MESSAGE_BYTES + WRITE_BUFFER_BYTES  # with one snapshot in it; then the line is cut
 MOVE_SECONDS = 10.0  # in which a line that is behind must take at least
 MOVE_BYTES = 64 * 1024
@@ -41,43 +46,74 @@ class ControlLine:
         self._transport = transport
         self._caught_up = caught_up
         self._later: Later = later or asyncio.get_running_loop().call_later
+        self._waiting: deque[memoryview] = deque()  # only while the transport has no room
+        self._waiting_bytes = 0
+        self._has_room = True
         self._written = 0
         self._sent = (0, 0)  # epoch and sequence
         self._has_missed = False
-        self._deadline: asyncio.TimerHandle | None = None
-        transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
+        self._deadline: asyncio.TimerHandle | None = None  # while it is behind
+        transport.set_write_buffer_limits(PIECE_BYTES)
 
     def send(self, message: FromServer) -> None:
         """Queue a message. A change that the line has no room for is made good later; other messages are small."""
         transport = self._transport
         if transport.is_closing():
             return
-        is_change = isinstance(message, Snapshot | Delta)
-        if is_change and self._deadline is not None:
+        if isinstance(message, Snapshot | Delta) and self._deadline is not None:
             self._has_missed = True
             return
-        if transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+        if self._waiting_bytes + transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self._cut()
             return
         content = encode_message(message)
-        self._written += len(content)
         if isinstance(message, Snapshot | Delta):
             self._sent = message.epoch, message.sequence
-        transport.write(content)
+        self._waiting.append(memoryview(content))
+        self._waiting_bytes += len(content)
+        self._pass_on()
+        if self._waiting_bytes > WRITE_BUFFER_BYTES and self._deadline is None:
+            self._expect_more(self._taken())
 
     def is_full(self) -> None:
-        """More is unread than there shall be."""
-        self._expect_more(self._taken())
+        """The transport has no room."""
+        self._has_room = False
 
     def has_room(self) -> None:
-        """It has caught up."""
-        self.close()
+        """The transport has room again."""
+        self._has_room = True
+        self._pass_on()
+        if self._waiting_bytes > WRITE_BUFFER_BYTES // 4:
+            return
+        self._expect_nothing()
         if self._has_missed:
             self._has_missed = False
             self._caught_up(*self._sent)
 
+    def finish(self) -> None:
+        """Hand over all that waits: the transport is about to be closed."""
+        while self._waiting:
+            self._write(self._waiting.popleft())
+
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """It has ended."""
+        self._expect_nothing()
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def _pass_on(self) -> None:
+        while self._waiting and self._has_room and not self._transport.is_closing():
+            content = self._waiting.popleft()
+            if len(content) > PIECE_BYTES:
+                self._waiting.appendleft(content[PIECE_BYTES:])
+            self._write(content[:PIECE_BYTES])
+
+    def _write(self, piece: memoryview) -> None:
+        self._waiting_bytes -= len(piece)
+        self._written += len(piece)
+        self._transport.write(piece)
+
+    def _expect_nothing(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -78,6 +78,11 @@ class GatewayListener:
         return self._door.port
 
     @property
+    def refused(self) -> int:
+        """Connections of addresses that open more than they prove to be a gateway's."""
+        return self._door.refused
+
+    @property
     def is_closed(self) -> bool:
         """Whether it is no longer listened to."""
         return self._is_closed

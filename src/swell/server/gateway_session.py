@@ -56,6 +56,8 @@ class GatewaySession:
         self._wanted = wanted
         self._writer: asyncio.StreamWriter | None = None
         self._problem = ""
+        self._is_serving = False  # it has said how
+        self._is_lost = False  # it has just gone, and none was asked since
         self.news = asyncio.Event()  # other workers run: say so at once
 
     async def run(self) -> None:
@@ -64,11 +66,9 @@ class GatewaySession:
             try:
                 await self._speak()
             except (OSError, EOFError, ValueError, msgspec.MsgspecError, StateError) as error:
-                problem = str(error) or type(error).__name__
-                if problem != self._problem:  # the same again says nothing new
-                    _log.warning("no server can be served for yet; it is asked again", extra={"reason": problem})
-                self._problem = problem
+                self._tell(_reason(error))
             except Exception:  # whatever it was: without this connection nothing is served for long
+                self._is_serving = False
                 _log.exception("the connection to the server failed and is made again")
             await asyncio.sleep(RECONNECT_SECONDS)
 
@@ -76,6 +76,17 @@ class GatewaySession:
         """The ledger has what it was asked for with `token`."""
         if self._writer is not None:
             self._writer.write(encode_gateway_message(UsageSent(token)))
+
+    def _tell(self, problem: str) -> None:
+        """Once for each problem; that a server which has gone cannot be connected to says nothing new."""
+        if self._is_serving:
+            _log.warning(
+                "the connection to the server has ended; it is asked again until it answers", extra={"reason": problem}
+            )
+        elif problem != self._problem:
+            level = logging.INFO if self._is_lost else logging.WARNING
+            _log.log(level, "no server can be served for yet; it is asked again", extra={"reason": problem})
+        self._is_lost, self._is_serving, self._problem = self._is_serving, False, problem
 
     async def _speak(self) -> None:
         reader, self._writer = await self._connected()
@@ -87,10 +98,11 @@ class GatewaySession:
             if not isinstance(settings, GatewaySettings):
                 raise ValueError("the server began with something else than settings")
             self._told(settings)
+            self._is_serving = True
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._listen(reader))
                 both.create_task(self._report(self._writer))
-        except* Exception as errors:
+        except ExceptionGroup as errors:  # `except*` would have it in another one, with Python 3.11.3 and before
             raise errors.exceptions[0] from None
         finally:
             self._writer.close()
@@ -125,6 +137,14 @@ class GatewaySession:
             except OSError as error:
                 reason = OSError(f"{host}:{port}: {error.strerror or error or 'it does not answer'}")
         raise reason
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncio.IncompleteReadError):
+        return "the server closed it"
+    if isinstance(error, TimeoutError) and not error.strerror:
+        return "the server has said nothing for too long"
+    return str(error) or type(error).__name__
 
 
 async def _send(writer: asyncio.StreamWriter, message: GatewayHello | GatewayReport) -> None:

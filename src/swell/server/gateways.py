@@ -49,6 +49,11 @@ class Gateways:
         self._listener = GatewayListener(self.remote, channel, self._settings())
         await self._listener.open(spec.host, spec.port, lambda: shown.current)
 
+    @property
+    def refused(self) -> int:
+        """Connections of addresses that open more than they prove to be a gateway's."""
+        return 0 if self._listener is None else self._listener.refused
+
     async def look(self) -> None:
         """Once in LOOK_SECONDS: who is silent, and whether certificates were renewed."""
         self._certificates.look()

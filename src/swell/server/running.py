@@ -420,7 +420,8 @@ class RunningServer:
     def _samples(self) -> list[Sample]:
         replicas, loads = self._fleet.replicas, self._channel.loads()
         workers, seconds = len(self._channel.connected()), self._writer.last_seconds
-        return server_samples(replicas, loads, workers=workers, store_seconds=seconds)
+        refused = self._gateways.refused
+        return server_samples(replicas, loads, workers=workers, store_seconds=seconds, refused=refused)
 
     async def _housekeeping_step(self, now: float) -> None:
         self._channel.leases.prune(now)

@@ -10,6 +10,8 @@ reaches from one of its reports to a later one, and while a worker has told noth
 
 One that has been silent for SILENT_SECONDS may be serving for a long time yet, as a gateway whose line is cut. From
 then on windows are of the others, and say that they are partial; when it speaks again, counting begins anew for it.
+Some never are for so long, and yet one or another of them always is. After STUTTER_SECONDS without a window none of
+them is waited for, until all speak at once; what they tell is counted when it comes.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,6 +23,9 @@ from swell.state.scaling import LengthSums, Window
 
 FRESH_SECONDS = 3.0  # workers report once a second; whoever is silent for longer may hold requests unseen
 SILENT_SECONDS = 30.0  # after which the others are not kept waiting any more
+STUTTER_SECONDS = (
+    40.0  # without a window, as where several are silent in turns; then whoever is silent is not waited for
+)
 LEAST_SECONDS = 0.5  # that a worker's part covers: in less, when reports are read says more than what they tell
 
 _BATCH = "batch_"  # begins the names of sums over requests of priority batch alone
@@ -53,6 +58,7 @@ class _Interval:
     before: Window | None = None  # the window before
     parts: dict[str, _Part] = field(default_factory=dict)  # by worker
     gone: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0.0))  # of workers that are no more
+    patience: float = STUTTER_SECONDS  # with those who are silent, since it began
 
     @property
     def follows_quiet(self) -> bool:
@@ -106,7 +112,7 @@ class Signals:
     def is_awaited(self, model: str, living: Collection[str], now: float) -> bool:
         """Every living worker speaks, and there is no window yet: the next reports make one within a second."""
         interval = self._intervals[model]
-        living = set(living) - self._long_silent(self._silent(living, now), now)
+        living = set(living) - self._not_waited_for(interval, self._silent(living, now), now)
         speaks = living and all(now - self._heard_at.get(worker, -inf) <= FRESH_SECONDS for worker in living)
         return bool(speaks) and not self._is_known(interval, living, now, waits=bool(self.queued(model)))
 
@@ -121,7 +127,7 @@ class Signals:
         """
         interval = self._intervals[model]
         silent = self._silent(living, now)
-        living = set(living) - self._long_silent(silent, now)
+        living = set(living) - self._not_waited_for(interval, silent, now)
         if not self._is_known(interval, living, now, waits=bool(self.queued(model))):
             return None
         told = [part for worker, part in interval.parts.items() if worker in living and part.seconds > 0]
@@ -134,11 +140,16 @@ class Signals:
         window = replace(self._close(model, interval, now, seconds, is_early=is_early), is_partial=bool(silent))
         # Who told nothing new is taken into the next window, from where its last part ended.
         parts = {worker: _Part(part.ended, part.ended, is_new=False) for worker, part in interval.parts.items()}
-        self._intervals[model] = _Interval(now, window, parts)
+        is_impatient = silent and now - interval.begun >= interval.patience
+        self._intervals[model] = _Interval(now, window, parts, patience=0.0 if is_impatient else STUTTER_SECONDS)
         return window
 
     def _silent(self, living: Collection[str], now: float) -> set[str]:
         return {worker for worker in living if now - self._heard_at.get(worker, -inf) > FRESH_SECONDS}
+
+    def _not_waited_for(self, interval: _Interval, silent: Collection[str], now: float) -> set[str]:
+        long = self._long_silent(silent, now)
+        return long if now - interval.begun < interval.patience else long | set(silent)
 
     def _long_silent(self, silent: Collection[str], now: float) -> set[str]:
         """Those who are not waited for any more, and are set aside."""

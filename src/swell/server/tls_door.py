@@ -1,17 +1,20 @@
 """Accepting TLS connections, of which no more than a bounded number has not proved yet who it is.
 
 Whoever reaches the port may connect and say nothing. Each such connection costs a file descriptor, and a server without
-any can neither probe its replicas nor read its store. So where MAX_HANDSHAKES are under way others wait to be accepted,
-and after SLOW_SECONDS the oldest makes room: a gateway's takes milliseconds, even where hundreds come at once. While
-the server itself is behind it counts for little: on a busy machine all handshakes are slow, and who is cut comes again.
+any can neither probe its replicas nor read its store. So where MAX_HANDSHAKES are under way others wait, and after
+SLOW_SECONDS the oldest makes room: a gateway's takes milliseconds, even where hundreds come at once. While the server
+itself is behind it counts for little: on a busy machine all handshakes are slow, and who is cut comes again. An address
+that opens more connections than it proves is refused, before a key is exchanged, so that others need not wait for it.
 """
 
 import asyncio
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import Callable
-from contextlib import suppress
+
+from swell.server.unproven import Unproven, source
 
 HANDSHAKE_SECONDS = 10.0
 SHUTDOWN_SECONDS = 3600.0  # for what was written before a close to be read; protocols that wait for less abort
@@ -20,6 +23,7 @@ SLOW_SECONDS = 1.0  # after which one makes room for another, while none is acce
 LOOK_SECONDS = 0.1  # of them a turn of the loop counts for at most
 BACKLOG = 2048
 RETRY_SECONDS = 0.5  # after a connection could not be accepted, as where there are no file descriptors
+REFUSALS_A_TURN = 32  # connections; then the loop has something else to do
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +37,8 @@ class TlsDoor:
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: dict[asyncio.Task[None], float] = {}  # oldest first, and how long had been waited before
         self._waited = 0.0  # seconds, for room
+        self._unproven = Unproven()
+        self.refused = 0  # connections, of addresses that open more than they prove
 
     async def open(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> None:
         """Listen on every address of `host`, with what `context` says then. Raises OSError where one cannot be had."""
@@ -64,16 +70,35 @@ class TlsDoor:
     async def _accept(self, listening: socket.socket, context: Callable[[], ssl.SSLContext]) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._make_room()
             try:
-                accepted, _ = await loop.sock_accept(listening)
+                accepted, peer = await loop.sock_accept(listening)
             except OSError as error:
                 _log.warning("gateways cannot be accepted now", extra={"reason": str(error)})
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            task = loop.create_task(self._shake_hands(accepted, context()))
+            address = source(peer)
+            if not self._unproven.admits(address, loop.time()):
+                self._refuse(accepted, address)
+                if self.refused % REFUSALS_A_TURN == 0:
+                    await asyncio.sleep(0)
+                continue
+            try:
+                await self._make_room()
+            except asyncio.CancelledError:
+                accepted.close()
+                raise
+            task = loop.create_task(self._shake_hands(accepted, address, context()))
             self._handshakes[task] = self._waited
             task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+    def _refuse(self, accepted: socket.socket, address: str) -> None:
+        """Close it at once, and leave nothing behind in the system."""
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        self.refused += 1
+        if self.refused & (self.refused - 1) == 0:  # the first, the second, the fourth …: whoever knocks fills no disk
+            reason = f"{address} opens more connections than it proves to be a gateway's; more of them are refused"
+            _log.warning("connections are refused", extra={"reason": reason, "count": self.refused})
 
     async def _make_room(self) -> None:
         now = asyncio.get_running_loop().time
@@ -87,9 +112,9 @@ class TlsDoor:
             await asyncio.wait(self._handshakes, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             self._waited += min(now() - since, LOOK_SECONDS)
 
-    async def _shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+    async def _shake_hands(self, accepted: socket.socket, address: str, context: ssl.SSLContext) -> None:
         loop = asyncio.get_running_loop()
-        with suppress(OSError):  # it proved nothing, or gave up
+        try:
             await loop.connect_accepted_socket(
                 self._protocol,
                 accepted,
@@ -97,3 +122,6 @@ class TlsDoor:
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=SHUTDOWN_SECONDS,
             )
+        except OSError:  # it proved nothing, or gave up
+            return
+        self._unproven.proved(address, loop.time())

@@ -93,9 +93,9 @@ def preparation_rows(prepared: Iterable[tuple[str, Preparation]]) -> list[dict[s
 
 
 def server_samples(
-    replicas: Iterable[Replica], loads: Mapping[str, Load], *, workers: int, store_seconds: float
+    replicas: Iterable[Replica], loads: Mapping[str, Load], *, workers: int, store_seconds: float, refused: int
 ) -> list[Sample]:
-    """Gauges: what workers said last of models and replicas that there are, and the server's own."""
+    """What workers said last of models and replicas that there are, and the server's own."""
     replicas = list(replicas)
     counts: dict[tuple[str, str], int] = {}
     for replica in replicas:
@@ -111,6 +111,7 @@ def server_samples(
         *_replica_samples(replicas, loads),
         Sample("swell_server_workers", (), workers),
         Sample("swell_server_store_seconds", (), store_seconds),
+        Sample("swell_server_refused_connections_total", (), refused),
         Sample("swell_server_up", (), 1),
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 Path = tuple[str, ...]
 _IDENTITY = frozenset(
-    {("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace"), ("metadata", "uid")}
+    {("apiVersion",), ("kind",), *(("metadata", each) for each in ("name", "namespace", "uid", "resourceVersion"))}
 )
 
 

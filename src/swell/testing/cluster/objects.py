@@ -105,6 +105,9 @@ class FakeCluster:
         uid = manifest.get("metadata", {}).get("uid")
         if uid and (live is None or live["metadata"]["uid"] != uid):
             raise Refused(409, f"Precondition failed: UID in precondition: {uid}")
+        version = manifest.get("metadata", {}).get("resourceVersion")
+        if version and (live is None or live["metadata"]["resourceVersion"] != version):
+            raise Refused(409, "the object has been modified; please apply your changes to the latest version")
         self.validate(manifest)
         if live is None:
             self._managed.pop((kind, name), None)

@@ -23,7 +23,8 @@ from swell.adapters.providers.kubernetes.settings import ClusterSettings
 from swell.clock import Clock
 from swell.errors import StateError
 from swell.ports.provider import OWN_AUTHORITY
-from swell.security.certificates import certificate_end, issue_certificate, make_authority
+from swell.security.certificates import certificate_begin, certificate_end, issue_certificate, make_authority
+from swell.security.issued_check import spoilt
 from swell.security.replica_tls import CA_FILE, CERTIFICATE_FILE, KEY_FILE, gateway_name, replica_name
 from swell.state.snapshot import ClientIdentity
 
@@ -32,6 +33,8 @@ RENEW_AFTER = 0.5  # of its lifetime; those of one installation are renewed over
 SPREAD = 0.1
 CHECK_SECONDS = 60.0
 RETRY_SECONDS = 5.0
+EARLY_SECONDS = 300.0  # before an authority is good: so much clocks may differ; one that is for later is replaced
+FILES = (CA_FILE, CERTIFICATE_FILE, KEY_FILE)
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Certificates:
         self._shown_by = ""  # of what gateways show that is our own: a digest of the authority
         self._renew_at = math.inf  # of the same, in Unix time
         self._asked: dict[str, str] = {}  # Certificates that were applied, by name: for which Deployment's uid
+        self._good: dict[str, str] = {}  # versions of Secrets whose content was looked at, by name
         self._next_at = -math.inf
         self._has_begun = False
         self._unseen = ""  # why the Secrets could not be listed
@@ -163,27 +167,47 @@ class Certificates:
         return self._authority
 
     async def _find_authority(self, found: Mapping[str, Secret]) -> None:
-        """The one that is kept. Where there is none, one is made; of several servers that try, one succeeds."""
-        name = names.authority_name(self._settings.installation)
-        if name in found:
-            self._authority = _content(found[name], manifests_tls.AUTHORITY_FILE)
+        """The one that is kept. Where there is none, one is made; of several servers that try, one succeeds.
+
+        Nobody takes what one signs that a fast clock made, so it is replaced by whoever knows better. What replaces it
+        is good earlier, so those whose clocks are faster take it, and no two servers replace each other's.
+        """
+        name, now = names.authority_name(self._settings.installation), self._clock.unix()
+        kept = found.get(name)
+        if kept is None:
+            manager = f"{names.MANAGER}-{secrets.token_hex(4)}"  # nobody else's: what is there already is a conflict
+            self._authority = await self._put_authority(self._authority or make_authority(now), manager)
             return
-        made = self._authority or make_authority(self._clock.unix())
-        manager = f"{names.MANAGER}-{secrets.token_hex(4)}"  # nobody else's: what is there already is a conflict
-        manifest = manifests_tls.authority_secret(made, self._settings)
+        authority = _content(kept, manifests_tls.AUTHORITY_FILE)
         try:
-            await self._api.apply(Kind.SECRETS, name, manifest, manager=manager, force=False)
+            is_early = certificate_begin(authority) > now + EARLY_SECONDS
+        except StateError as error:
+            raise StateError(f"Secret {name} holds no authority ({error}); delete it to have one made") from error
+        if is_early:
+            authority = await self._put_authority(make_authority(now), names.MANAGER, kept.metadata.resourceVersion)
+            _log.warning("the authority in Secret %s was made by a fast clock; there is a new one", name)
+        self._authority = authority
+
+    async def _put_authority(self, made: bytes, manager: str, version: str = "") -> bytes:
+        """The one that is kept then: this one, unless somebody was faster. `version` is of what it replaces."""
+        manifest = manifests_tls.authority_secret(made, self._settings)
+        name = manifest["metadata"]["name"]
+        if version:
+            manifest["metadata"]["resourceVersion"] = version
+        try:
+            await self._api.apply(Kind.SECRETS, name, manifest, manager=manager, force=bool(version))
         except ApiProblem as problem:
             if problem.status != CONFLICT:
                 raise
             found = await self._list()
             if name not in found:
                 raise
-            made = _content(found[name], manifests_tls.AUTHORITY_FILE)
-        self._authority = made
+            return _content(found[name], manifests_tls.AUTHORITY_FILE)
+        return made
 
     async def _look_after_own(self, found: Mapping[str, Secret]) -> None:
         await self._find_authority(found)
+        self._good = {name: version for name, version in self._good.items() if name in found}
         authority, now = self._authority, self._clock.unix()
         if self._shown_by != _digest(authority) or not now < self._renew_at <= now + LIFETIME_SECONDS * RENEW_AFTER:
             name = gateway_name(self._settings.installation)
@@ -195,12 +219,24 @@ class Certificates:
             if group.authority == OWN_AUTHORITY and group.applied is not None:
                 secret = found.get(names.certificate_name(group.name))
                 try:
-                    if secret is None or _is_due(secret, authority, now):
+                    if secret is None or _is_due(secret, authority, now) or self._is_spoilt(secret, group, authority):
                         await self._issue(group, authority)
                 except ApiProblem as problem:  # one that cannot be written keeps no other from being renewed
                     refused = problem
         if refused is not None:
             raise refused
+
+    def _is_spoilt(self, secret: Secret, group: Group, authority: bytes) -> bool:
+        """Whether somebody put something else into it. What is good is not looked at again until it changes."""
+        name, version = secret.metadata.name, secret.metadata.resourceVersion
+        if self._good.get(name) == version:
+            return False
+        why = _spoilt(secret, replica_name(group.name, self._settings.namespace), authority, self._clock.unix())
+        if why:
+            _log.warning("Secret %s is made anew, since somebody changed it: %s", name, why)
+            return True
+        self._good[name] = version
+        return False
 
     async def _issue(self, group: Group, authority: bytes) -> None:
         now, spread = self._clock.unix(), _share(group.name) * SPREAD
@@ -245,7 +281,7 @@ class Certificates:
 
 
 def _is_due(secret: Secret, authority: bytes, now: float) -> bool:
-    """Whether a certificate is to be made anew: it is time, it is another authority's, or somebody changed it.
+    """Whether a certificate is to be made anew: it is time, or it is another authority's.
 
     One that is to be renewed later than a new one would be was made by a clock that was fast, and may not be good yet.
     """
@@ -254,9 +290,19 @@ def _is_due(secret: Secret, authority: bytes, now: float) -> bool:
         renew_at = float(annotations.get(names.RENEW_AT, ""))
     except ValueError:
         return True
-    is_whole = all(secret.data.get(name) for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
     is_kept = now < renew_at <= now + LIFETIME_SECONDS * RENEW_AFTER
-    return not is_kept or annotations.get(names.ISSUED_BY) != _digest(authority) or not is_whole
+    return not is_kept or annotations.get(names.ISSUED_BY) != _digest(authority)
+
+
+def _spoilt(secret: Secret, host: str, authority: bytes, now: float) -> str:
+    """Why the Pods could not use what is in it, in words; nothing where they can."""
+    try:
+        ca, certificate, key = (base64.b64decode(secret.data[name], validate=True) for name in FILES)
+    except KeyError as error:
+        return f"it has no {error.args[0]}"
+    except binascii.Error:
+        return "its content is not base64"
+    return spoilt(authority, host, now, ca=ca, certificate=certificate, private_key=key)
 
 
 def _content(secret: Secret, key: str) -> bytes:
