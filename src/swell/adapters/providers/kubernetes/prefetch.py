@@ -49,7 +49,7 @@ class Prefetching:
         self._wanted: dict[str, Wanted] = {}
         self._known = Remembered()
         self._wake = asyncio.Event()
-        query = self._query = names.as_query(names.prefetch_labels(settings.installation, settings.place))
+        query = self._query = names.as_query(names.prefetch_selector(settings.installation))
         self._jobs: Watched[WorkSeen] = Watched(Watching(api, Kind.JOBS, query, clock, pause), see_job, self._changed)
         self._sets: Watched[WorkSeen] = Watched(
             Watching(api, Kind.DAEMON_SETS, query, clock, pause), see_daemon_set, self._changed
