@@ -81,6 +81,9 @@ class WorkerSet:
         child = self.children[child_id] = Child(child_id, log_path, now)
         if not self.uid or self.is_ending:  # its server was about to let it go
             child.kill_at = now
+        elif not any(_has_failed(pod) for pod in self.pods.values()):
+            self.members |= self.pods.keys()
+            self._bind(child)  # at once: who serves is not to lose its requests until it is looked at
         return True
 
     def leave(self, child_id: str, grace_seconds: float, now: float) -> None:
