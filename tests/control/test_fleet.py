@@ -6,11 +6,18 @@ import pytest
 from fleet_world import ServerKilledError, World
 
 from swell.control.decide import BACKOFF_FIRST_SECONDS
+from swell.control.fleet import Fleet
+from swell.control.probe import Answer
 from swell.control.workload import EXTERNAL_RETRY_SECONDS
 from swell.errors import AtCapacity, LaunchFailed, StateError
 from swell.ports.engine import Address
 from swell.ports.provider import Binding, Expected, Needs, Preparation, Progress
 from swell.state.replica import Phase
+from swell.testing.fake_provider import FakeMachine, FakeProvider
+
+
+async def _nobody(url: str, key: str) -> Answer:
+    return Answer(None, "nobody listens")
 
 
 async def test_a_replica_is_ready_once_it_answers(world: World) -> None:
@@ -317,6 +324,28 @@ async def test_a_restarted_server_ends_what_nobody_wants(world: World) -> None:
     await world.steps(4)
     assert [replica.workload for replica in world.fleet.replicas] == ["chat"]
     assert len(world.machine.living) == 1
+
+
+@pytest.mark.parametrize("renamed", [{"process": "elsewhere"}, {}])
+async def test_what_runs_in_a_place_that_is_called_otherwise_now_is_adopted_by_its_new_name(
+    world: World, renamed: dict[str, str]
+) -> None:
+    world.fleet.want([world.workload(), world.workload("other")])
+    await world.steps(3)
+    before = world.ready()
+    places = {"elsewhere": FakeProvider(world.machine), "process": FakeProvider(FakeMachine(world.clock))}
+    if not renamed:
+        del places["process"]  # a server that has the store alone: it knows no place of that name
+    later = Fleet(providers=places, intents=world.intents, ask=_nobody, clock=world.clock, renamed=renamed)
+    later.want([world.workload(provider="elsewhere")])
+    await later.adopt()
+    adopted = {replica.child_id: replica for replica in later.replicas}
+    assert {replica.provider for replica in adopted.values()} == {"elsewhere"}
+    assert set(world.intents.records) == before
+    recorded = [world.intents.records[child_id] for child_id in adopted]
+    assert [each.detail["provider"] for each in recorded] == ["elsewhere"] * len(recorded)
+    assert [each.pid for each in recorded] == [replica.pid for replica in adopted.values()]
+    assert {replica.workload for replica in adopted.values()} == {"chat", *(["other"] if renamed else [])}
 
 
 async def test_a_server_killed_between_start_and_its_record_finds_the_child_by_its_id(world: World) -> None:

@@ -67,6 +67,13 @@ def test_vllm_gets_lengths_adapters_and_loopback() -> None:
     assert "--enforce-eager" not in argv
 
 
+def test_what_swell_says_of_where_vllm_listens_wins_over_a_file_of_arguments() -> None:
+    model = _model(source="hf://org/m", engine_args=["--config", "/m/vllm.yaml", "--port=1", "--host", "::1"])
+    argv = Vllm().launch(model, MODEL_PATH, 4711, cores=2, key="k").argv
+    assert argv[3].startswith("--"), "vLLM reads the file's as if they stood first"
+    assert argv[-4:] == (f"--model={MODEL_PATH}", "--served-model-name=chat", "--host=127.0.0.1", "--port=4711")
+
+
 def test_vllm_leaves_its_own_defaults_alone_but_tells_what_its_prefix_cache_had() -> None:
     argv = Vllm().launch(_model(source="hf://org/m"), MODEL_PATH, 4711, cores=2, key="k").argv
     changed = [word for word in argv if word.startswith(("--max", "--lora", "--enable"))]

@@ -58,6 +58,7 @@ class ClusterHarness(ABC):
         self.clock = ManualClock()
         self.children: dict[str, ChildSpec] = {}  # by workload
         self.providers: list[KubernetesProvider] = []
+        self.place = "c"
         self.prefetch: Prefetch | None = None  # of the next provider
 
     @abstractmethod
@@ -80,7 +81,7 @@ class ClusterHarness(ABC):
             ON_GKE,
             namespace=self.namespace,
             node_selector=self.node_selector,
-            place="c",
+            place=self.place,
             prefetch=self.prefetch,
             authority=self.authority,
         )

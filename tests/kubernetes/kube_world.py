@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,8 @@ class World:
         self.pace = pace
         self.confirm = confirm
         self.wanted: tuple[Workload, ...] = ()
+        self.place = "cluster"
+        self.renamed: dict[str, str] = {}  # names that the place had before
         self._sleepers: list[tuple[float, asyncio.Event]] = []
         self.begin()
 
@@ -210,7 +213,13 @@ class World:
         self.api = DirectApi(self.cluster, self.doom)
         api = ConfirmedApi(self.api, self.confirm)
         self.provider = KubernetesProvider(api, self.settings, clock=self.clock, pace=self.pace, pause=self._pause)
-        self.fleet = Fleet(providers={"cluster": self.provider}, intents=self.intents, ask=_nobody, clock=self.clock)
+        self.fleet = Fleet(
+            providers={self.place: self.provider},
+            renamed=self.renamed,
+            intents=self.intents,
+            ask=_nobody,
+            clock=self.clock,
+        )
 
     async def __aenter__(self) -> "World":
         await self.fleet.adopt()
@@ -234,6 +243,16 @@ class World:
         await self.quiet()
         with suppress(ServerKilledError):
             await adoption
+
+    async def rename(self, place: str, *, is_remembered: bool = True) -> None:
+        """Restart it with the place called otherwise. `is_remembered`: what it was called before is known yet."""
+        self.renamed = {before: place for before in (*self.renamed, self.place) if is_remembered and before != place}
+        self.place = place
+        # As `model_workload` has it, the name of the place is part of what tells launch lines apart.
+        self.wanted = tuple(
+            replace(each, provider=place, fingerprint=f"{each.fingerprint}-{place}") for each in self.wanted
+        )
+        await self.restart()
 
     def want(self, *workloads: Workload) -> None:
         """What shall run."""

@@ -375,3 +375,28 @@ def _happen(world: World, what: str, number: int, version: int) -> None:
         cluster.break_watches()
     elif what == "lose" and len(cluster.objects["nodes"]) > 3:
         world.controllers.reclaim(next(iter(cluster.objects["nodes"])))
+
+
+@pytest.mark.parametrize("is_remembered", [True, False])
+async def test_a_place_is_renamed_and_back_and_its_replicas_are_replaced_once_while_they_serve(
+    world: World, is_remembered: bool
+) -> None:
+    world.want(world.workload("chat", 3), world.workload("code", 1))
+    await world.steps(20)
+    created = world.controllers.created
+    for place in ("elsewhere", "cluster"):
+        before = {replica.child_id for replica in world.ready()}
+        await world.rename(place, is_remembered=is_remembered)
+        assert {replica.child_id for replica in world.ready()} == before
+        for _ in range(80):
+            await world.steps(1)
+            world.check({"chat": 6, "code": 2})
+            assert len(world.ready()) >= 4
+        world.check_settled()
+        assert {replica.child_id for replica in world.ready()}.isdisjoint(before)
+        assert {replica.provider for replica in world.fleet.replicas} == {place}
+        created += 4
+        assert world.controllers.created == created
+        writes = world.api.writes
+        await world.steps(20, seconds=2.0)
+        assert world.api.writes == writes

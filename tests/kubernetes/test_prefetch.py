@@ -126,6 +126,20 @@ async def test_a_download_that_lasts_is_seen_and_ends_with_its_model(fake_harnes
     assert not fake_harness.cluster.objects["jobs"]
 
 
+async def test_what_was_prepared_while_the_place_was_called_otherwise_goes(fake_harness: FakeClusterHarness) -> None:
+    provider = await _served(fake_harness, BOTH, _expected("a"))
+    await _until(fake_harness, provider, "model a", Progress.DONE)
+    before = _made(fake_harness)
+    fake_harness.place = "elsewhere"
+    later = await _served(fake_harness, BOTH, _expected("a"))
+    await _until(fake_harness, later, "model a", Progress.DONE)
+    await fake_harness.until(lambda: _made(fake_harness).keys().isdisjoint(before))
+    made = _made(fake_harness)
+    assert len(made) == len(before)
+    await _served(fake_harness, None, [])
+    assert not _made(fake_harness)
+
+
 async def test_images_are_on_every_node_that_fits(fake_harness: FakeClusterHarness) -> None:
     spot = Needs(image="vllm:1", accelerator="L4", accelerators=1, market="spot")
     provider = await _served(fake_harness, IMAGES, [Expected("chat", spot), Expected("small", Needs(image="llama:1"))])

@@ -47,6 +47,22 @@ async def test_a_replica_is_a_set_of_its_own_and_answers_where_its_leader_does(w
     assert len(world.cluster.objects["poddisruptionbudgets"]) == 1
 
 
+async def test_where_a_place_is_renamed_a_set_serves_until_its_successor_does(world: World) -> None:
+    world.want(over(world))
+    await world.steps(12)
+    (before,) = world.ready()
+    await world.restart()
+    assert [replica.child_id for replica in world.ready()] == [before.child_id], "a restart takes no route away"
+    await world.rename("elsewhere")
+    assert [replica.child_id for replica in world.ready()] == [before.child_id]
+    for _ in range(60):
+        await world.steps(1)
+        assert world.ready()
+    (after,) = world.ready()
+    assert (after.provider, len(sets_of(world)), len(world.pods())) == ("elsewhere", 1, NODES)
+    assert after.child_id != before.child_id
+
+
 async def test_what_does_not_change_is_not_written(world: World) -> None:
     world.want(over(world, 2))
     await world.steps(20)

@@ -1,6 +1,7 @@
 """Certificates of a server that runs for longer than they last."""
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import trustme
@@ -8,6 +9,7 @@ import trustme
 from swell.clock import ManualClock, SystemClock
 from swell.security.certificates import LEAF_DAYS, RENEW_DAYS
 from swell.security.control_tls import SERVER_NAME
+from swell.security.reloading import LATE_PART, validity
 from swell.server.certificate_watch import CertificateWatch
 from swell.server.listener import prepare_listener
 from swell.server.state_directory import StateDirectory
@@ -78,6 +80,32 @@ def test_a_given_one_that_was_renewed_badly_is_told_and_the_one_of_before_stays(
     shutil.copy(renewed, paths["private_key"])
     server.watch.look()
     assert control.current is not first
+
+
+def test_what_keda_is_shown_is_told_where_nobody_renews_it(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate", tmp_path / "key"
+
+    def renew(not_after: datetime | None = None) -> None:
+        made = trustme.CA().issue_cert("swell-scaler", not_after=not_after)
+        made.cert_chain_pems[0].write_to_path(certificate)
+        made.private_key_pem.write_to_path(key)
+
+    renew()
+    server = Server(tmp_path, f"{{external_scaler: {{certificate: {certificate}, private_key: {key}}}}}")
+    begins, ends = validity(certificate)
+    server.watch.look()
+    assert server.said == []
+    server.clock.advance(ends - server.clock.unix() - LATE_PART * (ends - begins) + 1.0)
+    server.watch.look()
+    server.watch.look()
+    (sentence,) = server.said
+    assert sentence.startswith(f"the certificate {certificate} has not been renewed; it ends on")
+    key.write_text("no key")
+    server.watch.look()
+    assert "KEDA cannot be shown a certificate" in server.said[1]
+    renew(datetime(3500, 1, 1, tzinfo=UTC))
+    server.watch.look()
+    assert len(server.said) == 2
 
 
 def test_an_authority_that_was_broken_is_told_once(tmp_path: Path) -> None:

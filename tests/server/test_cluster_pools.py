@@ -158,6 +158,68 @@ def test_who_says_how_a_replica_is_split_is_heard() -> None:
     assert with_parallelism(spec, needs) == spec
 
 
+@pytest.mark.parametrize(
+    ("told", "added"),
+    [
+        (["--tensor-parallel-size=8"], ["--pipeline-parallel-size=2"]),
+        (["--tensor_parallel_size", "4"], ["--pipeline-parallel-size=4"]),
+        (["-tp", "16"], []),
+        (["--pipeline-parallel-size=2"], ["--tensor-parallel-size=8"]),
+        (["-pp=16"], []),
+        (["--tensor-parallel-size=4", "-pp", "4"], []),
+        (["--data-parallel-size=2"], ["--tensor-parallel-size=8"]),
+        (["--data-parallel-size=4"], ["--tensor-parallel-size=4"]),
+        (["-dp=2", "-tp=4"], ["--pipeline-parallel-size=2"]),
+        (["-tp=2", "-tp=8"], ["--pipeline-parallel-size=2"]),
+    ],
+)
+def test_what_is_not_said_of_how_a_replica_is_split_follows_from_what_is(told: list[str], added: list[str]) -> None:
+    spec, needs = over(2, engine_args=told)
+    assert list(with_parallelism(spec, needs).engine_args) == [*added, *told]
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        (["--tensor-parallel-size=8", "--pipeline-parallel-size=1"], r"8 x 1 of 16 accelerators"),
+        (["--tensor-parallel-size=5"], r"5 of 16 accelerators"),
+        (["--tensor-parallel-size=8", "--data-parallel-size=4"], r"8 x 4 of 16 accelerators"),
+        (["--data-parallel-size=3"], r"3 of 16 accelerators"),
+    ],
+)
+def test_a_split_that_is_not_of_all_accelerators_is_refused(told: list[str], problem: str) -> None:
+    spec, needs = over(2, source="hf://org/nobody-knows-it", engine_args=told)
+    with pytest.raises(UserError, match=rf"model chat on 2 nodes of 8 x H100: engine_args split it over {problem}"):
+        with_parallelism(spec, needs)
+
+
+def test_copies_and_groups_of_one_machine_share_its_accelerators() -> None:
+    needs = Needs(accelerator="H100", accelerators=8)
+    cases = [(["-dp=2"], ["--tensor-parallel-size=4"])]
+    cases += [(told, []) for told in (["-pp=8"], ["-pp=16"], ["-pp=2", "-dp=4"], ["-dp=many"])]
+    for told, added in cases:
+        spec = model(source="hf://org/nobody-knows-it", engine_args=told)
+        assert list(with_parallelism(spec, needs).engine_args) == [*added, *told]
+
+
+def test_heads_that_cannot_be_dealt_out_evenly_are_refused() -> None:
+    spec, needs = over(3, "4xH100", engine_args=["--tensor-parallel-size=12"])
+    with pytest.raises(UserError, match=r"32 attention heads cannot be dealt out to 12 accelerators"):
+        with_parallelism(spec, needs)
+
+
+def test_whether_heads_can_be_dealt_out_to_a_slice_must_be_known_or_said() -> None:
+    spec, needs = over(4, "4xv6e", source="hf://org/nobody-knows-it")
+    advice = r"model chat on 4 nodes of 4 x v6e: .* 16 chips.*num_attention_heads.*--tensor-parallel-size=16"
+    with pytest.raises(UserError, match=advice):
+        with_parallelism(spec, needs)
+    said = spec.model_copy(update={"engine_args": ("--tensor-parallel-size=16",)})
+    assert with_parallelism(said, needs) == said
+    part = spec.model_copy(update={"engine_args": ("--tensor-parallel-size=8",)})
+    with pytest.raises(UserError, match="split it over 8 of 16 accelerators"):
+        with_parallelism(part, needs)
+
+
 def test_what_does_not_fit_over_its_nodes_is_refused_before_it_starts() -> None:
     spec, needs = over(2, "1xL4", source="hf://meta-llama/Llama-3.1-70B-Instruct")
     with pytest.raises(UserError, match=r"on 2 nodes of 1 x L4: needs .* GiB of each"):

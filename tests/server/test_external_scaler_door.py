@@ -6,6 +6,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -259,8 +260,8 @@ class Authority:
         self.ca_file = self.folder / "ca.crt"
         self.ca.cert_pem.write_to_path(self.ca_file)
 
-    def issue(self, host: str = "localhost") -> dict[str, str]:
-        leaf = self.ca.issue_cert(host)
+    def issue(self, host: str = "localhost", not_after: datetime | None = None) -> dict[str, str]:
+        leaf = self.ca.issue_cert(host, not_after=not_after)
         certificate, key = self.folder / f"{host}.crt", self.folder / f"{host}.key"
         leaf.private_key_pem.write_to_path(key)
         certificate.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
@@ -312,6 +313,15 @@ async def test_a_renewed_certificate_is_shown_at_the_next_handshake(tmp_path: Pa
             shutil.copyfile(path, files[name])
         assert await asks(door, after.client()) == "answered"
         assert await asks(door, before.client()) == "UNAVAILABLE"
+
+
+async def test_one_that_has_ended_already_is_not_shown_in_place_of_a_good_one(tmp_path: Path, free_port: int) -> None:
+    before, after = Authority(tmp_path, "before"), Authority(tmp_path, "after")
+    files, ended = before.issue(), after.issue(not_after=datetime(2001, 1, 1, tzinfo=UTC))
+    async with opened(tmp_path, free_port, **files) as door:
+        for name, path in ended.items():
+            shutil.copyfile(path, files[name])
+        assert await asks(door, before.client()) == "answered"
 
 
 @pytest.mark.parametrize("broken", [b"", b"garbage"])

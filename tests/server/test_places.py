@@ -73,6 +73,44 @@ def test_places_that_a_spec_no_longer_names_are_still_known(tmp_path: Path) -> N
         assembly.remembered_places(state)
 
 
+CREDENTIALS = """
+current-context: one
+clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]
+users: [{name: u, user: {token: t}}]
+contexts:
+- {name: one, context: {cluster: c, user: u, namespace: models}}
+- {name: two, context: {cluster: c, user: u, namespace: others}}
+"""
+
+
+async def test_a_namespace_has_one_provider_under_the_newest_of_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(CREDENTIALS)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    state = StateDirectory(tmp_path / "state")
+    state.create()
+    image = "kind: kubernetes, images: {llama.cpp: 'e:1'}"
+    for place in ("first", "second", "third, namespace: models", "else, context: two", "first"):
+        assembly.remember_spec(state, _spec(f"[{{name: {place}, {image}}}]"))
+    made = assembly.providers(state, lambda child_id: None)
+    await made.close()
+    assert set(made.by_name) == {"process", "external", "first", "else"}
+    assert made.renamed == {"second": "first", "third": "first"}
+
+
+def test_two_places_that_are_one_namespace_are_refused_however_each_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(CREDENTIALS)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    image = "kind: kubernetes, images: {llama.cpp: 'e:1'}"
+    two = f"[{{name: a, {image}}}, {{name: b, namespace: %s, {image}}}]"
+    assembly.require_own_namespaces(_spec(two % "others"))
+    with pytest.raises(UserError, match=r"a and b are both the namespace models of http://127.0.0.1:9; give each one"):
+        assembly.require_own_namespaces(_spec(two % "models"))
+
+
 def test_an_installation_is_known_by_the_same_id_for_ever_and_no_other_has_it(tmp_path: Path) -> None:
     states = [StateDirectory(tmp_path / name) for name in ("a", "b")]
     for state in states:

@@ -103,6 +103,22 @@ def test_an_engine_that_speaks_tls_itself_contradicts_the_sidecar(word: str) -> 
         parse_spec(f"models: [{model}]\nproviders: [{{{place}, tls: {{image: g}}}}]", origin="test")
 
 
+@pytest.mark.parametrize("words", ["--config, /models/vllm.yaml", "--config=/models/vllm.yaml"])
+def test_a_file_that_may_have_an_engine_speak_tls_contradicts_the_sidecar(words: str) -> None:
+    def spec(args: str, more: str) -> Spec:
+        model = f"{{name: chat, source: hf://org/name, engine: vllm, engine_args: [{args}]}}"
+        place = f"{{name: c, kind: kubernetes, images: {{vllm: x}}{more}}}"
+        return parse_spec(f"models: [{model}]\nproviders: [{place}]", origin="test")
+
+    assert spec(words, "").models[0].engine_args[0].startswith("--config")
+    assert spec("--config-format=hf, --config_format=hf", ", tls: {image: g}")
+    reason = (
+        r"models\[0\]\.engine_args\[0\]: --config.*may say \(ssl-.*uds\).*tls of c.*write what it says in engine_args"
+    )
+    with pytest.raises(SpecRefusedError, match=reason):
+        spec(words, ", tls: {image: g}")
+
+
 @pytest.mark.parametrize(
     ("first", "second", "is_crowded"),
     [

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from swell.clock import Clock
 from swell.control.apply import Applier
 from swell.control.decide import FORGETTING, LEAVING, Act, Action, Add, Verb, decide
-from swell.control.intents import Intents, from_record
+from swell.control.intents import Intents, from_record, in_place
 from swell.control.launch import MAX_TOGETHER, Launcher
 from swell.control.probe import PATIENCE_SECONDS, PROBE_TIMEOUT_SECONDS, Answer, Ask, Prober
 from swell.control.replica import Replica
 from swell.control.workload import Workload
-from swell.ports.provider import OWN_MACHINE, Expected, Preparation, Prepares, Presence, Provider
-from swell.state.records import StartedProcess
+from swell.ports.provider import OWN_MACHINE, ChildHandle, Expected, Preparation, Prepares, Presence, Provider
+from swell.state.records import ProcessRecord, StartedProcess
 from swell.state.replica import Phase
 
 
@@ -43,7 +43,8 @@ _PROBED = frozenset({Phase.STARTING, Phase.READY})
 class Fleet:
     """Supervises children. One event loop; `adopt` once, then `step` again and again.
 
-    `on_change` is called after a step that changed any replica's phase or error.
+    `on_change` is called after a step that changed any replica's phase or error. `renamed` says of providers that the
+    store may call by an earlier name what they are called now.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class Fleet:
         ask: Ask,
         clock: Clock,
         times: FleetTimes | None = None,
+        renamed: Mapping[str, str] | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._providers = providers
+        self._renamed = renamed or {}
         self._intents = intents
         self._clock = clock
         self._times = times or FleetTimes()
@@ -153,26 +156,28 @@ class Fleet:
         """
         now = self._clock.monotonic()
         gone: list[str] = []
+        moved: list[ProcessRecord] = []
         found: list[StartedProcess] = []
         for record in await self._intents.list_processes():
             try:
                 replica = from_record(record, now)
-                provider = self._providers[replica.provider]
-            except (ValueError, KeyError):
+            except ValueError:
                 continue
-            workload = self._workloads.get(replica.workload)
-            if workload is not None and provider.binding.port is not None:
-                # One with a network of its own has its log copied: to this server, which may not be the one before.
-                replica = replace(replica, log_path=workload.log_path(replica.ordinal))
-            handle = await provider.adopt(replica.child_id, replica.log_path, replica.handle)
-            if handle is None:
-                gone.append(record.process_id)
+            there = await self._find(replica)
+            if there is None:
+                if self._name_now(replica) in self._providers:
+                    gone.append(record.process_id)
                 continue
+            known, handle = there
+            if known.provider != replica.provider:
+                moved.append(in_place(record, known.provider))
             if record.pid != handle.pid:
                 found.append(StartedProcess(record.process_id, handle.pid, handle.start_time))
-            self._put(replace(replica, handle=handle, alive=True))
+            self._put(known)
         for begin in range(0, len(gone), MAX_TOGETHER):
             await self._intents.remove_processes(gone[begin : begin + MAX_TOGETHER])
+        for begin in range(0, len(moved), MAX_TOGETHER):
+            await self._intents.record_processes(moved[begin : begin + MAX_TOGETHER])
         for begin in range(0, len(found), MAX_TOGETHER):
             await self._intents.record_started(found[begin : begin + MAX_TOGETHER])
         for provider in self._providers.values():
@@ -209,6 +214,24 @@ class Fleet:
     async def close(self) -> None:
         """Stop looking. Children go on."""
         await self._prober.close()
+
+    async def _find(self, replica: Replica) -> tuple[Replica, ChildHandle] | None:
+        """Who still runs, in the place that it is stored with, or where its like run now: that may be the same one
+        under another name, which a server that has the store alone was not told."""
+        workload = self._workloads.get(replica.workload)
+        places = [self._name_now(replica), *([workload.provider] if workload is not None else [])]
+        for place in dict.fromkeys(each for each in places if each in self._providers):
+            provider, log_path = self._providers[place], replica.log_path
+            if workload is not None and provider.binding.port is not None:
+                # One with a network of its own has its log copied: to this server, which may not be the one before.
+                log_path = workload.log_path(replica.ordinal)
+            handle = await provider.adopt(replica.child_id, log_path, replica.handle)
+            if handle is not None:
+                return replace(replica, provider=place, log_path=log_path, handle=handle, alive=True), handle
+        return None
+
+    def _name_now(self, replica: Replica) -> str:
+        return self._renamed.get(replica.provider, replica.provider)
 
     async def _observe(self, now: float, patience_seconds: float = PATIENCE_SECONDS) -> None:
         for replica in self.replicas:

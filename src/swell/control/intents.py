@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from swell.clock import Clock
 from swell.control.replica import Replica
 from swell.ports.engine import Address
@@ -57,6 +59,11 @@ def to_record(replica: Replica, clock: Clock) -> ProcessRecord:
         recorded_at_unix=clock.unix(),
         detail=detail,
     )
+
+
+def in_place(record: ProcessRecord, provider: str) -> ProcessRecord:
+    """The same intent, in a place that is called otherwise now."""
+    return msgspec.structs.replace(record, detail={**record.detail, "provider": provider})
 
 
 def from_record(record: ProcessRecord, now: float) -> Replica:

@@ -33,6 +33,8 @@ from swell.spec import AnyPlace, ContainerSpec, Engine, KubernetesSpec, ModelSpe
 from swell.spec.providers import places_from_json, places_to_json
 
 if TYPE_CHECKING:
+    from lightkube.config.kubeconfig import SingleConfig
+
     from swell.adapters.providers.container_body import ContainerPlace
     from swell.adapters.providers.kubernetes.provider import KubernetesProvider
 
@@ -182,6 +184,8 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Co
     by_name: dict[str, Provider] = {"process": processes, "external": ExternalProvider()}
     closes = [processes.close]
     clusters: list[KubernetesProvider] = []
+    names: dict[tuple[str, str], str] = {}  # of places, by the namespace that each is
+    renamed: dict[str, str] = {}
     for place in remembered_places(state):
         if isinstance(place, ContainerSpec):
             from swell.adapters.providers.container import ContainerProvider  # late: most installations have none
@@ -190,6 +194,10 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Co
             by_name[place.name] = containers
             closes.append(containers.close)
         elif isinstance(place, KubernetesSpec):
+            name = names.setdefault(_namespace_of(place), place.name)
+            if name != place.name:  # as the namespace was called before: two that look after it would end each other's
+                renamed[place.name] = name
+                continue
             pods = _kubernetes(place, state, on_exit, confirm)
             by_name[place.name] = pods
             clusters.append(pods)
@@ -199,24 +207,51 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Co
         for each in closes:
             await each()
 
-    return Providers(by_name, close, lambda: tuple(each for cluster in clusters for each in cluster.identities))
+    return Providers(
+        by_name, close, lambda: tuple(each for cluster in clusters for each in cluster.identities), renamed
+    )
+
+
+def require_own_namespaces(spec: Spec) -> None:
+    """Raises UserError where two places are one namespace, however each says so: they would end each other's Pods."""
+    clusters = [place for place in spec.providers if isinstance(place, KubernetesSpec)]
+    names: dict[tuple[str, str], str] = {}
+    for place in clusters if len(clusters) > 1 else ():
+        where = _namespace_of(place)
+        if where in names:
+            problem = f"providers {names[where]} and {place.name} are both the namespace {where[1]} of {where[0]}"
+            raise UserError(f"{problem}; give each one of its own")
+        names[where] = place.name
+
+
+def _namespace_of(place: KubernetesSpec) -> tuple[str, str]:
+    """The cluster's address and the namespace. Raises UserError where there are no credentials."""
+    config = _credentials(place)
+    return config.cluster.server, place.namespace or config.namespace
+
+
+def _credentials(place: KubernetesSpec) -> "SingleConfig":
+    """Raises UserError where there are none, or the package is missing."""
+    try:
+        from swell.adapters.providers.kubernetes.client import find_config
+    except ImportError as error:
+        raise UserError(f"replicas on Kubernetes need a package more; run: {KUBERNETES_INSTALL}") from error
+    return find_config(place.kubeconfig or "", place.context or "")
 
 
 def _kubernetes(
     place: KubernetesSpec, state: StateDirectory, on_exit: Callable[[str], None], confirm: Confirm
 ) -> "KubernetesProvider":
     """Raises UserError where there are no credentials, or the package is missing."""
-    try:
-        from swell.adapters.providers.kubernetes.client import LightkubeApi, find_config
-    except ImportError as error:
-        raise UserError(f"replicas on Kubernetes need a package more; run: {KUBERNETES_INSTALL}") from error
+    config = _credentials(place)
     from swell.adapters.providers.accelerators import Platform, Toleration
+    from swell.adapters.providers.kubernetes.client import LightkubeApi
     from swell.adapters.providers.kubernetes.confirmed import ConfirmedApi
     from swell.adapters.providers.kubernetes.provider import KubernetesProvider
     from swell.adapters.providers.kubernetes.settings import ClusterSettings, ModelVolume, Prefetch
 
     cache, ahead = place.model_cache, place.prefetch
-    api = LightkubeApi(find_config(place.kubeconfig or "", place.context or ""), place.namespace or "")
+    api = LightkubeApi(config, place.namespace or "")
     settings = ClusterSettings(
         namespace=api.namespace,
         installation=state.installation(),
@@ -409,7 +444,8 @@ def examine_places(state: StateDirectory) -> list[tuple[str, str, bool]]:
 def remember_spec(state: StateDirectory, spec: Spec) -> None:
     """Keep the tenants' names, and where store and replicas are, for commands that run without a server.
 
-    A place that the spec no longer names is kept too: what runs there must be found.
+    A place that the spec no longer names is kept too: what runs there must be found. It may be a namespace of which
+    the spec has another name by now.
     """
     named = {place.name for place in spec.providers}
     earlier = [place for place in remembered_places(state) if place.name not in named]

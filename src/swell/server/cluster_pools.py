@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from swell.errors import UserError
 from swell.policy.fit import fit
+from swell.policy.parallelism import PIPELINE_PARALLEL, TENSOR_PARALLEL, SplitError, said_sizes, split_over
 from swell.ports.provider import Needs
 from swell.spec import Engine, KubernetesSpec, ModelSpec
 from swell.state import catalogue
@@ -19,7 +20,6 @@ from swell.state.replica_runs import RunMarket
 from swell.state.scaling import Market, Pool
 
 CLOUDS = {"gke": ["gcp"], "eks": ["aws"], "eks-auto": ["aws"], "aks": ["azure"]}
-_TENSOR_PARALLEL, _PIPELINE_PARALLEL = "--tensor-parallel-size", "--pipeline-parallel-size"
 
 
 @dataclass(frozen=True)
@@ -65,28 +65,30 @@ def cluster_pools(model: ModelSpec, place: KubernetesSpec, needs: Needs) -> tupl
 
 
 def with_parallelism(model: ModelSpec, needs: Needs) -> ModelSpec:
-    """vLLM told to use all accelerators of a replica, unless the spec says how. UserError where it cannot fit.
+    """vLLM told to use all accelerators of a replica, as far as the spec does not say how.
 
-    Over several nodes layers are dealt out to nodes, but for a slice of TPUs, which is one.
+    Over several nodes layers are dealt out to nodes, but for a slice of TPUs, which is one. Raises UserError for what
+    cannot fit, and for what would leave accelerators of several nodes idle.
     """
     if model.engine is not Engine.VLLM or not needs.accelerator:
         return model
     shape = SHAPES.get(catalogue.plain_model(model.source or model.name))
     asked = asked_for(f"{needs.accelerators}x{needs.accelerator}" if needs.accelerators > 1 else needs.accelerator)
-    count = needs.accelerators * needs.nodes
-    tensor = count if asked.accelerator.is_tpu else needs.accelerators
-    pipeline = count // tensor
+    where = f"{needs.nodes} nodes of " if needs.nodes > 1 else ""
+    where = f"model {model.name} on {where}{needs.accelerators} x {needs.accelerator}"
     if shape is not None:
         found = fit(shape, asked, context_tokens=model.context_tokens or 1, nodes=needs.nodes)
         if found.why_not:
-            where = f"{needs.nodes} nodes of " if needs.nodes > 1 else ""
-            raise UserError(f"model {model.name} on {where}{needs.accelerators} x {needs.accelerator}: {found.why_not}")
-        tensor, pipeline = found.tensor_parallel, found.pipeline_parallel
-    words = " ".join(model.engine_args)
-    if _TENSOR_PARALLEL in words or (needs.nodes > 1 and _PIPELINE_PARALLEL in words):
+            raise UserError(f"{where}: {found.why_not}")
+    said = said_sizes(model.engine_args)
+    if said is None or (needs.nodes == 1 and TENSOR_PARALLEL in said):
         return model
-    added = [f"{_TENSOR_PARALLEL}={tensor}"] if tensor > 1 else []
-    added += [f"{_PIPELINE_PARALLEL}={pipeline}"] if needs.nodes > 1 and pipeline > 1 else []
+    try:
+        split = split_over(said, needs.accelerators, needs.nodes, shape, is_tpu=asked.accelerator.is_tpu)
+    except SplitError as error:
+        raise UserError(f"{where}: {error}") from error
+    added = [f"{name}={split[name]}" for name in (TENSOR_PARALLEL, PIPELINE_PARALLEL) if name not in said]
+    added = [word for word in added if not word.endswith("=1")]
     return model.model_copy(update={"engine_args": (*added, *model.engine_args)}) if added else model
 
 

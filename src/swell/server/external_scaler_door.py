@@ -6,6 +6,7 @@ Only a server whose file asks for it comes here, so that nobody else needs the p
 
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from os import environ
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swell.errors import StateError, UserError
+from swell.security.reloading import validity
 from swell.security.unencrypted import no_passphrase
 from swell.server.external_scaler import ExternalScaler, NotAnsweredError, check_metric
 from swell.spec.server import ExternalScalerSpec
@@ -46,11 +48,15 @@ def check_scaler(spec: ExternalScalerSpec | None) -> None:
     if spec is None:
         return
     _grpc()
-    if spec.certificate is None or spec.private_key is None:
-        return
+    if spec.certificate is not None:
+        scaler_context(spec)
+
+
+def scaler_context(spec: ExternalScalerSpec) -> ssl.SSLContext:
+    """What KEDA is shown, of files that are given and belong together. Raises StateError where they do not."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(spec.certificate, spec.private_key, password=no_passphrase)
+        context.load_cert_chain(spec.certificate or "", spec.private_key, password=no_passphrase)
         if spec.client_ca is not None:
             context.load_verify_locations(spec.client_ca)
     except (OSError, ssl.SSLError) as error:
@@ -60,6 +66,7 @@ def check_scaler(spec: ExternalScalerSpec | None) -> None:
             f"KEDA cannot be shown a certificate ({files}): {reason}; give PEM files that belong together in "
             "server.external_scaler"
         ) from error
+    return context
 
 
 class ExternalScalerDoor:
@@ -167,8 +174,9 @@ def _credentials(grpc: Any, spec: ExternalScalerSpec) -> Any:
             found = _read(files)
             if found == shown[0]:
                 return None
-            check_scaler(spec)  # they may be written just now
-        except (OSError, StateError) as error:
+            scaler_context(spec)  # they may be written just now
+            _check_times(Path(spec.certificate or ""))
+        except (OSError, ValueError, StateError) as error:
             if str(error) not in told:
                 told.add(str(error))
                 _log.warning("what KEDA is shown cannot be used, and stays as it is", extra={"reason": str(error)})
@@ -180,6 +188,12 @@ def _credentials(grpc: Any, spec: ExternalScalerSpec) -> Any:
     return grpc.dynamic_ssl_server_credentials(
         configuration(), renewed, require_client_authentication=spec.client_ca is not None
     )
+
+
+def _check_times(certificate: Path) -> None:
+    begins, ends = validity(certificate)
+    if not begins <= time.time() < ends:
+        raise StateError(f"the new certificate {certificate} is not good at this time; give one that is")
 
 
 def _read(files: tuple[Path, ...]) -> tuple[bytes, ...]:

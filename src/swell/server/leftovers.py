@@ -55,7 +55,8 @@ async def _stop(state: StateDirectory, store: Store, timeout_seconds: float, say
     fleet: Fleet
     writer, clock, ask = Writer(), SystemClock(), HttpAsk()
     providers = assembly.providers(state, lambda child_id: fleet.wake())
-    fleet = Fleet(providers=providers.by_name, intents=StoredIntents(store, writer), ask=ask, clock=clock)
+    intents = StoredIntents(store, writer)
+    fleet = Fleet(providers=providers.by_name, intents=intents, ask=ask, clock=clock, renamed=providers.renamed)
     try:
         await fleet.adopt()
         found = {replica.child_id for replica in fleet.replicas}

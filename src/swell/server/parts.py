@@ -22,11 +22,15 @@ from swell.state.snapshot import ClientIdentity
 
 @dataclass(frozen=True)
 class Providers:
-    """What runs children, by the name that workloads use, how to let go of them all, and what they want to be shown."""
+    """What runs children, by the name that workloads use, how to let go of them all, and what they want to be shown.
+
+    `renamed`: what some of them were called before, and what now.
+    """
 
     by_name: Mapping[str, Provider]
     close: Callable[[], Awaitable[None]]
     identities: Callable[[], tuple[ClientIdentity, ...]] = tuple
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ class RunningServer:
             ask=self._ask,
             clock=parts.clock,
             times=FleetTimes(log_bytes=spec.log_bytes, log_files=spec.log_files),
+            renamed=self._providers.renamed,
             on_change=self._fleet_changed,
         )
         self._draining = Draining(

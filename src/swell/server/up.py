@@ -187,6 +187,7 @@ def _prepare(
 ) -> Prepared:
     clock = SystemClock()
     check_scaler(spec.server.external_scaler)
+    assembly.require_own_namespaces(spec)
     sinks = assembly.alert_sinks(spec, clock)
     models = []
     for model in spec.models:

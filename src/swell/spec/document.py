@@ -20,6 +20,7 @@ from swell.spec.tenants import MAX_TENANTS, TenantSpec
 _MAX_REASONS = 3  # models of which it is said why they cannot be reviewed
 # How llama.cpp and vLLM are told to (--ssl-cert-file, --ssl-certfile, --ssl_certfile and more), or to listen elsewhere.
 _ENGINE_TLS = ("--ssl-", "--uds")
+_ENGINE_FILE = "--config"  # of vLLM: more arguments. What Swell says itself (host, port, model) stands after and wins
 
 
 class Spec(SpecModel):
@@ -244,6 +245,12 @@ def _doubly_secured(index: int, model: ModelSpec, place: KubernetesSpec) -> Iter
         if word.replace("_", "-").startswith(_ENGINE_TLS):
             problem = f"{word} has the engine listen otherwise than tls of {place.name} expects; keep one of them"
             yield f"models[{index}].engine_args[{number}]", problem
+        if word.partition("=")[0] == _ENGINE_FILE:
+            problem = (
+                f"{word} names a file that nobody reads here and that may say (ssl-…, uds) that the engine listens"
+            )
+            advice = f"otherwise than tls of {place.name} expects; write what it says in engine_args, or leave tls out"
+            yield f"models[{index}].engine_args[{number}]", f"{problem} {advice}"
 
 
 def _repeated(kind: str, named: Iterator[tuple[str, str]]) -> Iterator[Conflict]:

@@ -91,9 +91,14 @@ def replica_selector(installation: str) -> dict[str, str]:
     return {**selector(installation), COMPONENT: REPLICA}
 
 
+def prefetch_selector(installation: str) -> dict[str, str]:
+    """The labels of what is got ready ahead of replicas, whatever the place is or was called."""
+    return {**selector(installation), COMPONENT: PREFETCH}
+
+
 def prefetch_labels(installation: str, place: str) -> dict[str, str]:
-    """The labels of what one place gets ready ahead of replicas; two places may share a namespace."""
-    return {**selector(installation), COMPONENT: PREFETCH, PLACE: label_value(place)}
+    """The same of what is got ready by the place of that name."""
+    return {**prefetch_selector(installation), PLACE: label_value(place)}
 
 
 def prefetch_name(what: str, digest: str) -> str:

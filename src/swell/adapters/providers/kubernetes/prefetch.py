@@ -53,7 +53,7 @@ class Prefetching:
         self._known = Remembered()
         self._wake = asyncio.Event()
         self._is_over = False  # nothing is to be prepared, and nothing is left
-        query = names.as_query(names.prefetch_labels(settings.installation, settings.place))
+        query = names.as_query(names.prefetch_selector(settings.installation))
         self._by_hand = f"kubectl delete jobs,daemonsets -n {settings.namespace} -l {query}"
         # Who prepares nothing needs no rights for it.
         jobs, sets, pods = (

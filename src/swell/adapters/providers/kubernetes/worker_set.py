@@ -101,6 +101,9 @@ class WorkerSet:
         child = self.children[child_id] = Child(child_id, log_path, now)
         if not self.may_be or self.is_ending:  # its server was about to let it go
             child.kill_at = now
+        elif not any(_has_failed(pod) for pod in self.pods.values()):
+            self.members |= self.pods.keys()
+            self._bind(child)  # at once: who serves is not to lose its requests until it is looked at
         return True
 
     def recall(self, workload: str, child_id: str) -> None:
