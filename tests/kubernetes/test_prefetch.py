@@ -118,8 +118,8 @@ async def test_a_download_that_lasts_is_seen_and_ends_with_its_model(fake_harnes
     await _until(fake_harness, provider, "model a", Progress.RUNNING)
     await _until(fake_harness, provider, "model b", Progress.DONE)
     provider.expect(_expected("b"))
+    await fake_harness.until(lambda: len(fake_harness.cluster.objects["jobs"]) == 1)
     await fake_harness.until(lambda: set(_told(provider)) == {"model b"})
-    assert len(fake_harness.cluster.objects["jobs"]) == 1
     provider.expect([])
     await fake_harness.until(lambda: not provider.preparations())
     await fake_harness.until(lambda: not fake_harness.cluster.objects["pods"])
@@ -129,13 +129,13 @@ async def test_a_download_that_lasts_is_seen_and_ends_with_its_model(fake_harnes
 async def test_what_was_prepared_while_the_place_was_called_otherwise_goes(fake_harness: FakeClusterHarness) -> None:
     provider = await _served(fake_harness, BOTH, _expected("a"))
     await _until(fake_harness, provider, "model a", Progress.DONE)
+    await fake_harness.until(lambda: len(_made(fake_harness)) == 3)
     before = _made(fake_harness)
     fake_harness.place = "elsewhere"
     later = await _served(fake_harness, BOTH, _expected("a"))
     await _until(fake_harness, later, "model a", Progress.DONE)
-    await fake_harness.until(lambda: _made(fake_harness).keys().isdisjoint(before))
-    made = _made(fake_harness)
-    assert len(made) == len(before)
+    await fake_harness.until(lambda: len(_made(fake_harness)) == 3 and _made(fake_harness).keys().isdisjoint(before))
+    await fake_harness.until(lambda: bool(_pods(fake_harness)))
     await _served(fake_harness, None, [])
     assert not _made(fake_harness)
 
