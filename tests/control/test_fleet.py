@@ -428,3 +428,28 @@ async def test_places_are_told_what_may_come_even_where_nothing_shall_run(world:
     assert world.fleet.preparations() == [("process", world.machine.preparations[0])]
     world.fleet.want([])
     assert world.machine.expected == ()
+
+
+@pytest.mark.parametrize("call", ["adopt", "end_orphans"])
+async def test_a_place_that_cannot_be_asked_is_left_out_where_nothing_is_wanted_there_any_more(
+    world: World, call: str
+) -> None:
+    world.fleet.want([world.workload()])
+    await world.steps(3)
+    known = dict(world.intents.records)
+
+    def away(called: str) -> None:
+        if called == call:
+            raise AtCapacity("nobody answers", retry_after_seconds=5.0)
+
+    places = {"process": FakeProvider(world.machine, away), "elsewhere": FakeProvider(FakeMachine(world.clock))}
+    needed = Fleet(providers=places, intents=world.intents, ask=_nobody, clock=world.clock)
+    with pytest.raises(AtCapacity, match="process: nobody answers"):
+        await needed.adopt()
+    spared = Fleet(providers=places, intents=world.intents, ask=_nobody, clock=world.clock, spared={"process"})
+    spared.want([world.workload("other", provider="elsewhere")])
+    await spared.adopt()
+    assert spared.left_out == {"process": "nobody answers"}
+    await spared.step(world.clock.monotonic())
+    assert {replica.workload for replica in spared.replicas} >= {"other"}
+    assert known.items() <= world.intents.records.items(), "a later server finds what runs there"

@@ -15,11 +15,14 @@ _POLL_SECONDS = 0.05
 @command
 def down(
     timeout: Annotated[float, typer.Option(help="How many seconds to wait.", min=0)] = 120.0,
+    forget: Annotated[str, typer.Option(help="A place that is gone for good, with all that ran there.")] = "",
     state: StateOption = DEFAULT_STATE_PATH,
     as_json: JsonOption = False,
 ) -> None:
     """Drain and stop the server and everything it runs; also what a killed server left running."""
-    done = _stop_server(state, timeout) or _stop_leftovers(state, timeout)
+    done = _stop_server(state, timeout)
+    if forget or not done:
+        done = _stop_leftovers(state, timeout, forget) or done
     if as_json:
         print_json({"stopped": done})
     else:
@@ -46,7 +49,7 @@ def _stop_server(path: Path, timeout_seconds: float) -> str:
     raise SwellError(f"the server still drains after {timeout_seconds:g} s; give it longer with --timeout")
 
 
-def _stop_leftovers(path: Path, timeout_seconds: float) -> str:
+def _stop_leftovers(path: Path, timeout_seconds: float, forget: str) -> str:
     from swell.server.state_directory import StateDirectory
 
     state = StateDirectory(path.absolute())
@@ -55,4 +58,4 @@ def _stop_leftovers(path: Path, timeout_seconds: float) -> str:
     from swell.server.leftovers import stop_leftovers
 
     with state.locked(wait_seconds=1.0):
-        return "leftovers" if stop_leftovers(state, timeout_seconds) else ""
+        return "leftovers" if stop_leftovers(state, timeout_seconds, forget) else ""

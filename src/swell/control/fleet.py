@@ -5,7 +5,7 @@ two steps, a kill of this process included, the next one starts from what is fou
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,7 @@ from swell.control.launch import MAX_TOGETHER, Launcher
 from swell.control.probe import PATIENCE_SECONDS, PROBE_TIMEOUT_SECONDS, Answer, Ask, Prober
 from swell.control.replica import Replica
 from swell.control.workload import Workload
+from swell.errors import AtCapacity
 from swell.ports.provider import OWN_MACHINE, ChildHandle, Expected, Preparation, Prepares, Presence, Provider
 from swell.state.records import ProcessRecord, StartedProcess
 from swell.state.replica import Phase
@@ -44,7 +45,7 @@ class Fleet:
     """Supervises children. One event loop; `adopt` once, then `step` again and again.
 
     `on_change` is called after a step that changed any replica's phase or error. `renamed` says of providers that the
-    store may call by an earlier name what they are called now.
+    store may call by an earlier name what they are called now. `spared` are those of which nothing is wanted any more.
     """
 
     def __init__(
@@ -56,10 +57,13 @@ class Fleet:
         clock: Clock,
         times: FleetTimes | None = None,
         renamed: Mapping[str, str] | None = None,
+        spared: Collection[str] = (),
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._providers = providers
         self._renamed = renamed or {}
+        self._spared = spared
+        self.left_out: dict[str, str] = {}  # providers that could not be asked in `adopt`, and why
         self._intents = intents
         self._clock = clock
         self._times = times or FleetTimes()
@@ -101,7 +105,7 @@ class Fleet:
         return [
             (place, each)
             for place, provider in self._providers.items()
-            if isinstance(provider, Prepares)
+            if isinstance(provider, Prepares) and place not in self.left_out
             for each in provider.preparations()
         ]
 
@@ -153,6 +157,7 @@ class Fleet:
 
         Call it once, after `want` and before the first step. Those that answer are ready when it returns, so that no
         gateway loses a route over a server's restart. Entries of the store that are not the fleet's stay as they are.
+        So do those of a spared provider that cannot be asked, which is left out.
         """
         now = self._clock.monotonic()
         gone: list[str] = []
@@ -165,7 +170,8 @@ class Fleet:
                 continue
             there = await self._find(replica)
             if there is None:
-                if self._name_now(replica) in self._providers:
+                place = self._name_now(replica)
+                if place in self._providers and place not in self.left_out:
                     gone.append(record.process_id)
                 continue
             known, handle = there
@@ -180,8 +186,11 @@ class Fleet:
             await self._intents.record_processes(moved[begin : begin + MAX_TOGETHER])
         for begin in range(0, len(found), MAX_TOGETHER):
             await self._intents.record_started(found[begin : begin + MAX_TOGETHER])
-        for provider in self._providers.values():
-            await provider.end_orphans()
+        for place in [each for each in self._providers if each not in self.left_out]:
+            try:
+                await self._providers[place].end_orphans()
+            except AtCapacity as away:
+                self._leave_out(place, away)
         await self._observe(now, patience_seconds=PROBE_TIMEOUT_SECONDS)
         for replica in self.replicas:
             workload = self._workloads.get(replica.workload)
@@ -220,15 +229,25 @@ class Fleet:
         under another name, which a server that has the store alone was not told."""
         workload = self._workloads.get(replica.workload)
         places = [self._name_now(replica), *([workload.provider] if workload is not None else [])]
-        for place in dict.fromkeys(each for each in places if each in self._providers):
+        for place in dict.fromkeys(each for each in places if each in self._providers and each not in self.left_out):
             provider, log_path = self._providers[place], replica.log_path
             if workload is not None and provider.binding.port is not None:
                 # One with a network of its own has its log copied: to this server, which may not be the one before.
                 log_path = workload.log_path(replica.ordinal)
-            handle = await provider.adopt(replica.child_id, log_path, replica.handle)
+            try:
+                handle = await provider.adopt(replica.child_id, log_path, replica.handle)
+            except AtCapacity as away:
+                self._leave_out(place, away)
+                continue
             if handle is not None:
                 return replace(replica, provider=place, log_path=log_path, handle=handle, alive=True), handle
         return None
+
+    def _leave_out(self, place: str, away: AtCapacity) -> None:
+        """Do without one, unless something is wanted there."""
+        if place not in self._spared:
+            raise AtCapacity(f"{place}: {away}", retry_after_seconds=away.retry_after_seconds) from away
+        self.left_out[place] = str(away)
 
     def _name_now(self, replica: Replica) -> str:
         return self._renamed.get(replica.provider, replica.provider)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,11 +171,17 @@ def _fetch(spec: ModelSpec, progress: Progress) -> Path:
     return cache.ensure(spec.source or "", sha256=spec.sha256, progress=progress).path
 
 
-def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Confirm = unquestioned) -> Providers:
+def providers(
+    state: StateDirectory,
+    on_exit: Callable[[str], None],
+    confirm: Confirm = unquestioned,
+    named: Collection[str] | None = None,
+) -> Providers:
     """What runs children, in the places that `remember_spec` keeps. `on_exit` is told the id of one that has ended.
     What outlives this machine's processes is changed only after `confirm`.
 
-    Nothing is asked of a place before there is something to start or to adopt there.
+    Nothing is asked of a place before there is something to start or to adopt there. Raises UserError where one of
+    `named` (default: all) has no credentials; another one is left out.
     """
     from swell.adapters.providers.external import ExternalProvider
     from swell.adapters.providers.process import ProcessProvider
@@ -186,6 +192,7 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Co
     clusters: list[KubernetesProvider] = []
     names: dict[tuple[str, str], str] = {}  # of places, by the namespace that each is
     renamed: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for place in remembered_places(state):
         if isinstance(place, ContainerSpec):
             from swell.adapters.providers.container import ContainerProvider  # late: most installations have none
@@ -194,7 +201,14 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Co
             by_name[place.name] = containers
             closes.append(containers.close)
         elif isinstance(place, KubernetesSpec):
-            name = names.setdefault(_namespace_of(place), place.name)
+            try:
+                where = _namespace_of(place)
+            except UserError as error:
+                if named is None or place.name in named:
+                    raise
+                left_out[place.name] = str(error)
+                continue
+            name = names.setdefault(where, place.name)
             if name != place.name:  # as the namespace was called before: two that look after it would end each other's
                 renamed[place.name] = name
                 continue
@@ -208,7 +222,12 @@ def providers(state: StateDirectory, on_exit: Callable[[str], None], confirm: Co
             await each()
 
     return Providers(
-        by_name, close, lambda: tuple(each for cluster in clusters for each in cluster.identities), renamed
+        by_name,
+        close,
+        lambda: tuple(each for cluster in clusters for each in cluster.identities),
+        renamed,
+        spared=set() if named is None else by_name.keys() - {"process", "external", *named},
+        left_out=left_out,
     )
 
 
@@ -453,6 +472,15 @@ def remember_spec(state: StateDirectory, spec: Spec) -> None:
     remember_store(state.root, spec.server.store, os.environ)
     names = sorted({DEFAULT_TENANT, *(tenant.name for tenant in spec.tenants)})
     replace_private(state.root / "tenants.json", json.dumps(names).encode())
+
+
+def forget_place(state: StateDirectory, name: str) -> None:
+    """Look for nothing there any more. The caller holds the state lock. Raises UserError for a place unheard of."""
+    places = {place.name: place for place in remembered_places(state)}
+    if places.pop(name, None) is None:
+        known = f"there are {', '.join(places)}" if places else "none is known"
+        raise UserError(f"there is no place {name} to forget; {known}")
+    replace_private(state.places, places_to_json([*places.values()]))
 
 
 def sqlite_version() -> tuple[int, int, int]:

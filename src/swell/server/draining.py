@@ -5,7 +5,7 @@ A server that leaves ends its gateway workers alone, and one that was ousted doe
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from swell.control.fleet import Fleet
@@ -107,6 +107,13 @@ class Draining:
 def left_words(left: Iterable[Replica]) -> str:
     """Replicas that do not end, each with what keeps it, as far as its place says."""
     return ", ".join(place(each) + (f" ({each.waiting})" if each.waiting else "") for each in left)
+
+
+def left_out_words(left_out: Mapping[str, str]) -> Iterator[str]:
+    """Places of which nothing is wanted any more and that could not be asked, each with why."""
+    for name, reason in left_out.items():
+        what = f"{name}, which the file no longer names, cannot be asked, so what may run there is left alone: {reason}"
+        yield f"{what}. Where it is gone for good, run: swell down --forget {name}"
 
 
 async def end_preparations(fleet: Fleet, say: Callable[[str], None]) -> None:

@@ -1,6 +1,6 @@
 """What the assembly makes and the running server works with."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,13 +24,16 @@ from swell.state.snapshot import ClientIdentity
 class Providers:
     """What runs children, by the name that workloads use, how to let go of them all, and what they want to be shown.
 
-    `renamed`: what some of them were called before, and what now.
+    `renamed`: what some of them were called before, and what now. `spared`: of which nothing is wanted any more.
+    `left_out`: those of them that could not even be asked, and why.
     """
 
     by_name: Mapping[str, Provider]
     close: Callable[[], Awaitable[None]]
     identities: Callable[[], tuple[ClientIdentity, ...]] = tuple
     renamed: Mapping[str, str] = field(default_factory=dict)
+    spared: Collection[str] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

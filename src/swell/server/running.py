@@ -22,7 +22,7 @@ from swell.server.budgets import TURN_SECONDS
 from swell.server.channel import ControlChannel
 from swell.server.decision_desk import DecisionDesk
 from swell.server.desired_counts import DesiredCounts
-from swell.server.draining import END_MARGIN_SECONDS, Draining
+from swell.server.draining import END_MARGIN_SECONDS, Draining, left_out_words
 from swell.server.ending import Ending, Way
 from swell.server.external_scaler import ExternalScaler
 from swell.server.external_scaler_door import ExternalScalerDoor
@@ -117,6 +117,7 @@ class RunningServer:
             clock=parts.clock,
             times=FleetTimes(log_bytes=spec.log_bytes, log_files=spec.log_files),
             renamed=self._providers.renamed,
+            spared=self._providers.spared,
             on_change=self._fleet_changed,
         )
         self._draining = Draining(
@@ -293,6 +294,8 @@ class RunningServer:
         parts = self._parts
         self._fleet.want([*parts.model_workloads, parts.gateway])
         await self._fleet.adopt()
+        for sentence in left_out_words({**self._providers.left_out, **self._fleet.left_out}):
+            self._troubles.say(sentence)
         await self._money.begin(self._fleet.replicas)
         await self._roll.begin(self._fleet.replicas)
         epoch = await self._writer.call(parts.store.next_epoch)

@@ -288,7 +288,9 @@ class _Succession:
             state=self._state,
             store=self._store,
             pepper=assembly.pepper(self._state)[0],
-            providers=functools.partial(assembly.providers, self._state),
+            providers=functools.partial(
+                assembly.providers, self._state, named=[place.name for place in spec.providers]
+            ),
             models=[model.served for model in prepared.models],
             model_workloads=[workload for model in prepared.models for workload in model.workloads],
             pools={model.served.spec.name: model.pools for model in prepared.models if model.pools},
