@@ -10,9 +10,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from swell.adapters.providers.kubernetes import names
 from swell.adapters.providers.kubernetes.api import CONFLICT, NOT_FOUND, ApiProblem, Kind
+from swell.adapters.providers.kubernetes.lasting import lasting
 from swell.adapters.providers.kubernetes.pacing import PacedApi, Pause
 from swell.adapters.providers.kubernetes.prefetch_manifests import Wanted, wanted
 from swell.adapters.providers.kubernetes.prefetch_plan import (
@@ -49,6 +51,7 @@ class Prefetching:
         self._settings = settings
         self._clock = clock
         self._expected: Sequence[Expected] = ()
+        self._pause = pause
         self._wanted: dict[str, Wanted] = {}
         self._known = Remembered()
         self._wake = asyncio.Event()
@@ -95,10 +98,10 @@ class Prefetching:
         for what there is, and it is looked after until it is gone.
         """
         prefetch = self._settings.prefetch
-        watches = [asyncio.ensure_future(each.run()) for each in self._watched()]
+        watches = [lasting(each.run, self._pause) for each in self._watched()]
         watches.append(asyncio.ensure_future(self._wake_once_known()))
         if prefetch is None:
-            return [*watches, asyncio.ensure_future(self._clear(watches))]
+            return [*watches, lasting(partial(self._clear, watches), self._pause)]
         try:
             async with asyncio.timeout(BEGIN_SECONDS):
                 await self._ready()
@@ -108,7 +111,7 @@ class Prefetching:
             for task in watches:
                 task.cancel()
             raise
-        return [*watches, asyncio.ensure_future(self._run(prefetch))]
+        return [*watches, lasting(partial(self._run, prefetch), self._pause)]
 
     async def _run(self, prefetch: Prefetch) -> None:
         while True:

@@ -16,6 +16,7 @@ from swell.adapters.providers.kubernetes.api import ApiProblem, ClusterApi, Kind
 from swell.adapters.providers.kubernetes.certificates import Certificates
 from swell.adapters.providers.kubernetes.children import Child
 from swell.adapters.providers.kubernetes.group import Group
+from swell.adapters.providers.kubernetes.lasting import lasting
 from swell.adapters.providers.kubernetes.pacing import Pace, PacedApi, Pause
 from swell.adapters.providers.kubernetes.pods import ENGINE
 from swell.adapters.providers.kubernetes.prefetch import Prefetching
@@ -82,7 +83,7 @@ class KubernetesProvider:
         self.api = PacedApi(api, clock, pace, pause)
         self._settings = settings
         self._namespace = settings.namespace
-        self._clock = clock
+        self._clock, self._pause = clock, pause
         self._groups: dict[str, Group] = {}
         self._sets: dict[str, WorkerSet] = {}  # by name
         self._homes: dict[str, Group | WorkerSet] = {}  # by child id
@@ -273,7 +274,7 @@ class KubernetesProvider:
         """Begin to watch, and wait until it is known what there is. Raises AtCapacity."""
         watched = (self._deployments, self._pods, self._nodes, self._worker_sets)
         if not self.tasks:
-            self.tasks = [asyncio.ensure_future(each.run()) for each in watched]
+            self.tasks = [lasting(each.run, self._pause) for each in watched]
         try:
             async with asyncio.timeout(SYNC_SECONDS):
                 for each in watched:
@@ -315,7 +316,7 @@ class KubernetesProvider:
         if not self._adopting:
             return
         self._adopting = False
-        self.tasks += [asyncio.ensure_future(self._turns.run()), asyncio.ensure_future(self._set_turns.run())]
+        self.tasks += [lasting(each.run, self._pause) for each in (self._turns, self._set_turns)]
         for group in self._groups.values():
             self._turns.look(group)
         self._set_turns.look_at_all()

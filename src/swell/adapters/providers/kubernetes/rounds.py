@@ -5,6 +5,7 @@ once, as far as the pace allows. A write that fails is not repeated but planned 
 """
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,6 +17,8 @@ WRITES_AT_ONCE = 16
 TURN_SECONDS = 1.0  # at most between two looks at what is due by time
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 class Looked(Protocol):
@@ -85,7 +88,10 @@ class Rounds(ABC, Generic[_Item]):
                 continue
             del self._due[key]
             self._later.pop(key, None)
-            self._look_at(item, now)
+            try:
+                self._look_at(item, now)
+            except Exception:  # a fault in our own code about one of them keeps no other waiting
+                self._wrong(key, now)
         self._besides()
 
     def _begin(self, key: str, work: Coroutine[Any, Any, None]) -> None:
@@ -94,10 +100,17 @@ class Rounds(ABC, Generic[_Item]):
         task.add_done_callback(lambda _: self._written(key))
 
     def _written(self, key: str) -> None:
-        del self._writing[key]
-        if key in self._items:
+        task = self._writing.pop(key)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self._wrong(key, self._clock.monotonic(), fault)
+        elif key in self._items:
             self._due[key] = self._items[key]
         self._wake.set()
+
+    def _wrong(self, key: str, now: float, fault: BaseException | None = None) -> None:
+        """Leave one alone for a while that could not be looked after."""
+        _log.error("what %s needs could not be done", key, exc_info=fault or True)
+        self._later[key] = now + BACKOFF_MAX_SECONDS
 
     def _failed(self, item: _Item, problem: ApiProblem) -> float:
         """Have it left alone for a while, longer each time. The time."""
