@@ -136,7 +136,8 @@ async def test_what_was_prepared_while_the_place_was_called_otherwise_goes(fake_
     await _until(fake_harness, later, "model a", Progress.DONE)
     await fake_harness.until(lambda: len(_made(fake_harness)) == 3 and _made(fake_harness).keys().isdisjoint(before))
     await fake_harness.until(lambda: bool(_pods(fake_harness)))
-    await _served(fake_harness, None, [])
+    last = await _served(fake_harness, None, [])
+    await fake_harness.until(lambda: not last.preparations())
     assert not _made(fake_harness)
 
 
