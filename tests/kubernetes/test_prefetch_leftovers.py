@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kube_harness import ON_GKE
 
-from swell.adapters.providers.kubernetes.names import as_query, prefetch_labels
+from swell.adapters.providers.kubernetes.names import as_query, prefetch_labels, prefetch_selector
 from swell.clock import ManualClock
 from swell.errors import SwellError
 from swell.server import assembly, draining
@@ -41,7 +41,9 @@ async def test_what_cannot_be_taken_away_fails_the_command_and_says_what_deletes
         cluster.before_request = refuse
         with pytest.raises(SwellError) as told:
             await _down(state)
-        command = f"kubectl delete jobs,daemonsets -n {namespace} -l {as_query(labels)}"
+        command = (
+            f"kubectl delete jobs,daemonsets -n {namespace} -l {as_query(prefetch_selector(state.installation()))}"
+        )
         left = "model model-1 of cluster (the cluster's API says: etcd is busy)"
         assert str(told.value) == (f"Not everything that was prepared has gone: {left}. To delete it, run: {command}")
         assert cluster.requests["delete jobs"] > 1

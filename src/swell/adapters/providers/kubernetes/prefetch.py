@@ -59,13 +59,16 @@ class Prefetching:
         query = names.as_query(names.prefetch_selector(settings.installation))
         self._by_hand = f"kubectl delete jobs,daemonsets -n {settings.namespace} -l {query}"
         # Who prepares nothing needs no rights for it.
-        jobs, sets, pods = (
-            Watching(api, kind, query, clock, pause, optional=settings.prefetch is None)
-            for kind in (Kind.JOBS, Kind.DAEMON_SETS, Kind.PODS)
+        optional = settings.prefetch is None
+        self._jobs: Watched[WorkSeen] = Watched(
+            Watching(api, Kind.JOBS, query, clock, pause, optional=optional), see_job, self._changed
         )
-        self._jobs: Watched[WorkSeen] = Watched(jobs, see_job, self._changed)
-        self._sets: Watched[WorkSeen] = Watched(sets, see_daemon_set, self._changed)
-        self._pods: Watched[PodSaid] = Watched(pods, see_prefetch_pod, lambda old, new: None)
+        self._sets: Watched[WorkSeen] = Watched(
+            Watching(api, Kind.DAEMON_SETS, query, clock, pause, optional=optional), see_daemon_set, self._changed
+        )
+        self._pods: Watched[PodSaid] = Watched(
+            Watching(api, Kind.PODS, query, clock, pause, optional=optional), see_prefetch_pod, lambda old, new: None
+        )
 
     def expect(self, expected: Sequence[Expected]) -> None:
         """What may come. Does nothing where that has not changed, except that what shall go is tried at once."""
