@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kube_world import World
 
@@ -335,6 +335,7 @@ operations = st.tuples(
 
 @settings(max_examples=60)
 @given(st.lists(operations, max_size=20))
+@example([("busy", 3), ("step", 0), ("version", 0), ("busy", 1)])  # of a Deployment that was given up the Secret alone
 def test_the_fleet_comes_to_what_is_wanted_after_any_sequence_of_faults(sequence: list[tuple[str, int]]) -> None:
     async def play() -> None:
         async with World(nodes=6) as world:

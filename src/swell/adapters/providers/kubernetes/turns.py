@@ -85,7 +85,7 @@ class Turns(Rounds[Group]):
                 self._later[group.key] = again
             elif not group.children and not group.pods and group.applied is None and not group.vacancies:
                 del self._groups[group.key]
-                if group.is_clearing and group.problem:  # its Deployment has gone, and not everything else
+                if group.problem:  # of what its last write had to do some may be done, and be there without it
                     self._remains.look()
 
     async def _write(self, group: Group, found: Plan, with_claims: bool) -> None:
