@@ -132,9 +132,9 @@ def show(world: World) -> None:
     world.cluster.absent.clear()
 
 
-def refuse_times(world: World, verb: str, kind: str, count: int) -> list[Refused]:
+def refuse_times(world: World, verb: str, kind: str, count: int, status: int = 503) -> list[Refused]:
     """Have the next requests of a kind fail; those that have not yet."""
-    left = [Refused(503, "etcdserver: leader changed") for _ in range(count)]
+    left = [Refused(status, "etcdserver: leader changed") for _ in range(count)]
 
     def refuse(asked: str, of: str) -> None:
         if left and (asked, of) == (verb, kind):

@@ -264,9 +264,11 @@ async def test_the_rights_of_the_chart_suffice_and_none_is_idle(
         await harness.until(lambda: last in {right for right, _ in harness.said})  # it was done; now it is answered
     finally:
         await harness.close()
-    assert [right for right, status in harness.said if status == FORBIDDEN] == []
+    # Who prepares nothing asks once for what an earlier server may have prepared, and takes a refusal for nothing.
+    asked_once = [("apps", "daemonsets", "list"), ("batch", "jobs", "list")]
+    assert sorted(right for right, status in harness.said if status == FORBIDDEN) == asked_once
     usual = {right for right in asked_for() if right[0] != CERT_MANAGER and right[1] not in PREFETCHED}
-    assert {right for right, _ in harness.said} == usual
+    assert {right for right, _ in harness.said} == usual | set(asked_once)
 
 
 async def _run_over_two_nodes(harness: InstalledHarness, provider: KubernetesProvider) -> None:

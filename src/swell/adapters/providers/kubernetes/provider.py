@@ -20,7 +20,7 @@ from swell.adapters.providers.kubernetes.lasting import lasting
 from swell.adapters.providers.kubernetes.pacing import Pace, PacedApi, Pause
 from swell.adapters.providers.kubernetes.pods import ENGINE
 from swell.adapters.providers.kubernetes.prefetch import Prefetching
-from swell.adapters.providers.kubernetes.remains import Remains
+from swell.adapters.providers.kubernetes.remains import Clearing, Remains
 from swell.adapters.providers.kubernetes.seen import (
     DeploymentSeen,
     NodeSeen,
@@ -59,6 +59,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104  of a Pod's own network
 SYNC_SECONDS = 30.0  # until a cluster has told what there is, or a server does not start
 SILENT_SECONDS = 30.0  # without an answer, after which nothing new is taken on
 RETRY_SECONDS = 5.0
+RECALL_TRIES = 6  # within SYNC_SECONDS, to list Secrets
 LOG_LINES = 80
 
 _GONE = ChildStatus(Presence.GONE)
@@ -110,13 +111,22 @@ class KubernetesProvider:
         exits = on_exit or (lambda _: None)
         self._prefetching = Prefetching(self.api, settings, clock, pause)
         self._certificates = Certificates(self.api, settings, clock, self._groups)
+        clearing = Clearing()
         self._set_turns = WorkerSets(
-            self.api, settings, clock, self._sets, self._groups, self._known_nodes, self._known_sets, exits
+            self.api,
+            settings,
+            clock,
+            self._sets,
+            self._groups,
+            self._known_nodes,
+            self._known_sets,
+            exits,
+            clearing,
         )
         kept = self._groups, self._sets
-        self._remains = Remains(self.api, settings, clock, *kept, self._certificates, self._set_turns.recall)
+        self._remains = Remains(self.api, settings, clock, *kept, self._certificates, self._set_turns.recall, clearing)
         self._turns = Turns(
-            self.api, settings, clock, *kept, self._known_nodes, exits, self._certificates, self._remains
+            self.api, settings, clock, *kept, self._known_nodes, exits, self._certificates, self._remains, clearing
         )
 
     @property
@@ -157,16 +167,21 @@ class KubernetesProvider:
         found = self._find(child_id)
         if found is not None and not found.is_gone:
             return _handle(child_id, log_path)
-        await self._recall_sets()
-        spanning = self._set_turns.adopt(child_id, log_path)
-        if spanning is not None:
-            self._keep(child_id, log_path, spanning)
-            return _handle(child_id, log_path)
-        group = self._turns.home_of(child_id)
-        if group is None or not group.adopt(child_id, log_path, self._clock.monotonic()):
+        home = await self._take_over(child_id, log_path)
+        if home is None:
             return None
-        self._keep(child_id, log_path, group)
+        self._keep(child_id, log_path, home)
         return _handle(child_id, log_path)
+
+    async def _take_over(self, child_id: str, log_path: Path) -> Group | WorkerSet | None:
+        group = self._turns.home_of(child_id)
+        if group is not None:
+            return group if group.adopt(child_id, log_path, self._clock.monotonic()) else None
+        found = self._set_turns.adopt(child_id, log_path)
+        if found is not None:
+            return found
+        await self._recall_sets()
+        return self._set_turns.adopt(child_id, log_path)
 
     async def end_orphans(self) -> None:
         await self._ready()
@@ -292,11 +307,16 @@ class KubernetesProvider:
         """Find LeaderWorkerSets without Pods, too, where they cannot be read. Raises AtCapacity."""
         if self._has_recalled or not self._worker_sets.is_blind:
             return
-        try:
-            await self._remains.recall_sets()
-        except ApiProblem as problem:
-            if not problem.is_final:
-                raise _out_of_reach(problem.message) from problem
+        for left in reversed(range(RECALL_TRIES)):
+            try:
+                await self._remains.recall_sets()
+                break
+            except ApiProblem as problem:
+                if problem.is_final:
+                    break
+                if not left:
+                    raise _out_of_reach(problem.message) from problem
+                await self._pause(SYNC_SECONDS / RECALL_TRIES)
         self._has_recalled = True
 
     def _address(self, home: Group | WorkerSet, pod: PodSeen) -> Address | None:

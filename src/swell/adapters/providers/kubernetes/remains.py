@@ -5,7 +5,9 @@ Secrets tell of it: each is made before everything else of its Deployment or Lea
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from swell.adapters.providers.kubernetes import names
 from swell.adapters.providers.kubernetes.api import ApiProblem, Kind, ignoring_gone
@@ -19,8 +21,29 @@ from swell.adapters.providers.kubernetes.worker_set import WorkerSet
 from swell.clock import Clock
 
 AGAIN_SECONDS = 30.0  # after a look that failed
+CLEARING_SECONDS = 0.5  # until who waits for something to be cleared away looks again
 
 _log = logging.getLogger(__name__)
+
+
+class Clearing:
+    """What is being cleared away, by name or workload. Nothing of it is made before that is done: it would go, too."""
+
+    def __init__(self) -> None:
+        self._names: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, *names: str) -> Iterator[None]:
+        """Until it is done, or has failed. Whoever clears must see just before that nobody uses it."""
+        self._names.update(names)
+        try:
+            yield
+        finally:
+            self._names.subtract(names)
+
+    def holds(self, *names: str) -> bool:
+        """Whether one of them has to wait."""
+        return any(self._names[name] > 0 for name in names if name)
 
 
 class Remains:
@@ -35,6 +58,7 @@ class Remains:
         sets: Mapping[str, WorkerSet],
         certificates: Certificates,
         recall: Callable[[str, str, str], None],
+        clearing: "Clearing",
     ) -> None:
         self._api = api
         self._clock = clock
@@ -42,6 +66,7 @@ class Remains:
         self._sets = sets
         self._certificates = certificates
         self._recall = recall
+        self._clearing = clearing
         self._query = names.as_query(names.replica_selector(settings.installation))
         self._next_at = math.inf
 
@@ -59,7 +84,8 @@ class Remains:
         try:
             for left in await self.recall_sets():
                 if left.name not in self._used():
-                    await self._clear(left)
+                    with self._clearing.of(left.name, full_name(left)):
+                        await self._clear(left)
         except ApiProblem as problem:
             self._next_at = self._clock.monotonic() + AGAIN_SECONDS
             _log.warning("Secrets of nothing that runs could not be cleared: %s", problem.message)

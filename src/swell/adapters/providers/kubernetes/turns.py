@@ -11,7 +11,7 @@ from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.manifests import Scale
 from swell.adapters.providers.kubernetes.pacing import PacedApi
 from swell.adapters.providers.kubernetes.plan import KILL_GRACE_SECONDS, Deletion, Marking, Plan, plan
-from swell.adapters.providers.kubernetes.remains import Remains, is_used
+from swell.adapters.providers.kubernetes.remains import CLEARING_SECONDS, Clearing, Remains, is_used
 from swell.adapters.providers.kubernetes.rounds import TURN_SECONDS, Rounds
 from swell.adapters.providers.kubernetes.seen import NodeSeen
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
@@ -40,6 +40,7 @@ class Turns(Rounds[Group]):
         on_exit: Callable[[str], None],
         certificates: Certificates,
         remains: Remains,
+        clearing: Clearing,
     ) -> None:
         super().__init__(clock, groups)
         self._api = api
@@ -50,6 +51,7 @@ class Turns(Rounds[Group]):
         self._on_exit = on_exit
         self._certificates = certificates
         self._remains = remains
+        self._clearing = clearing
         self._known: dict[str, Group] | None = None  # by the id of a child of an earlier server
 
     def home_of(self, child_id: str) -> Group | None:
@@ -77,6 +79,8 @@ class Turns(Rounds[Group]):
         again = found.next_at if found.next_at > now else math.inf
         if now < group.not_before:
             self._later[group.key] = min(group.not_before, again)
+        elif found.is_new and self._clearing.holds(group.name, group.workload):
+            self._later[group.key] = now + CLEARING_SECONDS
         elif not found.is_idle or has_claims:
             self._begin(group.key, self._write(group, found, has_claims))
         else:
@@ -157,7 +161,8 @@ class Turns(Rounds[Group]):
         if group.authority:
             await ignoring_gone(self._api.delete(Kind.SECRETS, names.certificate_name(group.name)))
         if not is_used(group.workload, self._groups, self._sets):
-            await ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(group.workload)))
+            with self._clearing.of(group.workload):
+                await ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(group.workload)))
         await ignoring_gone(
             self._api.delete(Kind.SECRETS, group.name)
         )  # last: by it a later server knows of the others

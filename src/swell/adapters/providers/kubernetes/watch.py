@@ -107,7 +107,9 @@ class Watched(Generic[_View]):
             version = page.version or version
             for item in page.items:
                 found[item.metadata.name] = self._view(item)
+        failures = self._failures
         self._answered()
+        self._failures = failures  # a list alone does not end a back-off: what was refused may have been the watch
         gone = self.views.keys() - found.keys()
         self._version, self._listed_at = version, self._clock.monotonic()
         self.lists += 1
@@ -130,6 +132,7 @@ class Watched(Generic[_View]):
                 return
         if not told and self._clock.monotonic() - began < SHORT_SECONDS:
             raise ApiProblem(UNREACHABLE, "the watch ended at once")
+        self._failures = 0
 
     def _put(self, name: str, view: _View | None) -> None:
         old = self.views.get(name)

@@ -162,6 +162,8 @@ class WorkerSet:
         if seen is not None and not is_hidden:
             self.set_changed(seen)
             self.is_asked = seen.is_ending  # whatever was answered meanwhile
+        elif not is_hidden and self.is_asked:
+            self.set_changed(None)  # the list knows it no more, and no watch has ever told of it
 
     def is_ready(self, child: Child) -> bool:
         """Whether it may get requests: all nodes run, and the first one says so."""

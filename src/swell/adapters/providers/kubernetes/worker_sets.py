@@ -10,7 +10,7 @@ from swell.adapters.providers.kubernetes.api import NOT_FOUND, ApiProblem, Kind,
 from swell.adapters.providers.kubernetes.group import Group
 from swell.adapters.providers.kubernetes.pacing import PacedApi
 from swell.adapters.providers.kubernetes.plan import KILL_GRACE_SECONDS, Deletion
-from swell.adapters.providers.kubernetes.remains import is_used
+from swell.adapters.providers.kubernetes.remains import CLEARING_SECONDS, Clearing, is_used
 from swell.adapters.providers.kubernetes.rounds import Rounds
 from swell.adapters.providers.kubernetes.seen import NodeSeen, PodSeen, WorkerSetSeen
 from swell.adapters.providers.kubernetes.settings import ClusterSettings
@@ -37,6 +37,7 @@ class WorkerSets(Rounds[WorkerSet]):
         nodes: Callable[[], Mapping[str, NodeSeen] | None],
         seen: Callable[[], Mapping[str, WorkerSetSeen] | None],
         on_exit: Callable[[str], None],
+        clearing: Clearing,
     ) -> None:
         super().__init__(clock, sets)
         self._api = api
@@ -47,6 +48,7 @@ class WorkerSets(Rounds[WorkerSet]):
         self._seen = seen
         self._is_hidden = False
         self._on_exit = on_exit
+        self._clearing = clearing
         self._is_settled = False  # adoption is over
         self._budgeted: set[str] = set()  # workloads whose budget of disruptions was written
 
@@ -129,10 +131,12 @@ class WorkerSets(Rounds[WorkerSet]):
             self._on_exit(child.child_id)
         found = plan_set(item, self._nodes(), now)
         again = found.next_at if found.next_at > now else math.inf
-        if not found.is_idle and now >= item.not_before:
+        if found.is_new and self._clearing.holds(item.name, item.workload):
+            again = now + CLEARING_SECONDS
+        elif not found.is_idle and now >= item.not_before:
             self._begin(item.key, self._write(item, found))
             return
-        if not found.is_idle:
+        elif not found.is_idle:
             again = min(item.not_before, again)
         if again < math.inf:
             self._later[item.key] = again
@@ -183,8 +187,8 @@ class WorkerSets(Rounds[WorkerSet]):
         try:
             await self._api.delete(Kind.LEADER_WORKER_SETS, item.name)
         except ApiProblem as problem:
-            if problem.status != NOT_FOUND:
-                raise
+            if problem.status != NOT_FOUND or item.name in (self._seen() or {}):
+                raise  # one that is shown is there, whatever another API server says: ask again
             is_known = False
         item.deletion_answered(self._clock.monotonic(), is_known=is_known)
 
@@ -200,6 +204,7 @@ class WorkerSets(Rounds[WorkerSet]):
         item.is_clearing = True
         if item.workload and not is_used(item.workload, self._groups, self._sets):
             self._budgeted.discard(item.workload)
-            await ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(item.workload)))
+            with self._clearing.of(item.workload):
+                await ignoring_gone(self._api.delete(Kind.DISRUPTION_BUDGETS, names.object_name(item.workload)))
         await ignoring_gone(self._api.delete(Kind.SECRETS, item.name))
         item.has_secret = False
