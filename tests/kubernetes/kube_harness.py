@@ -23,7 +23,7 @@ from swell.clock import ManualClock
 from swell.ports.provider import ChildHandle, ChildSpec, Machine, Needs
 from swell.testing.cluster import ApiServer, Controllers, FakeCluster
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 POLL_SECONDS = 0.005
 STEP_SECONDS = 0.05  # of the injected clock, for each of those
 LONGER = 1.02  # each of them
