@@ -434,6 +434,31 @@ async def test_an_authority_that_somebody_puts_in_the_place_of_ours_is_taken_by_
         assert identity.ca in theirs
 
 
+@pytest.mark.parametrize("has_key", [True, False], ids=["of another", "none"])
+async def test_an_authority_without_the_key_of_its_certificate_changes_nothing_and_the_log_says_what_to_do(
+    has_key: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with World(settings=OWN) as world:
+        world.want(_workload(world, count=1))
+        await world.steps(24)
+        name, begin = names.authority_name(SETTINGS.installation), b"-----BEGIN CERTIFICATE-----"
+        theirs = FOREIGN.partition(begin)[0] if has_key else b""
+        mixed = theirs + begin + _mounted(world, name)["authority.pem"].partition(begin)[2]
+        manifest = certificates.manifests_tls.authority_secret(mixed, SETTINGS)
+        world.cluster.apply("secrets", name, manifest, manager="somebody", force=True)
+        before = world.cluster.requests["patch secrets"]
+        await world.steps(100, seconds=10.0)
+        assert world.cluster.requests["patch secrets"] == before
+        assert world.ready()
+        (told,) = (text for text in caplog.messages if name in text)
+        assert "holds no authority" in told
+        assert "delete it to have one made" in told
+        del world.cluster.objects["secrets"][name]
+        await world.steps(20, seconds=10.0)
+        for replica in world.ready():
+            _check(world, replica)
+
+
 async def test_a_secret_shows_nothing_of_its_content_where_it_is_printed() -> None:
     async with World(settings=OWN) as world:
         world.want(_workload(world, count=1))

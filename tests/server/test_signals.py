@@ -271,10 +271,10 @@ def test_those_who_stutter_in_turns_keep_the_others_from_being_seen_no_longer_th
     made = signals("w", "x", "y")
     seen: list[Window] = []
     for second in range(1, 200):
-        made.report("w", load(arrivals=second), float(second))
+        made.report("w", load(arrivals=second, completed=second), float(second))
         for worker, turn in (("x", 0), ("y", 5)):
             if (second < 150 and second % 10 == turn) or second >= 150:  # never both within FRESH_SECONDS of each other
-                made.report(worker, load(arrivals=2 * second), float(second))
+                made.report(worker, load(arrivals=2 * second, completed=2 * second), float(second))
         if found := made.window("m", ("w", "x", "y"), float(second), USUAL):
             seen.append(found)
     assert seen[0].at <= STUTTER_SECONDS + 1
@@ -283,9 +283,48 @@ def test_those_who_stutter_in_turns_keep_the_others_from_being_seen_no_longer_th
     assert max(gaps) <= FRESH_SECONDS + 1, "and soon again from then on"
     assert all(each.is_partial for each in stuttered), "so nobody is let go"
     assert not seen[-1].is_partial
-    assert sum(each.arrivals for each in seen) == 199 + 2 * 2 * 199, "what they told is counted, if late"
+    assert sum(each.completed.count for each in seen) == 199 + 2 * 2 * 199, "what they told is counted, if late"
+    assert {round(each.arrivals / each.seconds) for each in seen} == {1 + 2 * 2}, "and what arrived by its pace"
 
 
 def test_where_all_are_silent_nothing_is_known() -> None:
     made = signals("w", "x")
     assert all(made.window("m", ("w", "x"), float(second), USUAL) is None for second in range(4, 200))
+
+
+@pytest.mark.parametrize("every", [8, 17, 24])  # seconds between the reports of one that stutters
+def test_a_steady_demand_reads_the_same_while_the_one_that_has_it_stutters_and_when_that_ends(every: int) -> None:
+    idle = [f"idle{i}" for i in range(9)]
+    living = ["busy", "other", *idle]
+    made = signals(*living)
+    told: list[Window] = []
+    for second in range(1, 500):
+        stutters = 100 < second < 400
+        for worker in idle:
+            made.report(worker, load(), float(second))
+        if not stutters or second % every == 0:
+            sums = load(arrivals=10 * second, arrived_prompt_tokens=1000 * second, open_seconds=20.0 * second)
+            made.report("busy", sums, float(second))
+        if not stutters or second % every == every // 2:
+            made.report("other", load(), float(second))
+        found = made.window("m", living, float(second), USUAL) if second % 5 == 0 else None
+        told += [found] if found is not None else []
+    assert sum(each.is_partial for each in told) > 30
+    assert {round(each.arrivals / each.seconds) for each in told} == {10}
+    assert {round(each.arrived_prompt_tokens / each.seconds, -1) for each in told} == {1000}
+    assert {round(each.mean_in_flight, 6) for each in told} == {20.0}
+
+
+def test_few_requests_of_one_that_stutters_are_told_of() -> None:
+    living = ["rare", "other", "w"]
+    made = signals(*living)
+    told = 0
+    for second in range(1, 600):
+        made.report("w", load(), float(second))
+        if second % 24 == 0:
+            made.report("rare", load(arrivals=second // 48), float(second))  # one in every second report
+        if second % 24 == 12:
+            made.report("other", load(), float(second))
+        found = made.window("m", living, float(second), USUAL) if second % 5 == 0 else None
+        told += found.arrivals if found is not None else 0
+    assert told == 599 // 48, "each once"

@@ -1,6 +1,7 @@
 """Who may knock at a door that asks for certificates: nobody who proves nothing keeps others out."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from pod_under_test import CHAT_PODS, Pod, bare_context, identity
 from swell.security.replica_tls import client_context, replica_context
-from swell.server.tls_door import MAX_HANDSHAKES, TlsDoor
+from swell.server.tls_door import LOOK_SECONDS, MAX_HANDSHAKES, TlsDoor, Waited
 from swell.server.unproven import MAX_ADDRESSES, UNPROVEN_CONNECTIONS, UNPROVEN_PER_SECOND, Unproven, source
 
 KNOCKS = 800  # at once; of a door that waits for each of them a second, six seconds' worth
@@ -86,6 +87,24 @@ async def test_gateways_of_one_address_are_let_in_however_many_they_are(door: Tl
         told = await asyncio.gather(*(come_in(door, GATEWAY, context) for _ in range(AT_ONCE)))
         assert told == [b"+"] * AT_ONCE
     assert door.refused == 0
+
+
+async def test_one_that_is_gone_before_it_is_refused_is_refused_all_the_same(door: TlsDoor) -> None:
+    gone = socket.socket()
+    gone.close()  # so that setting anything of it fails, as some systems say of a connection that was reset
+    door.refuse(gone, STRANGER)
+    assert door.refused == 1
+
+
+def test_what_two_sockets_wait_for_at_once_counts_once() -> None:
+    waited = Waited()
+    for tenth in range(10):
+        since = tenth / 10
+        waited.add(since, since + 0.1)
+        waited.add(since + 0.02, since + 0.1)
+    assert waited.seconds == pytest.approx(1.0)
+    waited.add(5.0, 8.0)
+    assert waited.seconds == pytest.approx(1.0 + LOOK_SECONDS), "while the server was behind, little"
 
 
 def test_an_address_may_try_again_as_time_goes_on() -> None:

@@ -55,6 +55,7 @@ class ControlLink(asyncio.Protocol):
         self._frames = FrameBuffer()
         self._transport: asyncio.Transport | None = None
         self._has_room = True
+        self._is_owed = False  # a report was left out since there was no room
         self.informed = asyncio.Event()  # the first snapshot is here
         self._lost = asyncio.Event()
         self._last_heard = self._connected = service.now()
@@ -118,6 +119,7 @@ class ControlLink(asyncio.Protocol):
         """What this worker does right now. On a slow line reports would queue, and tell of ever earlier times; their
         sums only grow, so the next that there is room for makes up for those that were left out.
         """
+        self._is_owed = not self._has_room
         if self._transport is not None and self._has_room:
             self._send(self._service.load())
 
@@ -159,7 +161,8 @@ class ControlLink(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._has_room = True
-        self.send_load()
+        if self._is_owed:  # always to send one would pause a line again that a report fills, and so on for ever
+            self.send_load()
 
     def _handle(self, message: FromServer) -> None:
         service = self._service

@@ -104,12 +104,7 @@ def issue_certificate(
     It is good for `lasts_seconds` from now on. Raises StateError where the authority is none, or has ended.
     """
     now = datetime.fromtimestamp(now_unix, UTC)
-    try:
-        ca_key, ca = load_pem_private_key(authority, None), x509.load_pem_x509_certificate(authority)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise StateError(f"the certificate authority cannot be read: {_reason(error)}") from error
-    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-        raise StateError("the certificate authority is not one that Swell made")
+    ca_key, ca = _read_authority(authority)
     if now >= ca.not_valid_after_utc:
         raise StateError(f"the certificate authority ended on {ca.not_valid_after_utc:%Y-%m-%d}")
     use = ExtendedKeyUsageOID.CLIENT_AUTH if is_client else ExtendedKeyUsageOID.SERVER_AUTH
@@ -118,9 +113,9 @@ def issue_certificate(
     return _issued(ca, _signed("Swell", [host], use, ca_key, ca, key, now, lasts), key)
 
 
-def certificate_begin(certificate: bytes) -> float:
-    """From when on a PEM certificate is good, in Unix time. Raises StateError where it is none."""
-    return _read(certificate).not_valid_before_utc.timestamp()
+def authority_begin(authority: bytes) -> float:
+    """From when on what `make_authority` made is good, in Unix time. Raises StateError where it is no authority."""
+    return _read_authority(authority)[1].not_valid_before_utc.timestamp()
 
 
 def certificate_end(certificate: bytes) -> float:
@@ -196,6 +191,18 @@ def _read(certificate: bytes) -> x509.Certificate:
         return x509.load_pem_x509_certificate(certificate)
     except ValueError as error:
         raise StateError(f"a certificate cannot be read: {_reason(error)}") from error
+
+
+def _read_authority(authority: bytes) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    try:
+        key, certificate = load_pem_private_key(authority, None), x509.load_pem_x509_certificate(authority)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise StateError(f"the certificate authority cannot be read: {_reason(error)}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise StateError("the certificate authority is not one that Swell made")
+    if key.public_key() != certificate.public_key():  # nobody would take what it signs
+        raise StateError("the certificate authority's key is not its certificate's")
+    return key, certificate
 
 
 def _ensure_authority(folder: Path, now: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:

@@ -11,7 +11,8 @@ reaches from one of its reports to a later one, and while a worker has told noth
 One that has been silent for SILENT_SECONDS may be serving for a long time yet, as a gateway whose line is cut. From
 then on windows are of the others, and say that they are partial; when it speaks again, counting begins anew for it.
 Some never are for so long, and yet one or another of them always is. After STUTTER_SECONDS without a window none of
-them is waited for, until all speak at once; what they tell is counted when it comes.
+them is waited for, until all speak at once. What one of them tells then is of another time than the window: of 25 s,
+where that has 5. So of what arrived and was under way it counts by its pace, which goes on until it speaks again.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -34,6 +35,8 @@ _OF_ALL = (
     "judged", "attained", "ttft_ms_sum", "itl_ms_sum", "open_seconds",
 )  # fmt: skip
 _SUMS = (*_OF_ALL, *(_BATCH + name for name in _OF_ALL))
+_ARRIVED = ("arrivals", "arrived_prompt_tokens", _BATCH + "arrivals", _BATCH + "arrived_prompt_tokens")
+_OPEN = ("open_seconds", _BATCH + "open_seconds")
 
 
 @dataclass
@@ -44,10 +47,20 @@ class _Part:
     ended: float
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0.0))
     is_new: bool = True  # it reported since the last window
+    before: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*_ARRIVED, *_OPEN), 0.0))  # its pace
 
     @property
     def seconds(self) -> float:
         return self.ended - self.begun
+
+    def pace(self, name: str) -> float:
+        """Of a sum, a second. One that told nothing, or of next to no time, goes on as before at least."""
+        told = self.sums[name] / max(self.seconds, LEAST_SECONDS)
+        return told if self.seconds >= LEAST_SECONDS else max(told, self.before[name])
+
+    def next(self) -> "_Part":
+        """What it tells from now on."""
+        return _Part(self.ended, self.ended, is_new=False, before={name: self.pace(name) for name in self.before})
 
 
 @dataclass
@@ -59,6 +72,10 @@ class _Interval:
     parts: dict[str, _Part] = field(default_factory=dict)  # by worker
     gone: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0.0))  # of workers that are no more
     patience: float = STUTTER_SECONDS  # with those who are silent, since it began
+
+    @property
+    def follows_partial(self) -> bool:
+        return self.before is not None and self.before.is_partial
 
     @property
     def follows_quiet(self) -> bool:
@@ -89,6 +106,7 @@ class Signals:
                 _add(part.sums, last.get(name) or ModelLoad(name), model)
         self._last[incarnation] = current
         self._heard_at[incarnation] = now
+        self._silent_since.pop(incarnation, None)  # between two turns as well
 
     def forget(self, living: Collection[str]) -> None:
         """Drop the workers that are gone; what they reported before stays counted."""
@@ -133,13 +151,17 @@ class Signals:
         told = [part for worker, part in interval.parts.items() if worker in living and part.seconds > 0]
         throughout = [part for part in told if part.begun <= interval.begun] or told
         seconds = sum(part.seconds for part in throughout) / max(1, len(throughout))
+        is_uneven = bool(silent) or interval.follows_partial
+        if is_uneven:
+            seconds = max(now - interval.begun, LEAST_SECONDS)
         shortest = LEAST_SECONDS if interval.before is None else max(LEAST_SECONDS, usual_seconds / 2)
         is_early = interval.follows_quiet and seconds < shortest
         if is_early:
             seconds += usual_seconds if interval.before is None else interval.before.seconds
-        window = replace(self._close(model, interval, now, seconds, is_early=is_early), is_partial=bool(silent))
+        totals = _totals(interval, seconds, is_early=is_early, is_uneven=is_uneven)
+        window = replace(self._close(model, totals, now, seconds), is_partial=bool(silent))
         # Who told nothing new is taken into the next window, from where its last part ended.
-        parts = {worker: _Part(part.ended, part.ended, is_new=False) for worker, part in interval.parts.items()}
+        parts = {worker: part.next() for worker, part in interval.parts.items()}
         is_impatient = silent and now - interval.begun >= interval.patience
         self._intervals[model] = _Interval(now, window, parts, patience=0.0 if is_impatient else STUTTER_SECONDS)
         return window
@@ -167,11 +189,10 @@ class Signals:
             return interval.follows_quiet or not lacking
         return bool(parts) and not silent and not lacking
 
-    def _close(self, model: str, interval: _Interval, now: float, seconds: float, *, is_early: bool) -> Window:
-        loads, parts = list(self._loads(model)), list(interval.parts.values())
-        whole = _window(interval, parts, loads, now, seconds, is_early=is_early)
-        batches = [load.batch for load in loads if load.batch is not None]
-        batch = _window(interval, parts, batches, now, seconds, is_early=is_early, prefix=_BATCH)
+    def _close(self, model: str, totals: Mapping[str, float], now: float, seconds: float) -> Window:
+        loads = list(self._loads(model))
+        whole = _window(totals, loads, now, seconds)
+        batch = _window(totals, [load.batch for load in loads if load.batch is not None], now, seconds, prefix=_BATCH)
         is_any = batch.arrivals or batch.completed.count or batch.in_flight or batch.queued
         return replace(whole, batch=batch) if is_any else whole
 
@@ -182,18 +203,29 @@ class Signals:
                     yield load
 
 
-def _window(
-    interval: _Interval, parts: Sequence[_Part], loads: Sequence[ModelLoad], now: float, seconds: float,
-    *, is_early: bool, prefix: str = "",
-) -> Window:  # fmt: skip
-    """Of all requests, or of those whose sums have the prefix."""
-    sums = {name: interval.gone[prefix + name] + sum(part.sums[prefix + name] for part in parts) for name in _OF_ALL}
-    whole = {name: int(sums[name]) for name in _OF_ALL if not name.endswith(("_ms_sum", "_seconds"))}
+def _totals(interval: _Interval, seconds: float, *, is_early: bool, is_uneven: bool) -> dict[str, float]:
+    """Of every sum, over all workers. `is_uneven`: some tell of much more of the time, or of less, than others."""
+    parts, gone = interval.parts.values(), interval.gone
+    totals = {name: gone[name] + sum(part.sums[name] for part in parts) for name in _SUMS}
+
+    def paced(name: str) -> float:
+        if is_early:  # the quiet before it, which `seconds` has in it, was everybody's
+            return gone[name] + sum(part.sums[name] * seconds / max(seconds, part.seconds) for part in parts)
+        return gone[name] + sum(part.pace(name) * seconds for part in parts)
+
     # Each worker's mean over what it told of: some tell of a little more than others.
-    in_flight = interval.gone[prefix + "open_seconds"] / seconds + sum(
-        part.sums[prefix + "open_seconds"] / (seconds if is_early else max(part.seconds, LEAST_SECONDS))
-        for part in parts
-    )
+    paces = {name: paced(name) for name in _OPEN}
+    if is_uneven:  # one that was told of is no fewer, however long ago it was: a service is idle when there is none
+        paces |= {name: max(paced(name), min(1.0, totals[name])) for name in _ARRIVED}
+    return totals | paces
+
+
+def _window(
+    totals: Mapping[str, float], loads: Sequence[ModelLoad], now: float, seconds: float, *, prefix: str = ""
+) -> Window:
+    """Of all requests, or of those whose sums have the prefix."""
+    sums = {name: totals[prefix + name] for name in _OF_ALL}
+    whole = {name: round(sums[name]) for name in _OF_ALL if not name.endswith(("_ms_sum", "_seconds"))}
     return Window(
         at=now,
         seconds=seconds,
@@ -210,7 +242,7 @@ def _window(
         in_flight=sum(load.in_flight for load in loads),
         queued=sum(load.queued for load in loads),
         oldest_queued_seconds=max((load.oldest_queued_seconds for load in loads), default=0.0),
-        mean_in_flight=in_flight,
+        mean_in_flight=sums["open_seconds"] / seconds,
     )
 
 

@@ -9,10 +9,12 @@ that opens more connections than it proves is refused, before a key is exchanged
 
 import asyncio
 import logging
+import math
 import socket
 import ssl
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 from swell.server.unproven import Unproven, source
 
@@ -28,6 +30,19 @@ REFUSALS_A_TURN = 32  # connections; then the loop has something else to do
 _log = logging.getLogger(__name__)
 
 
+class Waited:
+    """For how long anybody has waited for room: several listening sockets' time counts once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._until = -math.inf
+
+    def add(self, since: float, now: float) -> None:
+        """Somebody did from then until now."""
+        self.seconds += min(max(0.0, now - max(since, self._until)), LOOK_SECONDS)
+        self._until = now
+
+
 class TlsDoor:
     """Hands each connection whose handshake is done to a protocol of its own."""
 
@@ -36,7 +51,7 @@ class TlsDoor:
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: dict[asyncio.Task[None], float] = {}  # oldest first, and how long had been waited before
-        self._waited = 0.0  # seconds, for room
+        self._waited = Waited()
         self._unproven = Unproven()
         self.refused = 0  # connections, of addresses that open more than they prove
 
@@ -78,7 +93,7 @@ class TlsDoor:
                 continue
             address = source(peer)
             if not self._unproven.admits(address, loop.time()):
-                self._refuse(accepted, address)
+                self.refuse(accepted, address)
                 if self.refused % REFUSALS_A_TURN == 0:
                     await asyncio.sleep(0)
                 continue
@@ -88,13 +103,15 @@ class TlsDoor:
                 accepted.close()
                 raise
             task = loop.create_task(self._shake_hands(accepted, address, context()))
-            self._handshakes[task] = self._waited
+            self._handshakes[task] = self._waited.seconds
             task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
-    def _refuse(self, accepted: socket.socket, address: str) -> None:
+    def refuse(self, accepted: socket.socket, address: str) -> None:
         """Close it at once, and leave nothing behind in the system."""
-        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        accepted.close()
+        with suppress(OSError):  # where it is gone already, some systems say so here
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError):
+            accepted.close()
         self.refused += 1
         if self.refused & (self.refused - 1) == 0:  # the first, the second, the fourth …: whoever knocks fills no disk
             reason = f"{address} opens more connections than it proves to be a gateway's; more of them are refused"
@@ -104,13 +121,13 @@ class TlsDoor:
         now = asyncio.get_running_loop().time
         while len(self._handshakes) >= MAX_HANDSHAKES:
             oldest, waited_before = next(iter(self._handshakes.items()))
-            if self._waited - waited_before >= SLOW_SECONDS:
+            if self._waited.seconds - waited_before >= SLOW_SECONDS:
                 oldest.cancel()
                 del self._handshakes[oldest]
                 return
             since = now()
             await asyncio.wait(self._handshakes, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            self._waited += min(now() - since, LOOK_SECONDS)
+            self._waited.add(since, now())
 
     async def _shake_hands(self, accepted: socket.socket, address: str, context: ssl.SSLContext) -> None:
         loop = asyncio.get_running_loop()

@@ -23,7 +23,7 @@ from swell.adapters.providers.kubernetes.settings import ClusterSettings
 from swell.clock import Clock
 from swell.errors import StateError
 from swell.ports.provider import OWN_AUTHORITY
-from swell.security.certificates import certificate_begin, certificate_end, issue_certificate, make_authority
+from swell.security.certificates import authority_begin, certificate_end, issue_certificate, make_authority
 from swell.security.issued_check import spoilt
 from swell.security.replica_tls import CA_FILE, CERTIFICATE_FILE, KEY_FILE, gateway_name, replica_name
 from swell.state.snapshot import ClientIdentity
@@ -180,7 +180,7 @@ class Certificates:
             return
         authority = _content(kept, manifests_tls.AUTHORITY_FILE)
         try:
-            is_early = certificate_begin(authority) > now + EARLY_SECONDS
+            is_early = authority_begin(authority) > now + EARLY_SECONDS
         except StateError as error:
             raise StateError(f"Secret {name} holds no authority ({error}); delete it to have one made") from error
         if is_early:
