@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import msgspec
 
 from swell.errors import StateError
+from swell.gateway.reconnection import Reconnection
 from swell.gateway.responses import Refusal
 from swell.gateway.server_addresses import server_addresses
 from swell.security.control_tls import CONTROL, SERVER_NAME, control_client_context
@@ -60,6 +61,7 @@ class ControlLink(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._last_heard = self._connected = service.now()
         self._control = service.settings.control
+        self._again = Reconnection(RECONNECT_SECONDS)
         self._metrics: dict[int, tuple[_MetricsClient, float]] = {}  # by token: who waits, and since when
         self._token = 0
 
@@ -70,7 +72,7 @@ class ControlLink(asyncio.Protocol):
             self._lost = asyncio.Event()
             if await self._connect(loop):
                 await self._lost.wait()
-            await asyncio.sleep(RECONNECT_SECONDS)
+            await asyncio.sleep(self._again.wait_seconds())
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> bool:
         control = self._control
@@ -85,7 +87,8 @@ class ControlLink(asyncio.Protocol):
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await loop.create_connection(lambda: self, host, port, ssl=context, server_hostname=SERVER_NAME)
-            except OSError:
+            except OSError as error:
+                self._again.failed(error)
                 continue
             return True
         return False
@@ -128,6 +131,8 @@ class ControlLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport, self._has_room = cast(asyncio.Transport, transport), True
         self._connected = self._service.now()
+        if self._control is not None:  # one on this machine with no news says nothing, and keeps the connection
+            self._again.taken()
         self._frames = FrameBuffer()
         service = self._service
         directory = service.directory
@@ -142,6 +147,7 @@ class ControlLink(asyncio.Protocol):
         self._last_heard = self._service.now()
         try:
             for frame in self._frames.feed(data):
+                self._again.heard()
                 self._handle(decode_from_server(frame))
         except (ValueError, msgspec.MsgspecError):
             self._reset()

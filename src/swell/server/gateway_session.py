@@ -8,6 +8,7 @@ from contextlib import suppress
 import msgspec
 
 from swell.errors import StateError
+from swell.gateway.reconnection import Reconnection
 from swell.gateway.server_addresses import server_addresses
 from swell.security.control_tls import GATEWAY, SERVER_NAME, control_client_context
 from swell.server.frames import read_frame
@@ -29,6 +30,7 @@ CONNECT_SECONDS = 5.0  # to one address, with TLS
 ANSWER_SECONDS = 10.0
 REPORT_SECONDS = 1.0
 RECONNECT_SECONDS = 0.5
+MAX_PROBLEMS = 16  # that are remembered as told
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +57,8 @@ class GatewaySession:
         self._told = told
         self._wanted = wanted
         self._writer: asyncio.StreamWriter | None = None
-        self._problem = ""
+        self._problems: set[str] = set()  # that were told since it last answered
+        self._again = Reconnection(RECONNECT_SECONDS)
         self._is_serving = False  # it has said how
         self._is_lost = False  # it has just gone, and none was asked since
         self.news = asyncio.Event()  # other workers run: say so at once
@@ -70,7 +73,7 @@ class GatewaySession:
             except Exception:  # whatever it was: without this connection nothing is served for long
                 self._is_serving = False
                 _log.exception("the connection to the server failed and is made again")
-            await asyncio.sleep(RECONNECT_SECONDS)
+            await asyncio.sleep(self._again.wait_seconds())
 
     def usage_sent(self, token: int) -> None:
         """The ledger has what it was asked for with `token`."""
@@ -83,16 +86,21 @@ class GatewaySession:
             _log.warning(
                 "the connection to the server has ended; it is asked again until it answers", extra={"reason": problem}
             )
-        elif problem != self._problem:
+        elif problem not in self._problems:
             level = logging.INFO if self._is_lost else logging.WARNING
             _log.log(level, "no server can be served for yet; it is asked again", extra={"reason": problem})
-        self._is_lost, self._is_serving, self._problem = self._is_serving, False, problem
+        if len(self._problems) >= MAX_PROBLEMS:
+            self._problems.clear()
+        self._problems.add(problem)
+        self._is_lost, self._is_serving = self._is_serving, False
 
     async def _speak(self) -> None:
         reader, self._writer = await self._connected()
+        self._again.taken()
         try:
             await _send(self._writer, self._hello)
             settings = await _received(reader)
+            self._again.heard()
             if isinstance(settings, TurnedAway):
                 raise StateError(settings.problem)
             if not isinstance(settings, GatewaySettings):
@@ -123,9 +131,9 @@ class GatewaySession:
                 self._wanted(message.token)
             elif not isinstance(message, ReportHeard):
                 raise ValueError("the server said something else than a gateway is told")
-            if self._problem:
+            if self._problems:
                 _log.info("the server answers again")
-                self._problem = ""
+                self._problems.clear()
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         control, reason = self._control, OSError("no address was given")
@@ -135,6 +143,7 @@ class GatewaySession:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     return await asyncio.open_connection(host, port, ssl=context, server_hostname=SERVER_NAME)
             except OSError as error:
+                self._again.failed(error)
                 reason = OSError(f"{host}:{port}: {error.strerror or error or 'it does not answer'}")
         raise reason
 
