@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import http.client
+import itertools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -22,8 +24,10 @@ START_SECONDS = 60.0  # from `swell up` to /readyz; a cold machine fetches nothi
 MODEL_SECONDS = 60.0  # a small model that is already in the cache
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
+FIRST_PORT, PORTS, PORT_RANGES = 20_000, 1_500, 8  # below 32768, where ports of connections begin
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None)
+_ports = itertools.count(os.getpid() % PORTS)
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0, what: str = "") -> Any:
@@ -39,10 +43,21 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0, what: str
 
 
 def choose_free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on.
+
+    The system would give one of those that connections begin at, which another connection may have taken by the time
+    that it is listened on. These are below them, and tests that run beside each other have theirs apart.
+    """
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+    first = FIRST_PORT + worker % PORT_RANGES * PORTS
+    for _ in range(PORTS):
+        port = first + next(_ports) % PORTS
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: one that was closed is free
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise AssertionError(f"no port from {first} on is free")
 
 
 @dataclass(frozen=True)
