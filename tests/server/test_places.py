@@ -97,6 +97,9 @@ async def test_a_namespace_has_one_provider_under_the_newest_of_its_names(
     await made.close()
     assert set(made.by_name) == {"process", "external", "first", "else"}
     assert made.renamed == {"second": "first", "third": "first"}
+    of_old = assembly.providers(state, lambda child_id: None, named=["second"])
+    await of_old.close()
+    assert set(of_old.spared) == {"else"}, "what runs by an earlier name needs the place as it is called now"
 
 
 def test_two_places_that_are_one_namespace_are_refused_however_each_says_so(

@@ -191,8 +191,7 @@ def providers(
     closes = [processes.close]
     clusters: list[KubernetesProvider] = []
     names: dict[tuple[str, str], str] = {}  # of places, by the namespace that each is
-    renamed: dict[str, str] = {}
-    left_out: dict[str, str] = {}
+    renamed, left_out = dict[str, str](), dict[str, str]()
     for place in remembered_places(state):
         if isinstance(place, ContainerSpec):
             from swell.adapters.providers.container import ContainerProvider  # late: most installations have none
@@ -226,7 +225,9 @@ def providers(
         close,
         lambda: tuple(each for cluster in clusters for each in cluster.identities),
         renamed,
-        spared=set() if named is None else by_name.keys() - {"process", "external", *named},
+        spared=set()
+        if named is None
+        else by_name.keys() - {"process", "external"} - {renamed.get(n, n) for n in named},
         left_out=left_out,
     )
 

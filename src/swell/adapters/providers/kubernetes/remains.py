@@ -58,7 +58,7 @@ class Remains:
         sets: Mapping[str, WorkerSet],
         certificates: Certificates,
         recall: Callable[[str, str, str], None],
-        clearing: "Clearing",
+        clearing: Clearing,
     ) -> None:
         self._api = api
         self._clock = clock
