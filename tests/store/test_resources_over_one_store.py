@@ -38,6 +38,7 @@ def test_the_one_that_leads_reads_and_writes(
     leading = swell_up(spec, "--ha", environment=environment)
     assert leading.chat("first").status == 200
     wait_until(lambda: cluster.status("models", "first").get("phase") == "Ready")
+    wait_until(lambda: cluster.condition("models", "local", "Accepted")[0] == "False")
     assert "processes that end with the server's machine" in cluster.condition("models", "local", "Accepted")[2]
 
     waiting = swell_up(spec, "--ha", ready=False, environment=environment)
