@@ -76,7 +76,8 @@ def test_a_name_of_the_file_and_secrets_of_the_server_are_refused(
     server = swell_up(spec_for(cluster, models=[own]))
     assert server.chat("chat").status == 200
     wait_until(lambda: cluster.status("tenants", "search").get("phase") == "Accepted", what="all are told of")
-    wait_until(lambda: cluster.condition("models", "thief", "Accepted")[0] == "False")
+    for each in ("mine", "thief", "lost"):
+        wait_until(lambda name=each: cluster.condition("models", name, "Accepted")[0] == "False", what=each)
     assert cluster.condition("models", "mine", "Accepted")[1] == "NameTaken"
     assert "api_key_file" in cluster.condition("models", "thief", "Accepted")[2]
     assert cluster.condition("models", "lost", "Accepted")[1] == "Unavailable"
