@@ -1,5 +1,6 @@
 """A fleet in a world of make-believe: machine, store and health answers that survive a killed server."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from swell.control.fleet import Fleet, FleetTimes
 from swell.control.probe import Answer
 from swell.control.replica import Replica
 from swell.control.workload import REPLICA, HealthCheck, Slot, Workload
-from swell.errors import AlreadyGone, SwellError
+from swell.errors import AlreadyGone, AtCapacity, SwellError
 from swell.ports.engine import LaunchCommand
 from swell.state.records import ProcessRecord, StartedProcess
 from swell.state.replica import Phase
@@ -73,9 +74,12 @@ class World:
         self.calls = 0
         self.kill_at_call: int | None = None
         self.changes = 0
+        self.is_away = False  # the machine cannot be asked what runs there
         self.fleet = self._new_fleet()
 
-    def _before_call(self, _: str) -> None:
+    def _before_call(self, call: str) -> None:
+        if self.is_away and call in ("adopt", "end_orphans"):
+            raise AtCapacity("nobody answers", retry_after_seconds=2.0)
         self.calls += 1
         if self.kill_at_call is not None and self.calls >= self.kill_at_call:
             self.kill_at_call = None
@@ -107,14 +111,17 @@ class World:
 
     async def restart(self, *workloads: Workload) -> None:
         """What a restarted server does; the one before is simply gone."""
+        await self.fleet.close()
         self.fleet = self._new_fleet()
         self.fleet.want(workloads)
-        await self.fleet.adopt()
+        await self.fleet.adopt(awaits=True)
 
     async def steps(self, count: int = 1, seconds: float = STEP_SECONDS) -> None:
         for _ in range(count):
             self.clock.advance(seconds)
             await self.fleet.step(self.clock.monotonic())
+            if self.fleet.awaited:
+                await asyncio.sleep(0)  # whoever asks again runs beside
 
     def workload(self, name: str = "chat", count: int = 1, fingerprint: str = "v1", **changes: object) -> Workload:
         def launch(slot: Slot) -> LaunchCommand:

@@ -28,6 +28,7 @@ Operation = (
     | tuple[Literal["drained"]]
     | tuple[Literal["order"], int]
     | tuple[Literal["let go"], int]
+    | tuple[Literal["away"], bool]
 )
 
 operations: st.SearchStrategy[Operation] = st.one_of(
@@ -43,6 +44,7 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(st.just("drained")),
     st.tuples(st.just("order"), st.integers(0, 2)),
     st.tuples(st.just("let go"), st.integers(0, 5)),
+    st.tuples(st.just("away"), st.booleans()),
 )
 
 
@@ -95,6 +97,8 @@ class _Run:
                 world.fleet.report_in_flight({})
             case ("order", more):
                 self._count_changes("chat", more)
+            case ("away", is_away):  # matters to servers that begin meanwhile
+                world.is_away = is_away
             case ("let go", index):
                 for replica in world.fleet.replicas[index : index + 1]:
                     self._let_go(replica)
@@ -118,7 +122,13 @@ class _Run:
     async def _restart(self) -> None:
         self.let_go.clear()  # a new server knows how many there shall be, not which ones were to leave
         self.world.intents.failing = None  # a server whose store does not open does not start
-        await self.world.restart(*self.wanted)
+        try:
+            await self.world.restart(*self.wanted)
+        except AtCapacity:
+            assert self.world.is_away
+            assert not self.world.intents.records, "only a server without anything to take over does not begin"
+            self.world.is_away = False
+            await self.world.restart(*self.wanted)
 
     def _check(self) -> None:
         machine = self.world.machine
@@ -137,6 +147,7 @@ class _Run:
         world.machine.refuse_next.clear()
         world.machine.crash_at_start = 0
         world.machine.stubborn = False
+        world.is_away = False
         for _ in range(150):
             await world.steps(1, seconds=1.0)
             self._check()
@@ -179,6 +190,37 @@ def test_a_kill_at_any_call_of_a_life_leaves_nothing_behind(call: int) -> None:
                 ("crash", 0),
                 ("step", 6),
                 ("want", 0, 0, 0),
+                ("step", 12),
+            ]
+            await run.play(story)
+            await run.recover()
+            run.check_settled()
+
+    asyncio.run(play())
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 2), st.integers(0, 2))
+def test_a_kill_at_any_call_leaves_nothing_behind_where_the_next_server_cannot_ask(
+    call: int, later: int, crashes: int, count: int
+) -> None:
+    """A place that is away for a while, over two servers: what ran, ended or was not wanted any more is found out."""
+
+    async def play() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            run = _Run(Path(folder))
+            story: list[Operation] = [
+                ("want", 2, 0, 0),
+                ("step", 6),
+                ("away", True),
+                ("kill the server at call", call),
+                ("want", 3, 1, 0),
+                ("step", 4),
+                *(("crash", 0) for _ in range(crashes)),
+                ("step", 6),
+                ("want", count, 0, 0),
+                ("away", False),
+                ("kill the server at call", later),
                 ("step", 12),
             ]
             await run.play(story)

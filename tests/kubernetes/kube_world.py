@@ -204,6 +204,7 @@ class World:
         self.wanted: tuple[Workload, ...] = ()
         self.place = "cluster"
         self.renamed: dict[str, str] = {}  # names that the place had before
+        self.awaits = False  # whether a server goes on without a place that does not answer
         self._sleepers: list[tuple[float, asyncio.Event]] = []
         self.begin()
 
@@ -239,7 +240,7 @@ class World:
         await self.kill()
         self.begin()
         self.fleet.want(self.wanted)
-        adoption = asyncio.ensure_future(self.fleet.adopt())
+        adoption = asyncio.ensure_future(self.fleet.adopt(awaits=self.awaits))
         await self.quiet()
         with suppress(ServerKilledError):
             await adoption

@@ -17,7 +17,7 @@ from resource_cluster import ResourceCluster
 from scripted_upstream import UpstreamThread
 from swell.adapters.providers.kubernetes import names
 from swell.adapters.providers.kubernetes.sidecar import ENGINE_PORT, FOLDER, PORT
-from swell.testing.cluster import Controllers
+from swell.testing.cluster import Controllers, Refused
 from swell_process import SwellUp, end_with_the_tests
 
 STEP_SECONDS = 0.05
@@ -47,6 +47,18 @@ class PodCluster(ResourceCluster):
         for process in self._sidecars.values():
             process.terminate()
             process.wait(STOP_SECONDS)
+
+    def go_away(self) -> None:
+        """The API answers nothing any more; Pods go on."""
+
+        def refuse(verb: str, kind: str) -> None:
+            raise Refused(503, "the control plane is being upgraded")
+
+        def away() -> None:
+            self.cluster.before_request = refuse
+            self.cluster.break_watches()
+
+        self.do(away)
 
     def _turn(self) -> None:
         self.controllers.step()
@@ -101,6 +113,46 @@ def test_what_a_file_with_tls_serves_is_served_through_certificates_over_a_kille
         eventually(lambda: server.command("status", check=False).get("pid") == server.pid, seconds=30.0)
         assert server.chat("m", max_tokens=4).status == 200, server.logs()
         assert cluster.do(lambda: dict(cluster.cluster.objects["secrets"])) == authority
+        assert cluster.controllers.created == 1
+        assert server.stop() == 0, server.logs()
+        eventually(lambda: not cluster.do(lambda: list(cluster.cluster.objects["pods"])), what="no Pod is left")
+
+
+@pytest.mark.process
+def test_a_server_that_begins_while_the_cluster_does_not_answer_keeps_what_runs_there(
+    swell_up: SwellUp, upstream: UpstreamThread, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    """Its gateway goes on with the Pods that it knows, certificates included, though the new server has neither."""
+    with PodCluster(tmp_path, int(upstream.url.rsplit(":", 1)[1])) as cluster:
+        far = {"name": "far", "engine": "vllm", "source": "hf://example/model", "replicas": 1}
+        near = {"name": "near", "endpoints": [upstream.url]}
+        place = {
+            "name": "cluster", "kind": "kubernetes", "kubeconfig": str(cluster.kubeconfig),
+            "images": {"vllm": "engine:1"}, "tls": {"image": "swell-gateway:1"},
+        }  # fmt: skip
+        server = swell_up(json.dumps({"models": [far, near], "providers": [place]}))
+        assert server.chat("far", max_tokens=4).status == 200, server.logs()
+
+        server.kill()
+        cluster.go_away()
+        server.start()
+        eventually(lambda: server.command("status", check=False).get("pid") == server.pid, seconds=60.0)
+        assert "cluster has not answered since this server began" in server.output
+        (row,) = [row for row in server.command("status")["replicas"] if row["model"] == "far"]
+        assert (row["phase"], row["address"]) == ("ready", "")
+        assert "has not answered" in row["reason"]
+        for model in ("far", "near"):
+            assert server.chat(model, max_tokens=4).status == 200, server.logs()
+
+        cluster.answer_again()
+        eventually(
+            lambda: all(not row["reason"] for row in server.command("status")["replicas"]),
+            seconds=60.0,
+            what="what runs is taken over",
+        )
+        (row,) = [row for row in server.command("status")["replicas"] if row["model"] == "far"]
+        assert (row["phase"], row["address"][:12]) == ("ready", "https://127.")
+        assert server.chat("far", max_tokens=4).status == 200, server.logs()
         assert cluster.controllers.created == 1
         assert server.stop() == 0, server.logs()
         eventually(lambda: not cluster.do(lambda: list(cluster.cluster.objects["pods"])), what="no Pod is left")

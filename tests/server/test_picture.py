@@ -1,5 +1,6 @@
 """What workers are told, from spec, keys and replicas."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,13 @@ def test_llama_cpp_is_asked_for_one_choice_at_a_time() -> None:
     served = [Served(spec.models[0], ("/v1/completions",))]
     told = picture_of(served, (), [], [], workers=1, created_unix=1, now_unix=1000.0)
     assert (told.models[0].n_cap, told.models[0].prompts_cap) == (1, 1)
+
+
+def test_replicas_that_cannot_be_asked_about_are_named_and_no_more() -> None:
+    here = Address("127.0.0.1", 9000)
+    unseen = replace(replica("chat", Phase.READY, None), child_id="chat-0.aa", unseen=True)
+    told = picture([unseen, replace(unseen, child_id="chat-1.bb", address=here), replica("chat", Phase.READY, here)])
+    chat, tuned, far = told.models
+    assert chat.kept == tuned.kept == ("chat-0.aa", "chat-1.bb")
+    assert [entry.replica_id for entry in chat.replicas] == ["chat-ready"]
+    assert far.kept == ()

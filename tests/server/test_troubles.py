@@ -24,9 +24,18 @@ def test_a_failure_is_told_once_until_it_was_ready_again() -> None:
     told: list[str] = []
     troubles = Troubles(told.append)
     for replica in (FAILED, FAILED, READY, FAILED, replace(FAILED, last_error="was not ready within 5 s")):
-        troubles.look([replica])
+        troubles.look([replica], {})
     first = "chat-1 ended (exit code 3): no such file (Swell tries again; see: swell logs chat-1)"
     assert told == [first, first, "chat-1 was not ready within 5 s (Swell tries again; see: swell logs chat-1)"]
+
+
+def test_a_place_that_does_not_answer_is_told_once_and_when_it_answers() -> None:
+    told: list[str] = []
+    troubles = Troubles(told.append)
+    for awaited in ({"far": "refused"}, {"far": "timed out"}, {}, {}):
+        troubles.look([READY], awaited)
+    away = "far has not answered since this server began: refused. What ran there is left as it is; it is asked again"
+    assert told == [away, "far answers, and what runs there is taken over"]
 
 
 def test_a_closed_terminal_is_no_reason_to_stop() -> None:

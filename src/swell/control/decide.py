@@ -2,6 +2,8 @@
 
 A replica gets one action at a time; what follows from it is decided in the next step.
 
+Who is unseen counts as what it was, and nothing is done about it until its place tells.
+
 Whose machine will be taken leaves as who was let go does, and its place is filled at once: nothing new is sent to it,
 and what runs has the notice to finish in.
 """
@@ -76,7 +78,7 @@ def decide(
         kept.update(replica.child_id for replica in fresh)
         kept.update(replica.child_id for replica in _bridging(workload, staying, fresh))
         actions.extend(Add(workload.name, ordinal) for ordinal in _free_ordinals(workload, own, len(fresh)))
-    for replica in replicas:
+    for replica in [each for each in replicas if not each.unseen]:
         wanted = workloads.get(replica.workload) if replica.child_id in kept else None
         action = _leave(replica, now) if wanted is None else _keep(replica, wanted, now)
         if action is not None:

@@ -10,16 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from swell.clock import Clock
+from swell.control.adoption import Adoption
 from swell.control.apply import Applier
 from swell.control.decide import FORGETTING, LEAVING, Act, Action, Add, Verb, decide
-from swell.control.intents import Intents, from_record, in_place
-from swell.control.launch import MAX_TOGETHER, Launcher
+from swell.control.intents import Intents
+from swell.control.launch import Launcher
 from swell.control.probe import PATIENCE_SECONDS, PROBE_TIMEOUT_SECONDS, Answer, Ask, Prober
 from swell.control.replica import Replica
 from swell.control.workload import Workload
-from swell.errors import AtCapacity
-from swell.ports.provider import OWN_MACHINE, ChildHandle, Expected, Preparation, Prepares, Presence, Provider
-from swell.state.records import ProcessRecord, StartedProcess
+from swell.ports.provider import OWN_MACHINE, Expected, Preparation, Prepares, Presence, Provider
 from swell.state.replica import Phase
 
 
@@ -44,8 +43,9 @@ _PROBED = frozenset({Phase.STARTING, Phase.READY})
 class Fleet:
     """Supervises children. One event loop; `adopt` once, then `step` again and again.
 
-    `on_change` is called after a step that changed any replica's phase or error. `renamed` says of providers that the
-    store may call by an earlier name what they are called now. `spared` are those of which nothing is wanted any more.
+    `on_change` is called after a step that changed any replica's phase or error, or which places are awaited. `renamed`
+    says of providers that the store may call by an earlier name what they are called now. `spared` are those of which
+    nothing is wanted any more.
     """
 
     def __init__(
@@ -61,9 +61,6 @@ class Fleet:
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._providers = providers
-        self._renamed = renamed or {}
-        self._spared = spared
-        self.left_out: dict[str, str] = {}  # providers that could not be asked in `adopt`, and why
         self._intents = intents
         self._clock = clock
         self._times = times or FleetTimes()
@@ -77,7 +74,8 @@ class Fleet:
         self._logs_checked_at: float | None = None
         self._wake = asyncio.Event()
         self._applier = Applier(providers, intents)
-        self._launcher = Launcher(providers, intents, clock, self._taken_ports)
+        self._adoption = Adoption(providers, intents, clock, renamed or {}, spared, self.wake)
+        self._launcher = Launcher(providers, intents, clock, self._taken_ports, self._adoption.awaited)
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -152,49 +150,32 @@ class Fleet:
         """Have the loop look at once."""
         self._wake.set()
 
-    async def adopt(self) -> None:
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Spared providers that could not be asked in `adopt`, and why."""
+        return self._adoption.left_out
+
+    @property
+    def awaited(self) -> Mapping[str, str]:
+        """Providers that have not answered yet, and why. Nothing is started there meanwhile, and nothing ended."""
+        return self._adoption.awaited
+
+    async def adopt(self, *, awaits: bool = False) -> None:
         """Take over what an earlier server left running, and forget what ended meanwhile. Raises SwellError.
 
         Call it once, after `want` and before the first step. Those that answer are ready when it returns, so that no
         gateway loses a route over a server's restart. Entries of the store that are not the fleet's stay as they are.
-        So do those of a spared provider that cannot be asked, which is left out.
+        So do those of a spared provider that cannot be asked, which is left out. Other providers must answer, or with
+        `awaits` are asked again until they do, unless nothing was ever started.
         """
         now = self._clock.monotonic()
-        gone: list[str] = []
-        moved: list[ProcessRecord] = []
-        found: list[StartedProcess] = []
-        for record in await self._intents.list_processes():
-            try:
-                replica = from_record(record, now)
-            except ValueError:
-                continue
-            there = await self._find(replica)
-            if there is None:
-                place = self._name_now(replica)
-                if place in self._providers and place not in self.left_out:
-                    gone.append(record.process_id)
-                continue
-            known, handle = there
-            if known.provider != replica.provider:
-                moved.append(in_place(record, known.provider))
-            if record.pid != handle.pid:
-                found.append(StartedProcess(record.process_id, handle.pid, handle.start_time))
-            self._put(known)
-        for begin in range(0, len(gone), MAX_TOGETHER):
-            await self._intents.remove_processes(gone[begin : begin + MAX_TOGETHER])
-        for begin in range(0, len(moved), MAX_TOGETHER):
-            await self._intents.record_processes(moved[begin : begin + MAX_TOGETHER])
-        for begin in range(0, len(found), MAX_TOGETHER):
-            await self._intents.record_started(found[begin : begin + MAX_TOGETHER])
-        for place in [each for each in self._providers if each not in self.left_out]:
-            try:
-                await self._providers[place].end_orphans()
-            except AtCapacity as away:
-                self._leave_out(place, away)
+        for replica in await self._adoption.begin(self._workloads, awaits=awaits):
+            self._put(replica)
         await self._observe(now, patience_seconds=PROBE_TIMEOUT_SECONDS)
         for replica in self.replicas:
             workload = self._workloads.get(replica.workload)
-            if replica.healthy or workload is None or workload.health is None:
+            is_ready = replica.healthy or workload is None or workload.health is None
+            if is_ready and not replica.unseen:
                 self._put(replica.to(Phase.READY, now))
 
     async def run(self, until: Callable[[], bool] = lambda: False) -> None:
@@ -209,51 +190,43 @@ class Fleet:
 
     async def step(self, now: float) -> list[Action]:
         """Observe, decide, apply. Returns what was done."""
-        before = self.replicas
+        before = self.replicas, tuple(self.awaited)
+        for told in self._adoption.look(now):
+            self._put(self._heard_of(told, now))
         await self._observe(now)
         actions = decide(self._workloads, self.replicas, now, self._let_go)
         await self._apply(actions, now)
         await self._rotate_logs(now)
         if actions:
             self.wake()
-        if self._on_change is not None and before != self.replicas:
+        if self._on_change is not None and before != (self.replicas, tuple(self.awaited)):
             self._on_change()
         return actions
 
     async def close(self) -> None:
         """Stop looking. Children go on."""
+        await self._adoption.close()
         await self._prober.close()
 
-    async def _find(self, replica: Replica) -> tuple[Replica, ChildHandle] | None:
-        """Who still runs, in the place that it is stored with, or where its like run now: that may be the same one
-        under another name, which a server that has the store alone was not told."""
-        workload = self._workloads.get(replica.workload)
-        places = [self._name_now(replica), *([workload.provider] if workload is not None else [])]
-        for place in dict.fromkeys(each for each in places if each in self._providers and each not in self.left_out):
-            provider, log_path = self._providers[place], replica.log_path
-            if workload is not None and provider.binding.port is not None:
-                # One with a network of its own has its log copied: to this server, which may not be the one before.
-                log_path = workload.log_path(replica.ordinal)
-            try:
-                handle = await provider.adopt(replica.child_id, log_path, replica.handle)
-            except AtCapacity as away:
-                self._leave_out(place, away)
-                continue
-            if handle is not None:
-                return replace(replica, provider=place, log_path=log_path, handle=handle, alive=True), handle
-        return None
+    def _heard_of(self, told: Replica, now: float) -> Replica:
+        """One that was unseen, now that it is known whether it runs; what was decided meanwhile holds.
 
-    def _leave_out(self, place: str, away: AtCapacity) -> None:
-        """Do without one, unless something is wanted there."""
-        if place not in self._spared:
-            raise AtCapacity(f"{place}: {away}", retry_after_seconds=away.retry_after_seconds) from away
-        self.left_out[place] = str(away)
-
-    def _name_now(self, replica: Replica) -> str:
-        return self._renamed.get(replica.provider, replica.provider)
+        One that its place finds not ready may never have been, and gets the time that a start has.
+        """
+        known = replace(
+            self._replicas[told.child_id],
+            provider=told.provider,
+            log_path=told.log_path,
+            handle=told.handle,
+            alive=told.alive,
+            unseen=False,
+            waiting="",
+        )
+        seen, is_told = self._look_at(replace(known, phase=Phase.STARTING, since=now), now)
+        return seen if told.alive and is_told and not seen.healthy else known
 
     async def _observe(self, now: float, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        for replica in self.replicas:
+        for replica in [each for each in self.replicas if not each.unseen]:
             seen, is_told = self._look_at(replica, now)
             self._put(seen)
             if not is_told:

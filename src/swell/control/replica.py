@@ -34,6 +34,7 @@ class Replica:
     key: str = field(default="", repr=False)
     handle: ChildHandle | None = None
     alive: bool = False  # as its provider last said
+    unseen: bool = False  # an earlier server started it in a place that has not answered since; it counts as it was
     exit_code: int | None = None
     waiting: str = ""  # what it waits for before it can run, as its provider last said
     healthy: bool | None = None  # as its health path last said; None: not asked yet

@@ -2,7 +2,9 @@
 
 import hmac
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
 
 from swell.errors import KeyFormatError
 from swell.gateway.budget_shares import Budgets, BudgetShare
@@ -15,7 +17,7 @@ from swell.security.keys import digest_key, parse_key
 from swell.security.replica_tls import Identities
 from swell.state.budgets import BudgetLimit, Scope
 from swell.state.curbs import Curb
-from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, Snapshot, TenantEntry
+from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
 
 DEFAULT_PRIORITY = "standard"
 
@@ -141,7 +143,7 @@ class Directory:
         self._tenants = {entry.name: entry for entry in snapshot.tenants}
         self._set_budgets(snapshot.budgets)
         self._set_curbs(snapshot.curbs)
-        self.identities.put(snapshot.identities)
+        self.identities.put(snapshot.identities, self._kept_identities(snapshot.models))
         stale = self._keys
         self._keys = {entry.key_id: self._key(entry) for entry in snapshot.keys}
         for key in stale.values():
@@ -170,7 +172,11 @@ class Directory:
         if delta.curbs is not None:
             self._set_curbs(delta.curbs)
         if delta.identities is not None:
-            self.identities.put(delta.identities)
+            entries = {
+                **{name: route.entry for name, route in self.models.items()},
+                **{e.name: e for e in delta.models},
+            }
+            self.identities.put(delta.identities, self._kept_identities(entries.values()))
         if delta.tenants or delta.removed_tenants or delta.budgets is not None:
             for key in list(self._keys.values()):
                 self._put_key(key.entry)
@@ -223,7 +229,20 @@ class Directory:
         route = self.models.get(entry.name)
         if route is None:
             route = self.models[entry.name] = ModelRoute(entry.name, self._now)
+        if entry.kept:
+            told = [replica for replica in entry.replicas if replica.replica_id not in entry.kept]
+            entry = msgspec.structs.replace(entry, replicas=(*told, *self._kept(entry)))
         route.update(entry, self.workers, self._make_replica)
+
+    def _kept(self, entry: ModelEntry) -> list[ReplicaEntry]:
+        """Replicas that the server cannot ask about, as they are known here; others of them are not known here."""
+        route = self.models.get(entry.name)
+        known = route.entry.replicas if route is not None else ()
+        return [replica for replica in known if replica.replica_id in entry.kept]
+
+    def _kept_identities(self, entries: Iterable[ModelEntry]) -> set[str]:
+        """What is shown to those: a server that cannot ask about them has not got it, either."""
+        return {replica.identity for entry in entries for replica in self._kept(entry)}
 
 
 def is_current(key: Key, unix_now: float) -> bool:

@@ -7,7 +7,7 @@ engine asks for that: an authority may be a whole cluster's. Nothing here needs 
 
 import os
 import ssl
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from swell.errors import StateError
@@ -36,9 +36,10 @@ class Identities:
         self._known: dict[str, ClientIdentity] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
 
-    def put(self, identities: Iterable[ClientIdentity]) -> None:
-        """These are all there are from now on; connections that were made with others go on."""
-        known = {each.identity_id: each for each in identities}
+    def put(self, identities: Iterable[ClientIdentity], keep: Collection[str] = ()) -> None:
+        """These are all there are from now on, and those to `keep`; connections that were made with others go on."""
+        known = {name: self._known[name] for name in keep if name in self._known}
+        known |= {each.identity_id: each for each in identities}
         stale = [name for name in self._contexts if self._known[name] != known.get(name)]
         self._known = known
         for name in stale:

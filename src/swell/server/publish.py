@@ -127,7 +127,7 @@ def picture_of(
     """
     routable: dict[str, list[Replica]] = {}
     for replica in replicas:
-        if replica.routable and replica.address is not None:
+        if replica.routable and (replica.address is not None or replica.unseen):
             routable.setdefault(replica.serves, []).append(replica)
     known = with_default_tenant(tenants)
     names = {tenant.name for tenant in known}
@@ -170,7 +170,7 @@ def with_default_tenant(tenants: Sequence[TenantSpec]) -> tuple[TenantSpec, ...]
 
 def _model_entries(
     model: Served,
-    replicas: Iterable[Replica],
+    replicas: Sequence[Replica],
     created_unix: int,
     price_of: Callable[[str], tuple[int, int]],
     next_rates: Callable[[str], NextRates | None],
@@ -178,7 +178,8 @@ def _model_entries(
 ) -> Iterator[ModelEntry]:
     """The model itself, and each of its adapters under its own name on the same replicas."""
     spec = model.spec
-    entries = tuple(_replica_entry(replica, spec.max_in_flight) for replica in replicas)
+    entries = tuple(_replica_entry(replica, spec.max_in_flight) for replica in replicas if not replica.unseen)
+    kept = tuple(replica.child_id for replica in replicas if replica.unseen)
     served = {spec.name: spec.upstream_model or spec.name} | {adapter.name: adapter.name for adapter in spec.lora}
     for name, upstream_model in served.items():
         prompt_rate, completion_rate = price_of(name)
@@ -209,6 +210,7 @@ def _model_entries(
             priority=spec.priority.value if spec.priority else "",
             unserved=unserved,
             replicas=entries,
+            kept=kept,
         )
 
 

@@ -293,7 +293,8 @@ class RunningServer:
         """Adopt what runs, check the port, and be ready to answer the workers before any is started."""
         parts = self._parts
         self._fleet.want([*parts.model_workloads, parts.gateway])
-        await self._fleet.adopt()
+        await self._fleet.adopt(awaits=True)
+        self._troubles.look((), self._fleet.awaited)
         for sentence in left_out_words({**self._providers.left_out, **self._fleet.left_out}):
             self._troubles.say(sentence)
         await self._money.begin(self._fleet.replicas)
@@ -346,7 +347,7 @@ class RunningServer:
         """Publish what changed, and book out the workers whose processes are gone."""
         self._roll.look(self._fleet.replicas)
         self._scaling.forget(self._roll.living)
-        self._troubles.look(self._fleet.replicas)
+        self._troubles.look(self._fleet.replicas, self._fleet.awaited)
         self._money.runs.look(self._fleet.replicas)
         self._watch.look()
         self._publish()

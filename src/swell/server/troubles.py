@@ -1,9 +1,10 @@
 """Telling a person what failed: once per child and reason, in one line, with where to read on."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
+from swell.control.launch import not_heard
 from swell.control.replica import Replica
 from swell.server.views import place
 from swell.state.replica import Phase
@@ -17,9 +18,15 @@ class Troubles:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._told: dict[str, str] = {}  # reason by place
+        self._awaited: set[str] = set()
 
-    def look(self, replicas: Iterable[Replica]) -> None:
-        """Tell what has failed since the last look."""
+    def look(self, replicas: Iterable[Replica], awaited: Mapping[str, str]) -> None:
+        """Tell what has failed since the last look, and which providers do not answer, with the reason."""
+        for provider in sorted(awaited.keys() - self._awaited):
+            self.say(f"{not_heard(provider, awaited[provider])}. What ran there is left as it is; it is asked again")
+        for provider in sorted(self._awaited - awaited.keys()):
+            self.say(f"{provider} answers, and what runs there is taken over")
+        self._awaited = set(awaited)
         for replica in replicas:
             if replica.routable:
                 self._told.pop(place(replica), None)

@@ -140,7 +140,7 @@ def _replica_samples(replicas: Iterable[Replica], loads: Mapping[str, Load]) -> 
 
 
 def _reason(replica: Replica) -> str:
-    if replica.phase is Phase.READY:
+    if replica.phase is Phase.READY and not replica.unseen:
         return ""
     return replica.waiting or replica.last_error.partition("\n")[0]
 

@@ -120,6 +120,7 @@ class ModelEntry(msgspec.Struct, frozen=True):
     priority: str = ""  # the best class that its requests have; empty: whatever their keys allow
     unserved: Unserved | None = None  # None: a request that finds no replica waits for one
     replicas: tuple[ReplicaEntry, ...] = ()
+    kept: tuple[str, ...] = ()  # ids of replicas that the server cannot ask about: whoever knows them keeps them
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):

@@ -8,6 +8,7 @@ replica, and nothing is waited for: a server that is killed at any point leaves 
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +57,8 @@ from swell.security.replica_tls import replica_name
 from swell.state.snapshot import ClientIdentity
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104  of a Pod's own network
-SYNC_SECONDS = 30.0  # until a cluster has told what there is, or a server does not start
+SYNC_SECONDS = 30.0  # until a cluster has told what there is, or is taken for out of reach
+FAILING_SECONDS = 10.0  # the same, where all that comes is errors
 SILENT_SECONDS = 30.0  # without an answer, after which nothing new is taken on
 RETRY_SECONDS = 5.0
 RECALL_TRIES = 6  # within SYNC_SECONDS, to list Secrets
@@ -290,13 +292,15 @@ class KubernetesProvider:
         watched = (self._deployments, self._pods, self._nodes, self._worker_sets)
         if not self.tasks:
             self.tasks = [lasting(each.run, self._pause) for each in watched]
-        try:
-            async with asyncio.timeout(SYNC_SECONDS):
-                for each in watched:
-                    await each.ready.wait()
-        except TimeoutError:
-            problem = next((each.problem for each in watched if each.problem), "no answer")
-            raise _out_of_reach(problem) from None
+        for seconds in (FAILING_SECONDS, SYNC_SECONDS - FAILING_SECONDS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    for each in watched:
+                        await each.ready.wait()
+            if problem := next((each.problem for each in watched if each.problem and not each.ready.is_set()), ""):
+                raise _out_of_reach(problem)
+        if not all(each.ready.is_set() for each in watched):
+            raise _out_of_reach("no answer")
         for each in (self._deployments, self._pods):
             if each.denied:
                 raise _out_of_reach(each.problem)
