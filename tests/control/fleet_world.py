@@ -114,7 +114,7 @@ class World:
         await self.fleet.close()
         self.fleet = self._new_fleet()
         self.fleet.want(workloads)
-        await self.fleet.adopt(awaits=True)
+        await self.fleet.adopt(())
 
     async def steps(self, count: int = 1, seconds: float = STEP_SECONDS) -> None:
         for _ in range(count):

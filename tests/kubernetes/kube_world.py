@@ -240,7 +240,7 @@ class World:
         await self.kill()
         self.begin()
         self.fleet.want(self.wanted)
-        adoption = asyncio.ensure_future(self.fleet.adopt(awaits=self.awaits))
+        adoption = asyncio.ensure_future(self.fleet.adopt(() if self.awaits else None))
         await self.quiet()
         with suppress(ServerKilledError):
             await adoption
@@ -263,7 +263,7 @@ class World:
     async def steps(self, count: int = 1, seconds: float = STEP_SECONDS) -> None:
         """Let time pass; where the server dies on the way, another one is started."""
         for _ in range(count):
-            self._pass(seconds)
+            self.pass_time(seconds)
             self.cert_manager.step()
             self.controllers.step()
             self.provider.wake()
@@ -278,7 +278,7 @@ class World:
             self.controllers.step()
             await self.quiet()
 
-    def _pass(self, seconds: float) -> None:
+    def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         due = [over for until, over in self._sleepers if until <= self.clock.monotonic()]
         self._sleepers = [each for each in self._sleepers if each[1] not in due]

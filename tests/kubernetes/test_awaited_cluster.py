@@ -1,12 +1,14 @@
 """A cluster whose API does not answer while servers begin: what it runs is neither doubled, nor lost, nor left over."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from kube_spanning import WORLD_NODES, over
-from kube_world import World
+from kube_world import DirectApi, World
 
-from swell.adapters.providers.kubernetes import provider
+from swell.adapters.providers.kubernetes import provider, watch
+from swell.adapters.providers.kubernetes.api import Kind, Page
 from swell.adapters.providers.kubernetes.certificates import Certificates
 from swell.state.replica import Phase
 from swell.testing.cluster import Refused
@@ -27,6 +29,7 @@ async def _restart(world: World) -> None:
     world.awaits = True
     with pytest.MonkeyPatch.context() as soon:
         soon.setattr(provider, "FAILING_SECONDS", 0.01)
+        soon.setattr(watch, "FAILING_TRIES", 1)
         await world.restart()
 
 
@@ -116,3 +119,60 @@ async def test_a_list_of_secrets_that_fails_is_awaited_as_well(monkeypatch: pyte
         await _come_back(world)
         assert not world.fleet.awaited
         world.check_settled()
+
+
+async def test_what_was_found_before_the_cluster_fell_silent_is_let_alone_with_the_rest() -> None:
+    """Secrets cannot be read, and without LeaderWorkerSets one replica that is gone is looked for there."""
+    async with World() as world:
+        world.cluster.absent.add("leaderworkersets")
+        world.cluster.break_watches()
+        world.want(world.workload("a"), world.workload("b"), world.workload("c", count=2))
+        await world.steps(16)
+        assert len(world.ready()) == 4
+        before = world.pods("c")
+        (name,) = [each for each in world.cluster.objects["deployments"] if each.startswith("b-")]
+        world.cluster.delete("deployments", name, 0)
+        for pod in world.pods("b"):
+            world.cluster.delete("pods", pod["metadata"]["name"], 0)
+
+        def refuse(verb: str, kind: str) -> None:
+            if kind == "secrets" and verb == "list":
+                raise Refused(500, "the key service is away")
+
+        world.cluster.before_request = refuse
+        world.wanted = (world.workload("b"), world.workload("c", count=2))
+        adoption = asyncio.ensure_future(_restart(world))
+        while not adoption.done():
+            await asyncio.sleep(0)
+            world.pass_time(1.0)
+        await adoption
+        assert "the key service is away" in world.fleet.awaited["cluster"]
+        await world.steps(30, seconds=1.0)
+        assert [pod["metadata"]["uid"] for pod in world.pods("c")] == [pod["metadata"]["uid"] for pod in before]
+        await _come_back(world)
+        assert [pod["metadata"]["uid"] for pod in world.pods("c")] == [pod["metadata"]["uid"] for pod in before]
+        world.check_settled()
+
+
+async def test_one_error_before_a_long_list_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider, "FAILING_SECONDS", 0.05)
+    async with World() as world:
+        goes_on = asyncio.Event()
+        world.cluster.refuse_next.append(Refused(503, "once"))
+        pages = DirectApi.pages
+
+        async def slowly(self: DirectApi, kind: Kind, query: str) -> AsyncIterator[Page]:
+            async for page in pages(self, kind, query):
+                await goes_on.wait()
+                yield page
+
+        monkeypatch.setattr(DirectApi, "pages", slowly)
+        await world.kill()
+        world.begin()
+        adoption = asyncio.ensure_future(world.fleet.adopt())
+        await asyncio.wait([adoption], timeout=0.2)
+        assert not adoption.done(), "a list is under way"
+        world.pass_time(1.0)
+        goes_on.set()
+        await adoption
+        assert not world.fleet.awaited

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from swell.clock import ManualClock
 from swell.control.fleet import Fleet
 from swell.control.probe import Answer
 from swell.control.workload import GATEWAY_WORKER, Slot, Workload
-from swell.errors import StoreLost
+from swell.errors import AtCapacity, StoreLost
 from swell.ports.engine import LaunchCommand
 from swell.ports.provider import Preparation, Progress
 from swell.server import draining
@@ -240,3 +240,34 @@ async def test_what_does_not_end_in_time_is_told_with_what_keeps_it(
     await scene.drained()
     assert scene.said == ["Not everything ended in time: chat-0 (its LeaderWorkerSet to be deleted: forbidden), chat-1"]
     assert scene.noted == scene.said
+
+
+async def test_what_may_run_in_a_place_that_does_not_answer_is_named_and_not_waited_for(scene: Scene) -> None:
+    """A successor that cannot ask the place drains what it can."""
+    await scene.fleet.close()
+    known = {name: each for name, each in scene.intents.records.items() if each.kind != GATEWAY_WORKER}
+    scene.intents.records = dict(known)
+
+    def away(call: str) -> None:
+        if call in ("adopt", "end_orphans"):
+            raise AtCapacity("nobody answers", retry_after_seconds=1.0)
+
+    near = FakeMachine(scene.clock)
+    scene.providers = {"process": FakeProvider(scene.machine, away), "near": FakeProvider(near)}
+    scene.fleet = Fleet(providers=scene.providers, intents=scene.intents, ask=_nobody, clock=scene.clock)
+    scene.draining = Draining(
+        scene.fleet, scene.providers, scene.changed, lambda: False, scene.said.append, scene.noted.append
+    )
+    scene.fleet.want([*scene.models, replace(scene._workload("other", "replica", 1), provider="near")])
+    await scene.fleet.adopt(())
+    await scene.steps(3)
+    assert len(near.living) == 1
+    scene.ending.request("a person")
+    await scene.drained()
+    assert (near.living, len(scene.machine.living)) == ({}, 3)
+    assert scene.intents.records == known
+    (noted,) = scene.noted
+    assert noted.startswith(
+        "process has not answered since this server began: nobody answers. What may run there is left"
+    )
+    assert "swell down --forget process" in noted

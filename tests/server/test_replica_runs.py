@@ -142,6 +142,22 @@ async def test_after_a_kill_adopted_runs_go_on_and_the_others_end_when_they_were
     assert world.store.open_runs() == []
 
 
+async def test_one_whose_place_does_not_answer_costs_and_is_not_said_to_have_been_ready(world: RunWorld) -> None:
+    desk = await world.server()
+    desk.look([replica("far")])
+    await desk.step()
+    world.clock.advance(100)
+    unseen = replica("far", Phase.READY, handle=None, alive=True, unseen=True)
+    desk = await world.server(unseen)
+    (run,) = world.store.list_runs()
+    assert (run.started_unix_ms, run.ready_unix_ms, run.ended_unix_ms) == (START_MS, None, None)
+    world.clock.advance(10)
+    desk.look([replica("far", Phase.READY)])
+    await desk.step()
+    (run,) = world.store.list_runs()
+    assert (run.started_unix_ms, run.ready_unix_ms) == (START_MS, START_MS + 110_000)
+
+
 async def test_what_the_store_did_not_take_is_stored_by_the_next_turn(world: RunWorld) -> None:
     desk = await world.server()
     desk.look([replica("a")])

@@ -1,17 +1,19 @@
 """Taking over what an earlier server left running, place by place.
 
 A place that does not answer keeps no other from being taken over: what the store knows of it is left as it is, counted
-as what runs, and found out about as soon as the place answers. Until then nothing is started there and nothing ended.
+as what runs, and found out about as soon as the place answers. Until then nothing is started there and nothing ended,
+not even what was found there before it fell silent.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from swell.clock import Clock
 from swell.control.intents import Intents, from_record, in_place
-from swell.control.launch import MAX_TOGETHER, not_heard
+from swell.control.launch import MAX_TOGETHER
 from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER, Workload
 from swell.errors import AtCapacity, SwellError
@@ -48,63 +50,69 @@ class Adoption:
         self._unseen: dict[str, Replica] = {}  # by child id, as stored
         self._asking: dict[str, asyncio.Task[list[Replica]]] = {}  # by awaited place
         self._ask_at: dict[str, float] = {}  # as well
-        self._may_await = False
+        self._may_await: set[str] = set()
         self.left_out: dict[str, str] = {}  # spared providers that could not be asked, and why
         self.awaited: dict[str, str] = {}  # providers that have not answered yet, and why
 
-    async def begin(self, workloads: Mapping[str, Workload], *, awaits: bool) -> list[Replica]:
+    async def begin(self, workloads: Mapping[str, Workload], awaits: Collection[str] | None) -> list[Replica]:
         """Who runs, or may run in a place that does not answer; whoever ended meanwhile is forgotten.
 
-        Raises SwellError, AtCapacity for a place that cannot be asked: any one, or with `awaits` only where no server
-        has ever started anything, so that a mistake is likelier than an outage.
+        Places in `awaits`, and those of which the store knows a replica, may be awaited; with None there are none.
+        Raises SwellError, AtCapacity for any other place that cannot be asked.
         """
         self._workloads = workloads
-        now, found, gone = self._clock.monotonic(), list[Replica](), list[str]()
-        stored = list(self._stored(await self._intents.list_processes(), now))
-        self._may_await = awaits and any(replica.kind != GATEWAY_WORKER for _, replica in stored)
+        now = self._clock.monotonic()
+        stored = list(_stored(await self._intents.list_processes(), now))
+        if awaits is not None:
+            used = {self._name_now(replica) for _, replica in stored if replica.kind != GATEWAY_WORKER}
+            self._may_await = {*awaits, *used}
+        found = await self._find_all([replica for _, replica in stored])
+        result: list[Replica] = []
         changed: list[tuple[ProcessRecord, Replica]] = []
+        gone: list[str] = []
         for record, replica in stored:
-            known = await self._find(replica)
-            if known is not None:
-                found.append(known)
+            known, place = found.get(replica.child_id), self._name_now(replica)
+            if known is not None and known.provider not in {*self.awaited, *self.left_out}:
+                result.append(known)
                 changed.append((record, known))
             elif self._is_awaited(replica):
-                found.append(self._keep(replica, now))
-            elif (place := self._name_now(replica)) in self._providers and place not in self.left_out:
+                result.append(self._keep(replica, now))
+            elif place in self._providers and place not in self.left_out:
                 gone.append(record.process_id)
         for begin in range(0, len(gone), MAX_TOGETHER):
             await self._intents.remove_processes(gone[begin : begin + MAX_TOGETHER])
         await self._note(changed)
-        for place in [each for each in self._providers if each not in self.left_out and each not in self.awaited]:
-            try:
-                await self._providers[place].end_orphans()
-            except AtCapacity as away:
-                self._do_without(place, away)
-        return found
+        return result
 
-    def look(self, now: float) -> list[Replica]:
-        """Those of whom it has become known whether they run: `alive` says so. Asks again where it is time."""
+    def look(self, now: float) -> tuple[list[Replica], list[str]]:
+        """Of whom it has become known whether they run (`alive`), and ids of those that are not known of any more: in a
+        place that is left out nobody can tell. Asks again where it is time."""
         told: list[Replica] = []
         for place in list(self.awaited):
             task = self._asking.get(place)
             if task is None:
                 if now >= self._ask_at.get(place, now):
+                    self._ask_at[place] = now + ASK_AGAIN_SECONDS
                     task = self._asking[place] = asyncio.create_task(self._ask(place))
                     task.add_done_callback(lambda _: self._answered())
             elif task.done():
                 del self._asking[place]
                 try:
-                    told += task.result()
-                    del self.awaited[place]
+                    running = task.result()
                 except SwellError as away:
                     self.awaited[place] = str(away)
                     self._ask_at[place] = now + max(ASK_AGAIN_SECONDS, getattr(away, "retry_after_seconds", 0.0))
-        running = {replica.child_id for replica in told}
+                else:
+                    del self.awaited[place]
+                    told += [each for each in running if self._unseen.pop(each.child_id, None) is not None]
+        lost: list[str] = []
         for replica in [each for each in self._unseen.values() if not self._is_awaited(each)]:
             del self._unseen[replica.child_id]
-            if replica.child_id not in running:
+            if self._name_now(replica) in self.left_out:
+                lost.append(replica.child_id)
+            else:
                 told.append(replace(replica, alive=False))
-        return told
+        return told, lost
 
     async def close(self) -> None:
         """Ask no more."""
@@ -112,19 +120,37 @@ class Adoption:
             task.cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
 
-    def _stored(self, records: Sequence[ProcessRecord], now: float) -> Iterator[tuple[ProcessRecord, Replica]]:
-        for record in records:
+    async def _find_all(self, stored: Sequence[Replica]) -> dict[str, Replica]:
+        """Who was found, by child id. Places are asked beside each other, each of them one question at a time."""
+        by_place: dict[str, list[Replica]] = {place: [] for place in self._providers}
+        for replica in stored:
+            for place in self._places_of(replica)[:1]:
+                by_place[place].append(replica)
+        found: dict[str, Replica] = {}
+
+        async def ask(replicas: Sequence[Replica]) -> None:
+            for replica in replicas:
+                known = await self._find(replica)
+                if known is not None:
+                    found[replica.child_id] = known
+
+        async def end(place: str) -> None:
             try:
-                yield record, from_record(record, now)
-            except ValueError:
-                continue
+                await self._providers[place].end_orphans()
+            except AtCapacity as away:
+                self._do_without(place, away)
+
+        await _all([ask(replicas) for replicas in by_place.values() if replicas])
+        await _all([end(place) for place in by_place if place not in self.left_out and place not in self.awaited])
+        return found
 
     def _keep(self, replica: Replica, now: float) -> Replica:
         """One that may run: what it was is what it is until its place answers."""
         self._unseen[replica.child_id] = replica
-        ready = replica.to(Phase.READY, now)
         place = next(place for place in self._places_of(replica) if place in self.awaited)
-        return replace(ready, alive=True, unseen=True, waiting=not_heard(place, self.awaited[place]))
+        why = not_heard(place, self.awaited[place])
+        ready = replica.to(Phase.READY, now)
+        return replace(ready, provider=place, handle=None, alive=True, unseen=True, waiting=why)
 
     async def _ask(self, place: str) -> list[Replica]:
         """Who runs of those that may run there. Raises SwellError."""
@@ -192,10 +218,30 @@ class Adoption:
         """Leave out one of which nothing is wanted, and wait for any other one."""
         if place in self._spared:
             self.left_out[place] = str(away)
-        elif self._may_await:
+        elif place in self._may_await:
             self.awaited[place] = str(away)
         else:
             raise AtCapacity(f"{place}: {away}", retry_after_seconds=away.retry_after_seconds) from away
 
     def _name_now(self, replica: Replica) -> str:
         return self._renamed.get(replica.provider, replica.provider)
+
+
+def _stored(records: Sequence[ProcessRecord], now: float) -> Iterator[tuple[ProcessRecord, Replica]]:
+    for record in records:
+        try:
+            yield record, from_record(record, now)
+        except ValueError:
+            continue
+
+
+async def _all(acts: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Beside each other, and all of them to their end. Raises what the first one raised."""
+    for result in await asyncio.gather(*acts, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def not_heard(place: str, reason: str) -> str:
+    """Why nothing is started in a place, and nothing known of what runs there."""
+    return f"{place} has not answered since this server began: {reason}"

@@ -63,8 +63,12 @@ def decide(
     replicas: Sequence[Replica],
     now: float,
     let_go: Collection[str] = frozenset(),
+    awaited: Collection[str] = (),
 ) -> list[Action]:
-    """The actions that lead from what is to what is wanted. Children in `let_go` leave, whatever else is wanted."""
+    """The actions that lead from what is to what is wanted. Children in `let_go` leave, whatever else is wanted.
+
+    Nothing is started in the places that are `awaited`.
+    """
     actions: list[Action] = []
     kept: set[str] = set()
     let_go = {*let_go, *(replica.child_id for replica in replicas if replica.loss is Loss.NOTICE)}
@@ -81,7 +85,8 @@ def decide(
     for replica in [each for each in replicas if not each.unseen]:
         wanted = workloads.get(replica.workload) if replica.child_id in kept else None
         action = _leave(replica, now) if wanted is None else _keep(replica, wanted, now)
-        if action is not None:
+        waits = action is not None and action.verb is Verb.START and replica.provider in awaited
+        if action is not None and not waits:
             actions.append(action)
     return actions
 

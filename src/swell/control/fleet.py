@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from swell.clock import Clock
-from swell.control.adoption import Adoption
+from swell.control.adoption import Adoption, not_heard
 from swell.control.apply import Applier
 from swell.control.decide import FORGETTING, LEAVING, Act, Action, Add, Verb, decide
 from swell.control.intents import Intents
@@ -75,7 +75,7 @@ class Fleet:
         self._wake = asyncio.Event()
         self._applier = Applier(providers, intents)
         self._adoption = Adoption(providers, intents, clock, renamed or {}, spared, self.wake)
-        self._launcher = Launcher(providers, intents, clock, self._taken_ports, self._adoption.awaited)
+        self._launcher = Launcher(providers, intents, clock, self._taken_ports)
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -160,16 +160,17 @@ class Fleet:
         """Providers that have not answered yet, and why. Nothing is started there meanwhile, and nothing ended."""
         return self._adoption.awaited
 
-    async def adopt(self, *, awaits: bool = False) -> None:
+    async def adopt(self, awaits: Collection[str] | None = None) -> None:
         """Take over what an earlier server left running, and forget what ended meanwhile. Raises SwellError.
 
         Call it once, after `want` and before the first step. Those that answer are ready when it returns, so that no
         gateway loses a route over a server's restart. Entries of the store that are not the fleet's stay as they are.
-        So do those of a spared provider that cannot be asked, which is left out. Other providers must answer, or with
-        `awaits` are asked again until they do, unless nothing was ever started.
+        So do those of a spared provider that cannot be asked, which is left out. Of the others, those in `awaits` and
+        those that the store knows a replica of are asked again until they answer; any other one must answer now, and
+        with None all of them.
         """
         now = self._clock.monotonic()
-        for replica in await self._adoption.begin(self._workloads, awaits=awaits):
+        for replica in await self._adoption.begin(self._workloads, awaits):
             self._put(replica)
         await self._observe(now, patience_seconds=PROBE_TIMEOUT_SECONDS)
         for replica in self.replicas:
@@ -183,7 +184,7 @@ class Fleet:
         while not until():
             self._wake.clear()
             await self.step(self._clock.monotonic())
-            settled = all(replica.phase in _SETTLED for replica in self._replicas.values())
+            settled = all(r.phase in _SETTLED or r.provider in self.awaited for r in self._replicas.values())
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._times.idle_step_seconds if settled else self._times.busy_step_seconds):
                     await self._wake.wait()
@@ -191,10 +192,9 @@ class Fleet:
     async def step(self, now: float) -> list[Action]:
         """Observe, decide, apply. Returns what was done."""
         before = self.replicas, tuple(self.awaited)
-        for told in self._adoption.look(now):
-            self._put(self._heard_of(told, now))
+        self._look_at_awaited(now)
         await self._observe(now)
-        actions = decide(self._workloads, self.replicas, now, self._let_go)
+        actions = decide(self._workloads, self.replicas, now, self._let_go, self.awaited)
         await self._apply(actions, now)
         await self._rotate_logs(now)
         if actions:
@@ -208,22 +208,29 @@ class Fleet:
         await self._adoption.close()
         await self._prober.close()
 
+    def _look_at_awaited(self, now: float) -> None:
+        """Take over what runs in places that have answered; what is to start in others waits."""
+        told, lost = self._adoption.look(now)
+        for each in told:
+            self._put(self._heard_of(each, now))
+        for child_id in lost:
+            self._drop(child_id)
+        for replica in self.replicas if self.awaited else ():
+            if replica.phase is Phase.PENDING and replica.provider in self.awaited:
+                why = not_heard(replica.provider, self.awaited[replica.provider])
+                self._put(replica.seen(waiting=why))
+
     def _heard_of(self, told: Replica, now: float) -> Replica:
         """One that was unseen, now that it is known whether it runs; what was decided meanwhile holds.
 
         One that its place finds not ready may never have been, and gets the time that a start has.
         """
-        known = replace(
-            self._replicas[told.child_id],
-            provider=told.provider,
-            log_path=told.log_path,
-            handle=told.handle,
-            alive=told.alive,
-            unseen=False,
-            waiting="",
-        )
+        known = replace(self._replicas[told.child_id], alive=told.alive, unseen=False, waiting="")
+        if not told.alive:
+            return known
+        known = replace(known, provider=told.provider, log_path=told.log_path, handle=told.handle)
         seen, is_told = self._look_at(replace(known, phase=Phase.STARTING, since=now), now)
-        return seen if told.alive and is_told and not seen.healthy else known
+        return seen if is_told and not seen.healthy else known
 
     async def _observe(self, now: float, patience_seconds: float = PATIENCE_SECONDS) -> None:
         for replica in [each for each in self.replicas if not each.unseen]:
@@ -308,9 +315,7 @@ class Fleet:
         workload = self._workloads.get(replica.workload)
         after = await self._applier.act(action, replica, workload, now, kept)
         if after is None or after.child_id != action.child_id:
-            del self._replicas[action.child_id]
-            self._let_go.discard(action.child_id)
-            self._probed_at.pop(action.child_id, None)
+            self._drop(action.child_id)
         if after is not None:
             self._put(after)
 
@@ -326,6 +331,11 @@ class Fleet:
             if replica.handle is not None:
                 provider = self._providers[replica.provider]
                 await provider.rotate_log(replica.log_path, max_bytes=times.log_bytes, files=times.log_files)
+
+    def _drop(self, child_id: str) -> None:
+        del self._replicas[child_id]
+        self._let_go.discard(child_id)
+        self._probed_at.pop(child_id, None)
 
     def _put(self, replica: Replica) -> None:
         self._replicas[replica.child_id] = replica

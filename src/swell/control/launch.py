@@ -14,7 +14,7 @@ from swell.control.intents import Intents, to_record
 from swell.control.loopback import free_port
 from swell.control.replica import Replica
 from swell.control.workload import Slot, Workload
-from swell.errors import AtCapacity, LaunchFailed, SpotRefused, SwellError
+from swell.errors import LaunchFailed, SpotRefused, SwellError
 from swell.ports.engine import Address, Span
 from swell.ports.provider import Binding, ChildHandle, ChildSpec, Loss, Machine, Provider
 from swell.state.records import StartedProcess
@@ -35,10 +35,7 @@ class _Start:
 
 
 class Launcher:
-    """Starts what was decided on, through the providers and the store.
-
-    Nothing is started in a place while it is `awaited`: what runs there is not known yet.
-    """
+    """Starts what was decided on, through the providers and the store."""
 
     def __init__(
         self,
@@ -46,13 +43,11 @@ class Launcher:
         intents: Intents,
         clock: Clock,
         taken_ports: Callable[[], set[int]],
-        awaited: Mapping[str, str],
     ) -> None:
         self._providers = providers
         self._intents = intents
         self._clock = clock
         self._taken_ports = taken_ports
-        self._awaited = awaited
 
     async def start(
         self, wanted: Sequence[tuple[Replica, Workload]], now: float, put: Callable[[Replica], None]
@@ -105,8 +100,6 @@ class Launcher:
     def _prepare(self, replica: Replica, workload: Workload, ports: set[int]) -> _Start:
         if workload.launch is None:
             return _Start(replica, workload, replica, None)
-        if replica.provider in self._awaited:
-            raise AtCapacity(not_heard(replica.provider, self._awaited[replica.provider]), retry_after_seconds=0.0)
         binding = self._providers[replica.provider].binding
         slot = self._slot(replica, workload, binding, ports)
         command = workload.launch(slot)
@@ -178,8 +171,3 @@ def _not_started(replica: Replica, workload: Workload, now: float, error: Except
     if isinstance(error, SpotRefused):
         replica = replace(replica, machine=Machine("spot", error.zone, error.accelerator), loss=Loss.REFUSED)
     return failed(replica, workload, now, str(error), getattr(error, "retry_after_seconds", 0.0))
-
-
-def not_heard(place: str, reason: str) -> str:
-    """Why nothing is started in a place, and nothing known of what runs there."""
-    return f"{place} has not answered since this server began: {reason}"

@@ -15,7 +15,7 @@ Contract for every implementation, checked by `swell.testing.provider_suite`:
 - `end_orphans` comes once, after the last `adopt` of a server's life: what nobody has taken over by then is ended,
   where the place knows of it.
 - A place that cannot be asked raises AtCapacity from `adopt` or `end_orphans`. Both are called again until it
-  answers, and `start` is not called before.
+  answers, and neither `start` nor `stop` before.
 - `stop` returns at once and may be repeated; a later call can only shorten the grace. Stopping what is gone is
   no error.
 - Where machines are bought on spot, `status` says so, and says who loses one: NOTICE while a child runs whose machine

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from swell.control.adoption import not_heard
 from swell.control.fleet import Fleet
 from swell.control.replica import Replica
 from swell.control.workload import GATEWAY_WORKER, Workload
@@ -81,7 +82,10 @@ class Draining:
     async def _end_replicas(self, models: Sequence[Workload]) -> None:
         self._fleet.want([])
         longest = max((w.drain_seconds + w.stop_grace_seconds for w in models), default=0.0)
-        await self._until(lambda: not self._fleet.replicas, longest + END_MARGIN_SECONDS)
+        await self._until(lambda: all(replica.unseen for replica in self._fleet.replicas), longest + END_MARGIN_SECONDS)
+        for name, reason in self._fleet.awaited.items():
+            what = f"{not_heard(name, reason)}. What may run there is left"
+            self._tell(f"{what}: run swell down again once it answers, or swell down --forget {name} where it is gone")
         await end_preparations(self._fleet, self._tell)
 
     def _tell(self, sentence: str) -> None:

@@ -71,7 +71,7 @@ class RunDesk:
                 self._put(replace(run, ended_unix_ms=end, seen_unix_ms=end))
                 continue
             found = run if replica.machine == OWN_MACHINE else replace(run, **self._machine(replica))
-            if run.ready_unix_ms is None and replica.phase is Phase.READY:
+            if run.ready_unix_ms is None and replica.phase is Phase.READY and not replica.unseen:
                 found = replace(found, ready_unix_ms=now)
             if found != run:
                 self._put(found)
@@ -132,7 +132,8 @@ class RunDesk:
         for replica in replicas:
             model = self._models.get(replica.serves)
             is_others = replica.provider == "external" and not (model is not None and model.is_advised)
-            if replica.kind != GATEWAY_WORKER and not is_others and replica.handle is not None and replica.alive:
+            runs = (replica.handle is not None and replica.alive) or replica.unseen
+            if replica.kind != GATEWAY_WORKER and not is_others and runs:
                 yield replica
 
     def _put(self, run: ReplicaRun) -> None:

@@ -22,7 +22,7 @@ from swell.server.budgets import TURN_SECONDS
 from swell.server.channel import ControlChannel
 from swell.server.decision_desk import DecisionDesk
 from swell.server.desired_counts import DesiredCounts
-from swell.server.draining import END_MARGIN_SECONDS, Draining, left_out_words
+from swell.server.draining import END_MARGIN_SECONDS, Draining
 from swell.server.ending import Ending, Way
 from swell.server.external_scaler import ExternalScaler
 from swell.server.external_scaler_door import ExternalScalerDoor
@@ -44,6 +44,7 @@ from swell.server.scaler_memory import ScalerMemories
 from swell.server.scaling import Scaling
 from swell.server.spec_change import NextSpec, SpecDesk
 from swell.server.stored_intents import StoredIntents
+from swell.server.taking_over import take_over
 from swell.server.troubles import Troubles
 from swell.server.unserved import ending
 from swell.server.views import gateway_url, in_flight, preparation_rows, replica_rows, server_samples, worker_rows
@@ -293,10 +294,7 @@ class RunningServer:
         """Adopt what runs, check the port, and be ready to answer the workers before any is started."""
         parts = self._parts
         self._fleet.want([*parts.model_workloads, parts.gateway])
-        await self._fleet.adopt(awaits=True)
-        self._troubles.look((), self._fleet.awaited)
-        for sentence in left_out_words({**self._providers.left_out, **self._fleet.left_out}):
-            self._troubles.say(sentence)
+        await take_over(self._fleet, self._providers, parts.store, self._writer, self._troubles)
         await self._money.begin(self._fleet.replicas)
         await self._roll.begin(self._fleet.replicas)
         epoch = await self._writer.call(parts.store.next_epoch)

@@ -6,7 +6,7 @@ digest of the pepper, which tells nothing of it, and the id itself, which the fi
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from swell.errors import StateError
@@ -16,6 +16,7 @@ from swell.server.state_directory import StateDirectory
 
 DIGITS = 16  # of an installation's id
 PEPPER, INSTALLATION = "pepper", "installation"
+PLACE = "answered: "  # before a place's name
 _LABEL = b"swell: the pepper of a store"
 _HALF, _WHOLE = 2**63, 2**64  # a mark is a signed number of 64 bits, an id an unsigned one
 
@@ -54,6 +55,17 @@ def join(store: Store, state: StateDirectory, pepper: bytes, file: Path) -> None
     check(store, state, pepper, file)
     store.set_mark(PEPPER, pepper_mark(pepper))
     store.set_mark(INSTALLATION, _as_mark(state.installation()))
+
+
+def answered_places(store: Store, names: Iterable[str]) -> set[str]:
+    """Those of the places that some server has reached."""
+    return {name for name in names if store.mark(f"{PLACE}{name}") is not None}
+
+
+def mark_answered(store: Store, names: Iterable[str]) -> None:
+    """Some server has reached these places."""
+    for name in names:
+        store.set_mark(f"{PLACE}{name}", 1)
 
 
 def _check_installation(known: int | None, state: StateDirectory) -> None:

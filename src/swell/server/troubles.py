@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
-from swell.control.launch import not_heard
+from swell.control.adoption import not_heard
 from swell.control.replica import Replica
 from swell.server.views import place
 from swell.state.replica import Phase

@@ -297,10 +297,11 @@ class KubernetesProvider:
                 async with asyncio.timeout(seconds):
                     for each in watched:
                         await each.ready.wait()
-            if problem := next((each.problem for each in watched if each.problem and not each.ready.is_set()), ""):
-                raise _out_of_reach(problem)
-        if not all(each.ready.is_set() for each in watched):
-            raise _out_of_reach("no answer")
+            waiting = [each for each in watched if not each.ready.is_set()]
+            if not waiting or any(each.is_failing for each in waiting):
+                break
+        if waiting:
+            raise _out_of_reach(next((each.problem for each in waiting if each.problem), "no answer"))
         for each in (self._deployments, self._pods):
             if each.denied:
                 raise _out_of_reach(each.problem)

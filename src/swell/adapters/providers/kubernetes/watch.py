@@ -28,6 +28,7 @@ from swell.clock import Clock
 
 RELIST_SECONDS = 1800.0
 SHORT_SECONDS = 1.0  # a watch that ends sooner and has told nothing did not work
+FAILING_TRIES = 3  # errors in a row, without a list between, after which there is no answer to be hoped for soon
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 30.0
 
@@ -85,6 +86,11 @@ class Watched(Generic[_View]):
     def is_blind(self) -> bool:
         """Whether views are not what there is now."""
         return self.denied or self.missing
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether all that comes is errors, again and again."""
+        return bool(self.problem) and self._failures >= FAILING_TRIES
 
     def silent_seconds(self, now: float) -> float:
         """For how long the API has given no answer; 0 while it answers."""
