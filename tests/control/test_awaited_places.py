@@ -333,3 +333,47 @@ async def test_places_are_asked_beside_each_other(places: Places) -> None:
     world = places.world
     await places.begin(Fleet(providers=silent, intents=world.intents, ask=_healthy, clock=world.clock))
     assert set(places.fleet.awaited) == set(asked) == {"far", "old", "new"}
+
+
+async def test_a_fault_of_one_place_keeps_no_other_from_being_taken_over(places: Places) -> None:
+    far, old = FakeMachine(places.world.clock), FakeMachine(places.world.clock)
+    near = places.world.workload("near", provider="far"), places.world.workload("broken", provider="old")
+    await places.begin(places.server({"far": far, "old": old}), *near)
+    await places.steps(4)
+    faults = [KeyError("a field that no cluster had before")]
+    places.away = {"far", "old"}
+    fleet = places.server({"far": far, "old": old})
+    await places.begin(fleet, *near)
+
+    async def broken(*_: object) -> None:
+        if faults:
+            raise faults[0]
+
+    provider = fleet._providers["old"]
+    adopt, provider.adopt = provider.adopt, broken  # type: ignore[method-assign, assignment]
+    places.away.clear()
+    await places.steps(30)
+    assert {told[1]: told[3] for told in places.told()} == {"far": False, "old": True}
+    assert "a field that no cluster had before" in fleet.awaited["old"]
+    assert "a field that no cluster had before" in next(r.waiting for r in fleet.replicas if r.unseen)
+    provider.adopt = adopt  # type: ignore[method-assign]
+    await places.steps(10)
+    assert [told[3] for told in places.told()] == [False, False]
+
+
+async def test_what_a_start_waits_for_is_told_as_it_is_and_no_longer_than_it_is(places: Places) -> None:
+    machine = FakeMachine(places.world.clock)
+    places.away = {"far"}
+    await places.begin(places.server({"far": machine}), places.world.workload(provider="far"))
+    await places.steps(100)
+    (pending,) = places.fleet.replicas
+    assert (pending.phase, pending.waiting) == (
+        Phase.PENDING,
+        "far has not answered since this server began: nobody answers",
+    )
+    machine.refuse_next.append(AtCapacity("no GPU is free", retry_after_seconds=60.0))
+    places.away.clear()
+    await places.steps(10)
+    (failed,) = places.fleet.replicas
+    assert (failed.phase, failed.waiting, failed.last_error) == (Phase.FAILED, "", "no GPU is free")
+    assert failed.ordered_at > pending.ordered_at + 90, "its time to start begins when it can"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swell.control.scaling import ScalingLoop
+from swell.policy.scaling.spot_memory import is_late
 from swell.server.live_fleet import LiveFleet
 from swell.server.live_pools import local_pool
 from swell.spec import ModelSpec
@@ -158,3 +159,21 @@ def test_what_is_shown_is_always_what_was_decided_last(turns: list[tuple[int, in
             assert all(starts == 1 for starts in live.world.machine.starts.values())
 
     asyncio.run(play())
+
+
+async def test_one_that_cannot_begin_is_late_from_the_first_moment(live: Live) -> None:
+    """Its place does not answer, so that nobody need wait for it: another pool can stand in."""
+    live.world.is_away = True
+    fleet = live.world.fleet = live.world._new_fleet()
+    fleet.want([live.world.workload(count=1)])
+    await fleet.adopt({"process"})
+    live.fleet._fleet = fleet
+    await live.world.steps(2)
+    now = live.world.clock.monotonic()
+    (view,) = live.fleet.views(now, {})
+    assert (view.state, is_late(view, POOL, now)) == (ReplicaState.STARTING, True)
+    live.world.is_away = False
+    await live.world.steps(40)
+    now = live.world.clock.monotonic()
+    (view,) = live.fleet.views(now, {})
+    assert (view.state, is_late(view, POOL, now)) == (ReplicaState.READY, False)

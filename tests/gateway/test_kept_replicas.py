@@ -60,3 +60,21 @@ async def test_one_that_is_kept_no_longer_is_gone_with_what_it_was_shown(gateway
     assert await status(gateway) in (502, 503)
     gateway.publish(models=(msgspec.structs.replace(gateway.model, replicas=(own,)),), identities=(identity(),))
     assert await status(gateway) == 200
+
+
+@pytest.mark.parametrize("how", ["told again", "let go", "model gone"])
+async def test_what_was_shown_is_forgotten_with_the_last_that_was_kept(gateway: Gateway, pod: Pod, how: str) -> None:
+    own, directory = pod.entry(), gateway.service.directory
+    gateway.publish(models=(kept(gateway, own.replica_id),), identities=())
+    assert directory.identities.names == {own.identity}
+    delta = Delta(directory.epoch, directory.sequence + 1)
+    match how:
+        case "told again":
+            told = msgspec.structs.replace(own, identity="")
+            delta = msgspec.structs.replace(delta, models=(msgspec.structs.replace(gateway.model, replicas=(told,)),))
+        case "let go":
+            delta = msgspec.structs.replace(delta, models=(kept(gateway),))
+        case _:
+            delta = msgspec.structs.replace(delta, removed_models=(gateway.model.name,))
+    assert directory.apply_delta(delta)
+    assert not directory.identities.names

@@ -151,10 +151,13 @@ async def test_one_whose_place_does_not_answer_costs_and_is_not_said_to_have_bee
     desk = await world.server(unseen)
     (run,) = world.store.list_runs()
     assert (run.started_unix_ms, run.ready_unix_ms, run.ended_unix_ms) == (START_MS, None, None)
+    desk.look([unseen, replica("not known", Phase.READY, handle=None, alive=True, unseen=True)])
+    await desk.step()
+    assert world.store.list_runs()[1].ready_unix_ms is None
     world.clock.advance(10)
     desk.look([replica("far", Phase.READY)])
     await desk.step()
-    (run,) = world.store.list_runs()
+    run = world.store.list_runs()[0]
     assert (run.started_unix_ms, run.ready_unix_ms) == (START_MS, START_MS + 110_000)
 
 

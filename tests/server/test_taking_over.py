@@ -13,8 +13,14 @@ from swell.server.stored_intents import StoredIntents
 from swell.server.taking_over import take_over
 from swell.server.troubles import Troubles
 from swell.server.writer import Writer
+from swell.state.records import ProcessRecord
 from swell.testing.fake_provider import FakeMachine, FakeProvider
 from swell.testing.memory_store import MemoryStore
+
+DETAIL = {
+    "workload": "chat", "provider": "far", "ordinal": 0, "fingerprint": "f", "log_path": "/nowhere/chat-0.log",
+    "drain_seconds": 1.0, "stop_grace_seconds": 1.0, "key": "k",
+}  # fmt: skip
 
 
 async def _nobody(url: str, key: str) -> Answer:
@@ -80,3 +86,14 @@ async def test_a_place_that_no_server_has_reached_must_answer(servers: Servers) 
     assert set(fleet.awaited) == {"near"}
     servers.away = {"far"}
     assert set((await servers.begin("near", "far")).awaited) == {"far"}
+
+
+async def test_one_that_is_awaited_because_of_what_is_stored_counts_as_reached(servers: Servers) -> None:
+    """As after an upgrade from a version that made no marks: what was stored there may be gone when it answers."""
+    servers.store.record_processes(
+        [ProcessRecord(process_id="c", kind="replica", marker="c", recorded_at_unix=1.0, detail=DETAIL)]
+    )
+    servers.away = {"far"}
+    assert set((await servers.begin("far")).awaited) == {"far"}
+    servers.store.remove_processes(["c"])
+    assert set((await servers.begin("far")).awaited) == {"far"}

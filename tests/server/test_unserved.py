@@ -1,5 +1,6 @@
 """Which models no replica will serve before a budget begins anew, and which budgets never pay for one."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 from random import Random
 
@@ -126,6 +127,9 @@ def test_a_server_that_stops_promises_only_who_is_about_to_serve() -> None:
         assert (ending(one, "chat") is None) == (phase in (Phase.PENDING, Phase.STARTING, Phase.READY))
         assert ending(one, "other") == Unserved()
     assert ending([], "chat") == Unserved()
+    far = dataclasses.replace(replica("chat", Phase.PENDING, None), waiting="its place does not answer")
+    assert ending([far], "chat") == Unserved(), "it cannot begin"
+    assert ending([far, replica("chat", Phase.STARTING, None)], "chat") is None
 
 
 def test_workers_are_told_of_a_model_and_its_adapters() -> None:

@@ -6,6 +6,7 @@ not even what was found there before it fell silent.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from swell.errors import AtCapacity, SwellError
 from swell.ports.provider import ChildHandle, Provider
 from swell.state.records import ProcessRecord, StartedProcess
 from swell.state.replica import Phase
+
+_log = logging.getLogger(__name__)
 
 ASK_AGAIN_SECONDS = 5.0  # from one try to reach an awaited place to the next, at least
 
@@ -51,6 +54,7 @@ class Adoption:
         self._asking: dict[str, asyncio.Task[list[Replica]]] = {}  # by awaited place
         self._ask_at: dict[str, float] = {}  # as well
         self._may_await: set[str] = set()
+        self._turns = {place: asyncio.Lock() for place in providers}  # a place is asked one thing at a time
         self.left_out: dict[str, str] = {}  # spared providers that could not be asked, and why
         self.awaited: dict[str, str] = {}  # providers that have not answered yet, and why
 
@@ -97,14 +101,13 @@ class Adoption:
                     task.add_done_callback(lambda _: self._answered())
             elif task.done():
                 del self._asking[place]
-                try:
-                    running = task.result()
-                except SwellError as away:
-                    self.awaited[place] = str(away)
-                    self._ask_at[place] = now + max(ASK_AGAIN_SECONDS, getattr(away, "retry_after_seconds", 0.0))
-                else:
-                    del self.awaited[place]
-                    told += [each for each in running if self._unseen.pop(each.child_id, None) is not None]
+                error = task.exception()
+                if isinstance(error, Exception):
+                    self._ask_at[place] = now + self._failed(place, error)
+                    continue
+                running = task.result()
+                del self.awaited[place]
+                told += [each for each in running if self._unseen.pop(each.child_id, None) is not None]
         lost: list[str] = []
         for replica in [each for each in self._unseen.values() if not self._is_awaited(each)]:
             del self._unseen[replica.child_id]
@@ -114,6 +117,20 @@ class Adoption:
                 told.append(replace(replica, alive=False))
         return told, lost
 
+    def awaited_place(self, child_id: str) -> str | None:
+        """Where one may run that is unseen yet; None for anybody else."""
+        replica = self._unseen.get(child_id)
+        if replica is None:
+            return None
+        return next((place for place in self._places_of(replica) if place in self.awaited), None)
+
+    def _failed(self, place: str, error: Exception) -> float:
+        """Note why a place was not taken over; in how many seconds it is asked again."""
+        if not isinstance(error, SwellError):
+            _log.error("a place could not be taken over", extra={"place": place}, exc_info=error)
+        self.awaited[place] = str(error) or type(error).__name__
+        return max(ASK_AGAIN_SECONDS, getattr(error, "retry_after_seconds", 0.0))
+
     async def close(self) -> None:
         """Ask no more."""
         for task in self._asking.values():
@@ -121,7 +138,7 @@ class Adoption:
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
 
     async def _find_all(self, stored: Sequence[Replica]) -> dict[str, Replica]:
-        """Who was found, by child id. Places are asked beside each other, each of them one question at a time."""
+        """Who was found, by child id. Places are asked beside each other."""
         by_place: dict[str, list[Replica]] = {place: [] for place in self._providers}
         for replica in stored:
             for place in self._places_of(replica)[:1]:
@@ -183,14 +200,15 @@ class Adoption:
         """Who still runs, in the place that it is stored with, or where its like run now: that may be the same one
         under another name, which a server that has the store alone was not told."""
         for place in self._places_of(replica):
-            if place in self.left_out or place in self.awaited:
-                continue
             provider = self._providers[place]
-            try:
-                handle = await provider.adopt(replica.child_id, self._log_path(replica, provider), replica.handle)
-            except AtCapacity as away:
-                self._do_without(place, away)
-                continue
+            async with self._turns[place]:
+                if place in self.left_out or place in self.awaited:
+                    continue
+                try:
+                    handle = await provider.adopt(replica.child_id, self._log_path(replica, provider), replica.handle)
+                except AtCapacity as away:
+                    self._do_without(place, away)
+                    continue
             if handle is not None:
                 return self._adopted(replica, place, handle)
         return None

@@ -210,15 +210,23 @@ class Fleet:
 
     def _look_at_awaited(self, now: float) -> None:
         """Take over what runs in places that have answered; what is to start in others waits."""
+        if not self.awaited:
+            return
         told, lost = self._adoption.look(now)
         for each in told:
             self._put(self._heard_of(each, now))
         for child_id in lost:
             self._drop(child_id)
-        for replica in self.replicas if self.awaited else ():
-            if replica.phase is Phase.PENDING and replica.provider in self.awaited:
-                why = not_heard(replica.provider, self.awaited[replica.provider])
-                self._put(replica.seen(waiting=why))
+        for replica in self.replicas:
+            place = replica.provider
+            if replica.unseen:
+                place = self._adoption.awaited_place(replica.child_id) or place
+            elif replica.phase is not Phase.PENDING:
+                continue
+            if place in self.awaited:
+                self._put(replica.seen(provider=place, waiting=not_heard(place, self.awaited[place])))
+            elif replica.waiting:  # it begins now, and has the time that it would have had
+                self._put(replica.seen(waiting="", ordered_at=now))
 
     def _heard_of(self, told: Replica, now: float) -> Replica:
         """One that was unseen, now that it is known whether it runs; what was decided meanwhile holds.
@@ -229,7 +237,7 @@ class Fleet:
         if not told.alive:
             return known
         known = replace(known, provider=told.provider, log_path=told.log_path, handle=told.handle)
-        seen, is_told = self._look_at(replace(known, phase=Phase.STARTING, since=now), now)
+        seen, is_told = self._look_at(replace(known, phase=Phase.STARTING, since=now, ordered_at=now), now)
         return seen if is_told and not seen.healthy else known
 
     async def _observe(self, now: float, patience_seconds: float = PATIENCE_SECONDS) -> None:

@@ -17,7 +17,16 @@ from swell.security.keys import digest_key, parse_key
 from swell.security.replica_tls import Identities
 from swell.state.budgets import BudgetLimit, Scope
 from swell.state.curbs import Curb
-from swell.state.snapshot import Delta, KeyEntry, Limits, ModelEntry, ReplicaEntry, Snapshot, TenantEntry
+from swell.state.snapshot import (
+    ClientIdentity,
+    Delta,
+    KeyEntry,
+    Limits,
+    ModelEntry,
+    ReplicaEntry,
+    Snapshot,
+    TenantEntry,
+)
 
 DEFAULT_PRIORITY = "standard"
 
@@ -112,6 +121,7 @@ class Directory:
         self._shares = shares
         self._make_replica = make_replica
         self.identities = Identities()
+        self._told_identities: Sequence[ClientIdentity] = ()
         self._keys: dict[str, Key] = {}
         self._tenants: dict[str, TenantEntry] = {}
         self._budgets: dict[tuple[str, str], list[BudgetLimit]] = {}  # by scope and owner
@@ -143,7 +153,7 @@ class Directory:
         self._tenants = {entry.name: entry for entry in snapshot.tenants}
         self._set_budgets(snapshot.budgets)
         self._set_curbs(snapshot.curbs)
-        self.identities.put(snapshot.identities, self._kept_identities(snapshot.models))
+        self._set_identities(snapshot.identities, snapshot.models)
         stale = self._keys
         self._keys = {entry.key_id: self._key(entry) for entry in snapshot.keys}
         for key in stale.values():
@@ -153,6 +163,7 @@ class Directory:
             self.models.pop(name).retire()
         for model in snapshot.models:
             self._put_model(model)
+        self._forget_identities()
 
     def apply_delta(self, delta: Delta) -> bool:
         """Apply the next change. False where one before it is missing: ask for a snapshot."""
@@ -176,7 +187,7 @@ class Directory:
                 **{name: route.entry for name, route in self.models.items()},
                 **{e.name: e for e in delta.models},
             }
-            self.identities.put(delta.identities, self._kept_identities(entries.values()))
+            self._set_identities(delta.identities, entries.values())
         if delta.tenants or delta.removed_tenants or delta.budgets is not None:
             for key in list(self._keys.values()):
                 self._put_key(key.entry)
@@ -189,6 +200,8 @@ class Directory:
                 self.models.pop(name).retire()
         for model in delta.models:
             self._put_model(model)
+        if delta.models or delta.removed_models:
+            self._forget_identities()
         return True
 
     def _key(self, entry: KeyEntry) -> Key:
@@ -239,6 +252,16 @@ class Directory:
         route = self.models.get(entry.name)
         known = route.entry.replicas if route is not None else ()
         return [replica for replica in known if replica.replica_id in entry.kept]
+
+    def _set_identities(self, told: Sequence[ClientIdentity], entries: Iterable[ModelEntry]) -> None:
+        self._told_identities = told
+        self.identities.put(told, self._kept_identities(entries))
+
+    def _forget_identities(self) -> None:
+        """Have those that are told, and of others only what is shown to replicas that are kept yet."""
+        told = {each.identity_id for each in self._told_identities}
+        if self.identities.names - told:
+            self._set_identities(self._told_identities, [route.entry for route in self.models.values()])
 
     def _kept_identities(self, entries: Iterable[ModelEntry]) -> set[str]:
         """What is shown to those: a server that cannot ask about them has not got it, either."""

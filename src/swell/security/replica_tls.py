@@ -45,6 +45,11 @@ class Identities:
         for name in stale:
             del self._contexts[name]
 
+    @property
+    def names(self) -> set[str]:
+        """Ids of all there are."""
+        return set(self._known)
+
     def context(self, identity_id: str) -> ssl.SSLContext:
         """For a new connection. Raises StateError where there is none, or it cannot be used."""
         context = self._contexts.get(identity_id)

@@ -198,7 +198,8 @@ def _none_ready(workload: Workload, own: list[Replica], seconds: float) -> Findi
     worst = max(failed, key=lambda replica: replica.failures, default=None)
     said = "" if worst is None else worst.last_error.partition("\n")[0][:MAX_REASON_LENGTH]
     times = 0 if worst is None else worst.failures
-    why = f" The last failure ({times} in a row): {said}." if said else ""
+    waiting = next((replica.waiting for replica in own if replica.waiting), "")[:MAX_REASON_LENGTH]
+    why = f" The last failure ({times} in a row): {said}." if said else f" It waits: {waiting}." if waiting else ""
     where = "the endpoints in swell.yaml" if workload.provider == "external" else f"swell logs {workload.name}-0"
     return Finding(
         "replicas",

@@ -16,6 +16,7 @@ from swell.state.messages import Load
 from swell.state.replica import Phase
 from swell.state.scaling import Observation, ReplicaState, ReplicaView, Window
 
+AWAY_SECONDS = 86_400.0  # since when one seems to be ordered that cannot begin: longer than any start takes
 _ORDERED = "ordered-"  # begins the ids of replicas that have no place yet; then their number and their pool
 
 _Open = tuple[dict[str, int], dict[str, int]]
@@ -102,10 +103,14 @@ class LiveFleet:
                 waiting=waiting,
                 outstanding_tokens=tokens.get(replica.child_id, 0),
                 kv_used=kv_used,
-                ordered_at=replica.ordered_at,
+                ordered_at=now - AWAY_SECONDS if self._is_away(replica) else replica.ordered_at,
             )
         for number in range(max(0, missing)):
             yield ReplicaView(f"{_ORDERED}{number}-{pool}", pool, ReplicaState.STARTING, now, ordered_at=now)
+
+    def _is_away(self, replica: Replica) -> bool:
+        """Whether nobody need wait for it: it cannot begin before its place answers."""
+        return replica.phase is Phase.PENDING and replica.provider in self._fleet.awaited
 
     def _state(self, replica: Replica, fingerprint: str) -> ReplicaState:
         """A failed one is started again, so it counts as starting; one of an older spec is on its way out."""

@@ -109,7 +109,7 @@ class RunDesk:
             **self._machine(replica),
             usd_nanos_per_hour=self._price(replica),
             started_unix_ms=now,
-            ready_unix_ms=now if replica.phase is Phase.READY else None,
+            ready_unix_ms=now if replica.phase is Phase.READY and not replica.unseen else None,
             seen_unix_ms=now,
         )
 

@@ -19,7 +19,8 @@ async def take_over(fleet: Fleet, providers: Providers, store: Store, writer: Wr
     places = sorted(providers.by_name.keys() - _ALWAYS)
     known = await writer.call(lambda: answered_places(store, places))
     await fleet.adopt(known)
-    fresh = [each for each in places if each not in known and each not in {*fleet.awaited, *fleet.left_out}]
+    # One that is awaited though it is not known has a replica in the store, so that some server has reached it.
+    fresh = [each for each in places if each not in known and each not in fleet.left_out]
     if fresh:
         await writer.call(lambda: mark_answered(store, fresh))
     for sentence in left_out_words({**providers.left_out, **fleet.left_out}):

@@ -86,7 +86,9 @@ def _each(period: str) -> str:
 
 def ending(replicas: Iterable[Replica], model: str) -> Unserved | None:
     """While the server stops, who waits is served by what runs or is about to, and by nothing else."""
-    is_coming = any(replica.serves == model and replica.phase in COMING for replica in replicas)
+    # One that is not begun and waits does so for a place that does not answer.
+    coming = [replica for replica in replicas if replica.phase in COMING]
+    is_coming = any(each.serves == model and not (each.phase is Phase.PENDING and each.waiting) for each in coming)
     return None if is_coming else Unserved()
 
 
