@@ -25,7 +25,7 @@ from swell_process import SwellProcess, wait_until
 
 pytestmark = [pytest.mark.kill, pytest.mark.process]
 
-RUNS = int(os.environ.get("SWELL_BUDGET_RUNS", "20"))
+RUNS = int(os.environ.get("SWELL_BUDGET_RUNS", "12"))
 CLIENTS, WORKERS = 64, 4
 RATES = (10 * NANOS_PER_USD, 40 * NANOS_PER_USD)  # $10 and $40 per million: a request's bound is under a cent
 BLOCKED = 200  # refusals in a row after which the budget counts as used up
