@@ -4,14 +4,16 @@ import asyncio
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-
-import httpx
+from typing import TYPE_CHECKING
 
 from swell.control.replica import Replica
 from swell.errors import StateError
 from swell.ports.engine import EngineMetrics
 from swell.security.replica_tls import Identities
 from swell.state.snapshot import ClientIdentity
+
+if TYPE_CHECKING:
+    import httpx  # late: it takes longer to load than all of the fleet, and a server need not wait for it
 
 READ_TIMEOUT_SECONDS = 2.0
 MAX_TEXT_BYTES = 1024 * 1024
@@ -81,7 +83,7 @@ class MetricsReader:
         for _, client in self._secured.values():
             await client.aclose()
 
-    def _client(self, identity: str) -> httpx.AsyncClient:
+    def _client(self, identity: str) -> "httpx.AsyncClient":
         """Made on first use, which most servers never come to. Raises StateError for an identity that is not there."""
         if not identity:
             self._made = self._made or _new_client()
@@ -93,6 +95,8 @@ class MetricsReader:
         return known[1]
 
     async def _text(self, replica: Replica, path: str, limit: asyncio.Semaphore) -> str | None:
+        import httpx
+
         if replica.address is None:
             return None
         headers = {"authorization": f"Bearer {replica.key}"} if replica.key else {}
@@ -117,7 +121,9 @@ class MetricsReader:
             return None
 
 
-def _new_client(context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+def _new_client(context: ssl.SSLContext | None = None) -> "httpx.AsyncClient":
+    import httpx
+
     return httpx.AsyncClient(
         verify=context if context is not None else True,
         timeout=READ_TIMEOUT_SECONDS,

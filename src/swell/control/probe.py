@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import httpx
+if TYPE_CHECKING:
+    import httpx  # late: it takes longer to load than all of the fleet, and a server need not wait for it
 
 PROBE_TIMEOUT_SECONDS = 2.0
 MAX_PROBES = 32  # at once
@@ -28,19 +30,29 @@ class HttpAsk:
     """Asks over HTTP. Follows no redirects and uses no proxy: the answer must be the engine's own."""
 
     def __init__(self) -> None:
-        self._client = httpx.AsyncClient(
-            timeout=PROBE_TIMEOUT_SECONDS,
-            follow_redirects=False,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=MAX_PROBES, max_keepalive_connections=0),
-        )
+        self._made: httpx.AsyncClient | None = None
+
+    def _client(self) -> "httpx.AsyncClient":
+        """Made on first use."""
+        import httpx
+
+        if self._made is None:
+            self._made = httpx.AsyncClient(
+                timeout=PROBE_TIMEOUT_SECONDS,
+                follow_redirects=False,
+                trust_env=False,
+                limits=httpx.Limits(max_connections=MAX_PROBES, max_keepalive_connections=0),
+            )
+        return self._made
 
     async def __call__(self, url: str, key: str) -> Answer:
+        import httpx
+
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
             async with (
                 asyncio.timeout(PROBE_TIMEOUT_SECONDS),
-                self._client.stream("GET", url, headers=headers) as response,
+                self._client().stream("GET", url, headers=headers) as response,
             ):
                 return Answer(response.status_code)  # the body is left unread: only the status counts
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
@@ -48,7 +60,8 @@ class HttpAsk:
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._client.aclose()
+        if self._made is not None:
+            await self._made.aclose()
 
 
 class Prober:
