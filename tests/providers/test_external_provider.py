@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from swell.adapters.providers import PROVIDERS
 from swell.adapters.providers.external import ExternalProvider
 from swell.ports.provider import ChildSpec, Presence
 
@@ -15,7 +14,3 @@ async def test_an_endpoint_is_used_until_it_is_stopped() -> None:
     await provider.stop(handle, grace_seconds=5.0)
     assert provider.status(handle).presence is Presence.GONE
     assert await ExternalProvider().adopt("theirs-0", handle.log_path, handle) is None
-
-
-def test_every_provider_is_listed() -> None:
-    assert set(PROVIDERS) == {"process", "container", "external"}

@@ -11,6 +11,8 @@ import typer
 from swell.cli.output import DEFAULT_STATE_PATH, JsonOption, StateOption, command, print_json
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
     from swell.server.assembly import Progress
     from swell.server.up import Greeting
     from swell.spec import ModelSpec
@@ -151,8 +153,6 @@ class _Bar:
     """A progress bar that appears when there is something to wait for."""
 
     def __init__(self, name: str) -> None:
-        from rich.progress import Progress as RichProgress
-
         self._name = name
         self._progress: RichProgress | None = None
 

@@ -1,14 +1,4 @@
-"""Providers, by the kind used in the spec. To add one: copy a sibling, list it here and in `swell.spec.providers`."""
+"""Providers, each in a module of its own: a server loads those of the places that it has.
 
-from collections.abc import Mapping
-
-from swell.adapters.providers.container import ContainerProvider
-from swell.adapters.providers.external import ExternalProvider
-from swell.adapters.providers.process import ProcessProvider
-from swell.ports.provider import Provider
-
-PROVIDERS: Mapping[str, type[Provider]] = {
-    "process": ProcessProvider,
-    "container": ContainerProvider,
-    "external": ExternalProvider,
-}
+To add one: copy a sibling, make it in `swell.server.assembly`, and describe its kind in `swell.spec.providers`.
+"""
