@@ -1,6 +1,6 @@
 """The leader killed at seeded points under load: Pods are as many as were wanted, and the ledger has every request.
 
-SWELL_LEADER_RUNS says how often; `docs/high-availability.md` has what ten runs came to.
+SWELL_LEADER_RUNS says how often; `docs/high-availability.md` has what twenty runs came to.
 """
 
 import os
