@@ -147,16 +147,6 @@ class _Servers:
 
 
 @pytest.hookimpl(trylast=True)
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`: one process has all that uses the containers' daemon, and any other file is in one."""
-    if config.getoption("dist", "no") != "loadgroup":
-        return
-    for item in items:
-        uses_docker = "docker" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("containers" if uses_docker else item.nodeid.partition("::")[0]))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     """Under CI, name the skips that nobody allowed."""
     for reason in _unexpected_skips(terminalreporter):

@@ -42,5 +42,4 @@ if [ ! -f "$base" ]; then
   mv "$made" "$base"
 fi
 
-# Two at once: one for all that needs the daemon of containers, which each would make its images in, one for the rest.
-.venv/bin/python -m pytest -m services -n 2 --dist loadgroup -rs tests
+.venv/bin/python -m pytest -m services -rs tests
